@@ -1,0 +1,1 @@
+"""What sharing means: pure functions over frozen values, without any I/O."""

@@ -1,0 +1,90 @@
+"""A GPU as sgpud sees it: one physical GPU, or one MIG instance, known by its UUID."""
+
+from __future__ import annotations
+
+import re
+from fnmatch import fnmatchcase
+
+from attrs import frozen
+
+_PCI = re.compile(r"(?:([0-9a-f]{4,8}):)?([0-9a-f]{2}):([0-9a-f]{2})(?:\.([0-7]))?", re.IGNORECASE)
+_UUID_STARTS = ("GPU-", "MIG-")
+
+
+@frozen
+class Mig:
+    """Where a MIG instance sits: its physical GPU, GPU instance and compute instance."""
+
+    parent: str
+    """UUID of the physical GPU."""
+    gi: int
+    """GPU instance id, as the driver numbers it."""
+    ci: int
+    """Compute instance id within that GPU instance."""
+
+
+@frozen
+class Gpu:
+    """One GPU that can be shared. Equality covers every fact: a changed fact is a changed GPU."""
+
+    uuid: str
+    """`GPU-…` or `MIG-…`: the identity, stable over reboots."""
+    index: int
+    """NVML's index of the physical GPU (a MIG instance has its parent's)."""
+    product: str
+    """The product name, e.g. `NVIDIA A100-SXM4-40GB`; a MIG instance's names its profile."""
+    memory: int
+    """Total memory in bytes."""
+    reserved: int = 0
+    """Memory in bytes that the driver keeps for itself (NVML's memory info, version 2)."""
+    minor: int | None = None
+    """N of the physical GPU's /dev/nvidiaN."""
+    pci: str = ""
+    """PCI address of the physical GPU, e.g. `0000:3b:00.0`, in lower case."""
+    numa: int | None = None
+    """NUMA node, or None where the machine does not tell."""
+    compute: tuple[int, int] | None = None
+    """CUDA compute capability (major, minor)."""
+    mig: Mig | None = None
+    """Set for a MIG instance."""
+    simulated: bool = False
+    """True for a GPU that exists in a simulation file only."""
+
+    @property
+    def physical(self) -> str:
+        """The UUID of the physical GPU: its own, or the parent's."""
+        return self.mig.parent if self.mig else self.uuid
+
+    @property
+    def order(self) -> tuple[int, int, int, str]:
+        """The order in which GPUs are shown and planned: by index, then by instance."""
+        gi, ci = (self.mig.gi, self.mig.ci) if self.mig else (-1, -1)
+        return (self.index, gi, ci, self.uuid)
+
+
+def pci_address(text: str) -> str | None:
+    """`0000:3b:00.0` for every usual way to write that PCI address; None for anything else.
+
+    NVML writes an eight-digit domain, lspci often none, and people leave the function out.
+    """
+    found = _PCI.fullmatch(text)
+    if not found:
+        return None
+    domain, bus, slot, function = found.groups()
+    return f"{int(domain or '0', 16):04x}:{bus}:{slot}.{function or '0'}".lower()
+
+
+def matches(entry: str, gpu: Gpu) -> bool:
+    """Whether an entry of a list means this GPU.
+
+    An entry is a UUID (a physical GPU's stands for its MIG instances too), an index, a PCI
+    address, or a glob on the product name in which case does not count.
+    """
+    if entry.startswith(_UUID_STARTS):
+        return entry in (gpu.uuid, gpu.physical)
+    if entry.isascii() and entry.isdigit():
+        return int(entry) == gpu.index
+    address = pci_address(entry)
+    if address is not None:
+        return address == gpu.pci
+    return fnmatchcase(gpu.product.casefold(), entry.casefold())

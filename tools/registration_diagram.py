@@ -1,0 +1,72 @@
+#!/usr/bin/env python3
+"""Writes docs/registration.md, the registration machine as a diagram, from the table itself.
+
+Run it as `python -m tools.registration_diagram` in the repository's root after a change of
+sgpud/core/registration.py; a test tells when that was forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import get_args
+
+from sgpud.core.registration import TABLE, Effect, Event, Phase
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "registration.md"
+
+_PAGE = """\
+# Registration
+
+How one pool stays registered with the kubelet. Generated from the table in
+`sgpud/core/registration.py` by `python -m tools.registration_diagram`: change the table, not this
+page.
+
+A live ListAndWatch stream is the only truth of "registered". The machine is told events and
+answers with effects; it does no I/O and reads no clock. Every answer carries the generation of its
+endpoint, and a stale one is ignored. An event that has no arrow changes no phase: KubeletSeen and
+KubeletGone are then only noted, for the next try.
+
+```mermaid
+{diagram}
+```
+
+## Events
+
+{events}
+
+## Effects
+
+{effects}
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    return _PAGE.format(
+        diagram="\n".join(_diagram()),
+        events=_described(get_args(Event)),
+        effects=_described(get_args(Effect)),
+    )
+
+
+def _diagram() -> Iterable[str]:
+    arrows: dict[tuple[Phase, Phase], list[str]] = {}
+    for (phase, event), row in TABLE.items():
+        for to in row.to:
+            arrows.setdefault((phase, to), []).append(event.__name__)
+    yield "stateDiagram-v2"
+    yield from (f'    state "{phase.value}" as {phase.name}' for phase in Phase)
+    yield f"    [*] --> {Phase.ABSENT.name}"
+    for (start, to), events in arrows.items():
+        yield f"    {start.name} --> {to.name}: {', '.join(events)}"
+    yield f"    {Phase.STOPPED.name} --> [*]"
+
+
+def _described(kinds: Iterable[type]) -> str:
+    lines = ((kind.__name__, (kind.__doc__ or "").partition("\n")[0]) for kind in kinds)
+    return "\n".join(f"- **{name}**: {text}" for name, text in lines)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
