@@ -1,0 +1,166 @@
+"""Between checked documents and Config: one way in, one way back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sgpud.config.kinds import ListOf, Table
+from sgpud.config.schema import ROOT
+from sgpud.config.values import (
+    Config,
+    HttpSettings,
+    KubeletSettings,
+    LogFormat,
+    LogLevel,
+    LogSettings,
+)
+from sgpud.core.causes import Policy
+from sgpud.core.durations import format_duration, parse_duration
+from sgpud.core.sharing import (
+    Advertise,
+    Delivery,
+    Guarding,
+    HostMount,
+    Method,
+    Multiple,
+    Placement,
+    Rule,
+    Sharing,
+    Terms,
+)
+from sgpud.core.sizes import exact_size, parse_amount, parse_size
+from sgpud.core.xids import CLASSES
+
+
+def complete(document: dict[str, Any], table: Table = ROOT) -> dict[str, Any]:
+    """A checked document with the default of every key that it leaves out."""
+    full: dict[str, Any] = {}
+    for key in table.keys:
+        value = document.get(key.name, key.default)
+        if isinstance(key.kind, Table):
+            value = complete(value, key.kind)
+        elif isinstance(key.kind, ListOf) and isinstance(key.kind.element, Table):
+            value = [complete(element, key.kind.element) for element in value]
+        full[key.name] = value
+    return full
+
+
+def build(document: dict[str, Any]) -> Config:
+    """The configuration that a checked document stands for, without warnings."""
+    full = complete(document)
+    gpus, sharing, container = full["gpus"], full["sharing"], full["container"]
+    kubelet, log = full["kubelet"], full["log"]
+    return Config(
+        sharing=Sharing(
+            allow=tuple(gpus["allow"]),
+            deny=tuple(gpus["deny"]),
+            default=Terms(
+                sharing["resource"],
+                sharing["duplication_factor"],
+                parse_size(sharing["share_memory"]),
+            ),
+            rules=tuple(map(_rule, full["gpu"])),
+            placement=Placement(sharing["placement"]),
+            multiple=Multiple(sharing["multiple"]),
+            numa=kubelet["numa"],
+            delivery=Delivery(
+                Method(container["method"]),
+                container["cdi_kind"],
+                tuple(HostMount(**mount) for mount in container["mounts"]),
+            ),
+            reserve_memory=parse_size(sharing["reserve_memory"]),
+            advertise=Advertise(sharing["advertise"]),
+            allow_large_status=sharing["allow_large_status"],
+            full_guard=sharing["full_guard"],
+            guarding=_guarding(sharing),
+            measure_every=parse_duration(sharing["measure_every"]),
+        ),
+        health=_policy(full["health"]),
+        kubelet=KubeletSettings(kubelet["plugin_directory"], kubelet["pod_resources"]),
+        http=HttpSettings(full["http"]["listen"]),
+        log=LogSettings(LogLevel(log["level"]), LogFormat(log["format"])),
+    )
+
+
+def _rule(rule: dict[str, Any]) -> Rule:
+    size = rule["share_memory"]
+    memory = None if size is None else parse_size(size)
+    return Rule(rule["match"], rule["resource"], rule["duplication_factor"], memory)
+
+
+def _policy(health: dict[str, Any]) -> Policy:
+    return Policy(
+        hold_down=parse_duration(health["hold_down"]),
+        **{remedy.value: tuple(health[remedy.value]) for remedy in CLASSES},
+        trust_last_known=health["trust_last_known"],
+        trust_for=parse_duration(health["trust_for"]),
+    )
+
+
+def _guarding(sharing: dict[str, Any]) -> Guarding:
+    resume = sharing["memory_resume"]
+    return Guarding(
+        parse_amount(sharing["memory_headroom"]),
+        parse_amount(resume) if resume else None,
+        parse_duration(sharing["resume_after"]),
+        parse_duration(sharing["settle"]),
+        parse_size(sharing["expected_memory"]),
+    )
+
+
+def document_of(config: Config) -> dict[str, Any]:
+    """The document with every key that `build` makes this configuration of."""
+    sharing, delivery, guarding = config.sharing, config.sharing.delivery, config.sharing.guarding
+    rules = (
+        {
+            "match": rule.match,
+            "resource": rule.resource,
+            "duplication_factor": rule.factor,
+            "share_memory": None if rule.share_memory is None else exact_size(rule.share_memory),
+        }
+        for rule in sharing.rules
+    )
+    return {
+        "gpus": {"allow": list(sharing.allow), "deny": list(sharing.deny)},
+        "sharing": {
+            "resource": sharing.default.resource,
+            "duplication_factor": sharing.default.factor,
+            "share_memory": exact_size(sharing.default.share_memory),
+            "reserve_memory": exact_size(sharing.reserve_memory),
+            "advertise": sharing.advertise.value,
+            "allow_large_status": sharing.allow_large_status,
+            "placement": sharing.placement.value,
+            "multiple": sharing.multiple.value,
+            "full_guard": sharing.full_guard,
+            "memory_headroom": str(guarding.headroom),
+            "memory_resume": str(guarding.resume or ""),
+            "resume_after": format_duration(guarding.resume_after),
+            "measure_every": format_duration(sharing.measure_every),
+            "settle": format_duration(guarding.settle),
+            "expected_memory": exact_size(guarding.expected),
+        },
+        "gpu": [
+            {name: value for name, value in rule.items() if value is not None} for rule in rules
+        ],
+        "container": {
+            "method": delivery.method.value,
+            "cdi_kind": delivery.cdi_kind,
+            "mounts": [
+                {"host": each.host, "container": each.container, "read_only": each.read_only}
+                for each in delivery.mounts
+            ],
+        },
+        "health": {
+            "hold_down": format_duration(config.health.hold_down),
+            **{remedy.value: list(config.health.numbers(remedy)) for remedy in CLASSES},
+            "trust_last_known": config.health.trust_last_known,
+            "trust_for": format_duration(config.health.trust_for),
+        },
+        "kubelet": {
+            "numa": sharing.numa,
+            "plugin_directory": config.kubelet.plugin_directory,
+            "pod_resources": config.kubelet.pod_resources,
+        },
+        "http": {"listen": config.http.listen},
+        "log": {"level": config.log.level.value, "format": config.log.format.value},
+    }

@@ -1,0 +1,146 @@
+"""sgpud.toml and the command line to a Config, or to every problem at once."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from attrs import evolve
+
+from sgpud.config.advice import advice
+from sgpud.config.build import build
+from sgpud.config.check import Fault, faults, key_name
+from sgpud.config.contradictions import contradictions
+from sgpud.config.problems import ConfigError, Problem
+from sgpud.config.source import MAX_BYTES, Source, read_override, read_text, too_large
+from sgpud.config.values import Config
+
+_MOST = 100
+"""Errors that are reported of one source; nobody reads more at once."""
+_REASONS = {
+    errno.ENOENT: "does not exist: write it, or name the right file",
+    errno.EACCES: "cannot be read: permission denied. Run this as a user who may read it",
+    errno.ELOOP: "cannot be read: its symbolic links go round in a circle",
+}
+
+
+def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Config:
+    """Read a configuration file, and set over it what the command line says.
+
+    Errors: ConfigError with every problem of the file and the overrides; never another exception.
+    """
+    file = os.fspath(path)
+    return _configure(lambda: read_text(_read(file), file), overrides)
+
+
+def parse(text: str | bytes, file: str, overrides: Sequence[str] = ()) -> Config:
+    """The configuration that a text stands for, with `section.key=VALUE` overrides set over it.
+
+    `file` is the name that problems carry. Errors: ConfigError with every problem of the text and
+    the overrides; never another exception.
+    """
+    return _configure(lambda: read_text(text, file), overrides)
+
+
+def _configure(read: Callable[[], Source], overrides: Sequence[str]) -> Config:
+    """Read all sources, check each by itself, and build one configuration of them."""
+    readers = [read]
+    readers.extend(partial(read_override, each) for each in overrides)
+    sources: list[Source] = []
+    problems: list[Problem] = []
+    for reader in readers:
+        got, wrong = _attempt(reader)
+        sources.extend(got)
+        problems.extend(wrong)
+    if not all(problem.warning for problem in problems):
+        raise ConfigError(problems)
+    config = build(_merged(sources))
+    wrong = [_placed(sources, fault) for fault in contradictions(config)]
+    if wrong:
+        raise ConfigError([*problems, *wrong])
+    problems.extend(_placed(sources, fault) for fault in advice(config))
+    return evolve(config, warnings=tuple(problems))
+
+
+def _attempt(read: Callable[[], Source]) -> tuple[list[Source], list[Problem]]:
+    """One source, if it can be parsed, and all that is wrong with it."""
+    try:
+        source = read()
+    except ConfigError as error:
+        return [], list(error.problems)
+    return [source], _problems(source, faults(source.document))
+
+
+def _problems(source: Source, found: Iterator[Fault]) -> list[Problem]:
+    """The faults of one source as problems, in the order of its lines."""
+    problems: list[Problem] = []
+    left = _MOST
+    for fault in found:
+        problems.append(_problem(source, fault))
+        left -= not fault.warning
+        if not left:
+            break
+    problems.sort(key=lambda problem: problem.line)
+    if next(found, None):
+        problems.append(Problem(source.file, 0, "", f"has more problems than these {_MOST}"))
+    return problems
+
+
+def _problem(source: Source, fault: Fault) -> Problem:
+    """A fault with the place where its source has it."""
+    line = source.line(fault.path)
+    return Problem(source.file, line, key_name(fault.path), fault.text, fault.warning)
+
+
+def _placed(sources: Sequence[Source], fault: Fault) -> Problem:
+    """A fault of the whole configuration, at the last source that sets its key."""
+    owner = next((each for each in reversed(sources) if each.has(fault.path)), sources[0])
+    return _problem(owner, fault)
+
+
+def _merged(sources: Iterable[Source]) -> dict[str, Any]:
+    """One document of several checked ones; what comes later wins, key by key."""
+    merged: dict[str, Any] = {}
+    for source in sources:
+        for name, section in source.document.items():
+            if isinstance(section, dict):
+                merged[name] = {**merged.get(name, {}), **section}
+            else:
+                merged[name] = section
+    return merged
+
+
+def _read(file: str) -> bytes:
+    """The content of a regular file that is not too large."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            return _content(descriptor, file)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        reason = f"cannot be read: {error.strerror}"
+        raise _unreadable(file, _REASONS.get(error.errno or 0, reason)) from error
+    except ValueError as error:
+        raise _unreadable(file, "has a NUL in its name: name the right file") from error
+
+
+def _content(descriptor: int, file: str) -> bytes:
+    """What can be read from a descriptor, one byte more than is allowed at most."""
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no ordinary file"
+        raise _unreadable(file, f"is {kind}: name a file")
+    if status.st_size > MAX_BYTES:
+        raise too_large(file, status.st_size)
+    with open(descriptor, "rb", closefd=False) as stream:
+        return stream.read(MAX_BYTES + 1)
+
+
+def _unreadable(file: str, text: str) -> ConfigError:
+    """The error for a file whose text is not to be had."""
+    return ConfigError([Problem(file, 0, "", text)])

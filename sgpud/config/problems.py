@@ -1,0 +1,56 @@
+"""What is wrong with a configuration, where, and what to write instead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from attrs import frozen
+
+from sgpud.core.errors import SgpudError
+
+
+@frozen
+class Problem:
+    """One thing that is wrong, or with `warning` one that is only unwise."""
+
+    file: str
+    """The file as the caller named it, or `--set` for the command line."""
+    line: int
+    """Counted from 1; 0 where the problem is not in one line."""
+    key: str
+    """`section.key`, or empty for the file as a whole."""
+    text: str
+    """What is wrong and what to write instead, in one line."""
+    warning: bool = False
+
+    def __str__(self) -> str:
+        """`FILE:LINE: key: text`, without the parts that are not known; always one line."""
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        parts = (place, "warning" if self.warning else "", self.key, self.text)
+        return printable(": ".join(part for part in parts if part))
+
+
+class ConfigError(SgpudError):
+    """The configuration cannot be used; carries every problem found, warnings included."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        """Carry the problems, errors first."""
+        self.problems = tuple(sorted(problems, key=lambda problem: problem.warning))
+        super().__init__(self.problems)
+
+    def __str__(self) -> str:
+        """Every problem on a line of its own."""
+        return render(self.problems)
+
+
+def render(problems: Iterable[Problem]) -> str:
+    """One line for each problem, errors before warnings, otherwise in the order given."""
+    return "\n".join(str(each) for each in sorted(problems, key=lambda each: each.warning))
+
+
+def printable(text: str) -> str:
+    """The text with everything escaped that could break a line, a terminal or an encoding."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
+        for char in text
+    )
