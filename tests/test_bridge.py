@@ -1,0 +1,365 @@
+"""Between reactor and workers: the latest value always arrives, and no thread waits for ever.
+
+Every wait here has a time limit; a test that reaches it fails.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from queue import Queue
+from threading import Event, Thread
+from typing import Any, TypeVar
+
+from twisted.internet.defer import CancelledError
+from twisted.internet.interfaces import IDelayedCall
+from twisted.python.threadpool import ThreadPool
+from twisted.trial.unittest import SynchronousTestCase
+
+from sgpud.bridge import Follower, Published, deferred, in_thread
+
+LIMIT = 30.0
+"""Seconds that no wait of these tests comes near."""
+END = -1
+N = TypeVar("N")
+
+
+def holds(_: object) -> bool:
+    return True
+
+
+def note(what: N, _: object) -> tuple[None, N]:
+    """A decision that only notes."""
+    return None, what
+
+
+def published() -> Published[int, str]:
+    return Published(0)
+
+
+@contextmanager
+def running(*functions: Callable[[], object]) -> Iterator[None]:
+    """Run these in threads, and fail when one of them does not end."""
+    threads = [Thread(target=function, daemon=True) for function in functions]
+    for thread in threads:
+        thread.start()
+    yield
+    for thread in threads:
+        thread.join(LIMIT)
+        assert not thread.is_alive()
+
+
+def into(seen: Queue[int], follower: Follower[int]) -> Callable[[], None]:
+    """A function that follows until the end and tells all that it saw."""
+
+    def follow() -> None:
+        for value in follower:
+            seen.put(value)
+        seen.put(END)
+
+    return follow
+
+
+# Published and Follower. -----------------------------------------------------------------------
+
+
+def test_a_follower_begins_with_the_value_of_now() -> None:
+    value = published()
+    assert value.publish(1, holds)
+    assert next(iter(value.follow())) == 1
+    assert value.value == 1
+
+
+def test_a_burst_is_one_value_the_latest() -> None:
+    value = published()
+    values = iter(value.follow())
+    assert next(values) == 0
+    for number in (1, 2, 3):
+        value.publish(number, holds)
+    assert next(values) == 3
+
+
+def test_the_same_value_published_again_is_news() -> None:
+    value = published()
+    values = iter(value.follow())
+    assert next(values) == 0
+    value.publish(0, holds)
+    assert next(values) == 0
+
+
+def test_a_follower_that_waits_is_woken_by_a_value() -> None:
+    value, seen = published(), Queue[int]()
+    follower = value.follow()
+    with running(into(seen, follower)):
+        for number in range(100):
+            assert seen.get(timeout=LIMIT) == number
+            value.publish(number + 1, holds)
+        assert seen.get(timeout=LIMIT) == 100
+        follower.close()
+    assert seen.get(timeout=LIMIT) == END
+
+
+def test_closing_wakes_a_follower_that_waits_and_no_other() -> None:
+    value, one, two = published(), Queue[int](), Queue[int]()
+    first, second = value.follow(), value.follow()
+    with running(into(one, first), into(two, second)):
+        assert (one.get(timeout=LIMIT), two.get(timeout=LIMIT)) == (0, 0)
+        first.close()
+        assert one.get(timeout=LIMIT) == END
+        value.publish(1, holds)
+        assert two.get(timeout=LIMIT) == 1
+        second.close()
+        second.close()
+
+
+def test_a_follower_closed_before_it_begins_has_no_value() -> None:
+    follower = published().follow()
+    follower.close()
+    assert list(follower) == []
+
+
+def test_a_closed_follower_gives_no_value_that_came_since() -> None:
+    value = published()
+    follower = value.follow()
+    values = iter(follower)
+    assert next(values) == 0
+    value.publish(1, holds)
+    follower.close()
+    assert list(values) == []
+
+
+def test_no_wake_up_is_lost_however_fast_values_come() -> None:
+    last = 3_000
+    value = published()
+    seen = [Queue[int]() for _ in range(4)]
+    followers = [value.follow() for _ in seen]
+    with running(*map(into, seen, followers)):
+        for number in range(1, last + 1):
+            value.publish(number, holds)
+        for queue, follower in zip(seen, followers, strict=True):
+            got = [queue.get(timeout=LIMIT)]
+            while got[-1] != last:
+                got.append(queue.get(timeout=LIMIT))
+            assert got == sorted(set(got))
+            follower.close()
+
+
+# Notes. ----------------------------------------------------------------------------------------
+
+
+def test_a_decision_sees_the_latest_value_and_its_note_is_collected_once() -> None:
+    value = published()
+    value.publish(7, holds)
+    assert value.decide(lambda seen: (seen * 2, f"saw {seen}")) == 14
+    assert value.decide(lambda seen: (seen, None)) == 7
+    assert value.collect() == ["saw 7"]
+    assert value.collect() == []
+
+
+def test_notes_are_collected_in_their_order() -> None:
+    value = published()
+    for word in ("a", "b", "c"):
+        value.decide(partial(note, word))
+    assert value.collect() == ["a", "b", "c"]
+
+
+def test_a_decision_that_fails_leaves_no_note_and_no_lock() -> None:
+    value = published()
+
+    def fail(_: int) -> tuple[None, str]:
+        raise LookupError
+
+    failures = Queue[int]()
+
+    def decide() -> None:
+        try:
+            value.decide(fail)
+        except LookupError:
+            failures.put(END)
+
+    with running(decide):
+        assert failures.get(timeout=LIMIT) == END
+    with running(lambda: value.publish(1, holds)):
+        pass
+    assert (value.value, value.collect()) == (1, [])
+
+
+def test_nothing_is_published_while_a_note_would_not_hold_under_it() -> None:
+    value = published()
+    values = iter(value.follow())
+    assert next(values) == 0
+    value.decide(lambda _: (None, "held"))
+    asked: list[str] = []
+
+    def still(note: str) -> bool:
+        asked.append(note)
+        return False
+
+    assert not value.publish(1, still)
+    assert (value.value, asked) == (0, ["held"])
+    assert value.publish(2, holds)
+    assert next(values) == 2
+    assert value.collect() == ["held"]
+    assert value.publish(3, still)
+    assert asked == ["held"]
+
+
+def test_a_value_cannot_come_between_a_decision_and_its_note() -> None:
+    """The reactor publishes in the midst of a decision: it has to wait, and then to think again."""
+    value = published()
+    begun, outcome = Event(), Queue[bool]()
+
+    def publish() -> None:
+        begun.set()
+        outcome.put(value.publish(1, lambda note: note != "granted"))
+
+    threads: list[Thread] = []
+
+    def decision(seen: int) -> tuple[int, str]:
+        threads.append(Thread(target=publish, daemon=True))
+        threads[0].start()
+        assert begun.wait(LIMIT)
+        return seen, "granted"
+
+    assert value.decide(decision) == 0
+    assert outcome.get(timeout=LIMIT) is False
+    threads[0].join(LIMIT)
+    assert value.value == 0
+    assert value.collect() == ["granted"]
+    assert value.publish(1, lambda note: note != "granted")
+
+
+def test_no_note_is_lost_or_told_twice_while_workers_decide_and_the_reactor_publishes() -> None:
+    value: Published[int, tuple[int, int]] = Published(0)
+    workers, each = 4, 500
+    done = [Event() for _ in range(workers)]
+
+    def work(worker: int) -> None:
+        for number in range(each):
+            value.decide(partial(note, (worker, number)))
+        done[worker].set()
+
+    collected: list[tuple[int, int]] = []
+    with running(*(lambda worker=worker: work(worker) for worker in range(workers))):
+        while not all(event.is_set() for event in done):
+            collected += value.collect()
+            value.publish(value.value + 1, holds)
+    collected += value.collect()
+    for worker in range(workers):
+        assert [number for one, number in collected if one == worker] == list(range(each))
+
+
+# Futures. --------------------------------------------------------------------------------------
+
+
+class Reactor:
+    """What the reactor does for other threads, when the test says so."""
+
+    def __init__(self) -> None:
+        self.calls: Queue[tuple[Callable[..., object], tuple[object, ...]]] = Queue()
+        self.pool = ThreadPool(0, 1)
+
+    def callFromThread(self, callable: Callable[..., object], *args: object) -> None:  # noqa: A002
+        self.calls.put((callable, args))
+
+    def getThreadPool(self) -> ThreadPool:
+        return self.pool
+
+    def seconds(self) -> float:
+        raise AssertionError("no time is asked for here")
+
+    def callLater(self, *_: Any) -> IDelayedCall:
+        raise AssertionError("no time is asked for here")
+
+    def turn(self) -> None:
+        """Run the next call; wait for it where there is none yet."""
+        function, args = self.calls.get(timeout=LIMIT)
+        function(*args)
+
+
+class DeferredTests(SynchronousTestCase):
+    """A future's Deferred fires on the reactor, and cancels what it stands for."""
+
+    def setUp(self) -> None:
+        self.reactor = Reactor()
+        self.future: concurrent.futures.Future[str] = concurrent.futures.Future()
+
+    def test_the_response_arrives_on_the_reactor_and_not_before(self) -> None:
+        result = deferred(self.reactor, self.future)
+        self.future.set_result("answer")
+        self.assertNoResult(result)
+        self.reactor.turn()
+        self.assertEqual(self.successResultOf(result), "answer")
+
+    def test_a_future_that_has_ended_already_arrives_too(self) -> None:
+        self.future.set_result("answer")
+        result = deferred(self.reactor, self.future)
+        self.assertNoResult(result)
+        self.reactor.turn()
+        self.assertEqual(self.successResultOf(result), "answer")
+
+    def test_a_failure_arrives_as_one(self) -> None:
+        result = deferred(self.reactor, self.future)
+        self.future.set_exception(LookupError("unavailable"))
+        self.reactor.turn()
+        self.assertEqual(str(self.failureResultOf(result, LookupError).value), "unavailable")
+
+    def test_cancelling_cancels_the_call(self) -> None:
+        result = deferred(self.reactor, self.future)
+        result.cancel()
+        self.assertTrue(self.future.cancelled())
+        self.failureResultOf(result, CancelledError)
+        self.reactor.turn()  # the future's own end is told, and is no news
+
+    def test_an_answer_that_crosses_a_cancel_is_dropped(self) -> None:
+        result = deferred(self.reactor, self.future)
+        self.future.set_result("late")
+        result.cancel()
+        self.failureResultOf(result, CancelledError)
+        self.reactor.turn()
+
+    def test_a_call_that_somebody_else_cancelled_fails(self) -> None:
+        result = deferred(self.reactor, self.future)
+        self.future.cancel()
+        self.reactor.turn()
+        self.failureResultOf(result, concurrent.futures.CancelledError)
+
+
+class InThreadTests(SynchronousTestCase):
+    """What would block runs in the reactor's pool, and its result arrives on the reactor."""
+
+    def setUp(self) -> None:
+        self.reactor = Reactor()
+        self.reactor.pool.start()
+        self.addCleanup(self.reactor.pool.stop)
+
+    def test_the_result_arrives_on_the_reactor(self) -> None:
+        go = Event()
+        result = in_thread(self.reactor, lambda: go.wait(LIMIT))
+        self.assertNoResult(result)
+        go.set()
+        self.reactor.turn()
+        self.assertTrue(self.successResultOf(result))
+
+    def test_a_failure_arrives_as_one(self) -> None:
+        def fail() -> None:
+            raise LookupError
+
+        result = in_thread(self.reactor, fail)
+        self.reactor.turn()
+        self.failureResultOf(result, LookupError)
+
+
+def test_a_burst_of_notes_is_told_once() -> None:
+    told: list[None] = []
+    value: Published[int, str] = Published(0, lambda: told.append(None))
+    for _ in range(3):
+        value.decide(lambda seen: (seen, "granted"))
+    assert len(told) == 1
+    value.collect()
+    value.decide(lambda seen: (seen, None))
+    assert len(told) == 1
+    value.decide(lambda seen: (seen, "granted"))
+    assert len(told) == 2
