@@ -1,0 +1,315 @@
+"""What the node has for handing GPUs over: device nodes, CDI names, the runtime, mounts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sgpud.core.delivery import DeviceNode, GpuAccess, Host
+from sgpud.core.gpu import Gpu, Mig
+from sgpud.core.sharing import GKE_DRIVER, HostMount
+from sgpud.gpus.host import look
+from tests.gpus.stub import GPU_A, GPU_B, MIG_1
+
+KIND = "nvidia.com/gpu"
+A = Gpu(GPU_A, 0, "NVIDIA A100", 2**35, minor=1)
+B = Gpu(GPU_B, 1, "NVIDIA A100", 2**35, minor=0)
+CUT = Gpu(MIG_1, 1, "NVIDIA A100 MIG 1g.5gb", 2**32, minor=0, mig=Mig(GPU_B, 7, 0))
+
+BY_INDEX = """\
+---
+cdiVersion: 0.5.0
+containerEdits:
+  deviceNodes:
+  - path: /dev/nvidiactl
+  - path: /dev/nvidia-uvm
+  hooks:
+  - args:
+    - nvidia-cdi-hook
+    - create-symlinks
+    - --link
+    - ../libcuda.so.1::/usr/lib/x86_64-linux-gnu/libcuda.so
+    hookName: createContainer
+    path: /usr/bin/nvidia-cdi-hook
+devices:
+- containerEdits:
+    deviceNodes:
+    - path: /dev/nvidia1
+    - path: /dev/dri/card1
+  name: "0"
+- containerEdits:
+    deviceNodes:
+    - path: /dev/nvidia0
+    - path: /dev/nvidia-caps/nvidia-cap66
+    - path: /dev/nvidia-caps/nvidia-cap67
+  name: "1:0"
+- containerEdits:
+    deviceNodes:
+    - path: /dev/nvidia0
+    - path: /dev/nvidia1
+  name: all
+kind: nvidia.com/gpu
+"""
+
+
+class Node:
+    """A node's file system below a folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def put(self, path: str, text: str = "") -> None:
+        target = self.root / path.lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
+
+    def devices(self, *names: str) -> None:
+        for name in ("nvidiactl", "nvidia-uvm", *names):
+            self.put(f"dev/{name}")
+
+    def capabilities(self, gi: int, ci: int) -> None:
+        base = "proc/driver/nvidia/capabilities/gpu0/mig/gi7"
+        mode = "DeviceFileMode: 292\nDeviceFileModify: 1\n"
+        self.put(f"{base}/access", f"DeviceFileMinor: {gi}\n{mode}")
+        self.put(f"{base}/ci0/access", f"DeviceFileMinor: {ci}\n{mode}")
+
+    def look(self, *gpus: Gpu, mounts: Iterable[HostMount] = ()) -> Host:
+        return look(self.root, gpus, KIND, mounts)
+
+    def access(self, gpu: Gpu) -> GpuAccess:
+        return self.look(gpu).access[gpu.uuid]
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    return Node(tmp_path)
+
+
+def spec(*devices: Mapping[str, object], kind: str = KIND) -> str:
+    return json.dumps({"cdiVersion": "0.6.0", "kind": kind, "devices": devices})
+
+
+def device(name: str, *nodes: str) -> dict[str, object]:
+    return {"name": name, "containerEdits": {"deviceNodes": [{"path": path} for path in nodes]}}
+
+
+def same(*paths: str) -> tuple[DeviceNode, ...]:
+    return tuple(DeviceNode(path, path) for path in paths)
+
+
+def test_the_nodes_of_a_gpu_are_its_own_by_minor_number_and_the_common_ones(node: Node) -> None:
+    node.devices("nvidia1", "nvidia-modeset")
+    host = node.look(A)
+    assert host.common_nodes == same("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-modeset")
+    assert host.access[GPU_A].nodes == same("/dev/nvidia1")
+    assert (host.device_nodes_missing, host.access[GPU_A].nodes_missing) == ("", "")
+    assert all(each.permissions == "mrw" for each in host.common_nodes)
+
+
+def test_an_absent_node_is_named_with_the_command_that_makes_it(node: Node) -> None:
+    node.put("dev/nvidiactl")
+    host = node.look(A)
+    assert "/dev/nvidia-uvm missing" in host.device_nodes_missing
+    assert "nvidia-modprobe" in host.device_nodes_missing
+    assert "/dev/nvidia1 missing" in host.access[GPU_A].nodes_missing
+    assert host.access[GPU_A].nodes == ()
+
+
+def test_a_gpu_without_a_minor_number_has_no_nodes(node: Node) -> None:
+    node.devices("nvidia0")
+    assert "minor number" in node.access(evolve(A, minor=None)).nodes_missing
+
+
+def test_a_mig_instance_needs_its_parents_node_and_both_capabilities(node: Node) -> None:
+    node.devices("nvidia0", "nvidia-caps/nvidia-cap66", "nvidia-caps/nvidia-cap67")
+    node.capabilities(66, 67)
+    caps = ("/dev/nvidia-caps/nvidia-cap66", "/dev/nvidia-caps/nvidia-cap67")
+    assert node.access(CUT).nodes == same("/dev/nvidia0", *caps)
+
+
+def test_a_mig_instance_with_a_capability_node_missing_has_none(node: Node) -> None:
+    node.devices("nvidia0", "nvidia-caps/nvidia-cap66")
+    node.capabilities(66, 67)
+    assert "/dev/nvidia-caps/nvidia-cap67 missing" in node.access(CUT).nodes_missing
+
+
+@pytest.mark.parametrize("text", ["", "DeviceFileMinor: \n", "DeviceFileMinor: x", "\x00"])
+def test_a_capability_without_its_number_is_told(node: Node, text: str) -> None:
+    node.devices("nvidia0")
+    node.capabilities(66, 67)
+    node.put("proc/driver/nvidia/capabilities/gpu0/mig/gi7/ci0/access", text)
+    assert "gpu0/mig/gi7/ci0/access does not tell" in node.access(CUT).nodes_missing
+
+
+def test_a_cdi_name_is_the_uuid_where_a_spec_has_it(node: Node) -> None:
+    node.put("var/run/cdi/nvidia.json", spec(device(GPU_A, "/dev/nvidia1")))
+    assert node.access(A).cdi == f"nvidia.com/gpu={GPU_A}"
+    assert node.access(A).cdi_missing == ""
+
+
+def test_a_cdi_name_is_the_index_where_its_device_node_is_the_gpus(node: Node) -> None:
+    node.devices("nvidia0", "nvidia1")
+    node.capabilities(66, 67)
+    node.put("etc/cdi/nvidia.yaml", BY_INDEX)
+    assert node.access(A).cdi == "nvidia.com/gpu=0"
+    assert node.access(CUT).cdi == "nvidia.com/gpu=1:0"
+
+
+def test_an_index_that_has_moved_to_another_gpu_is_refused(node: Node) -> None:
+    node.devices("nvidia0", "nvidia1")
+    node.put("etc/cdi/nvidia.yaml", BY_INDEX)
+    access = node.access(evolve(A, minor=0))
+    assert access.cdi == ""
+    assert "nvidia.com/gpu=0 of /etc/cdi/nvidia.yaml hands over nvidia1" in access.cdi_missing
+    assert "this GPU is nvidia0" in access.cdi_missing
+
+
+def test_an_index_that_hands_over_more_than_the_gpu_is_refused(node: Node) -> None:
+    node.put("etc/cdi/a.json", spec(device("0", "/dev/nvidia1", "/dev/nvidia0")))
+    assert "hands over nvidia0, nvidia1" in node.access(A).cdi_missing
+
+
+def test_an_index_of_a_mig_instance_with_other_capabilities_is_refused(node: Node) -> None:
+    node.devices("nvidia0")
+    node.capabilities(66, 70)
+    node.put("etc/cdi/nvidia.yaml", BY_INDEX)
+    assert "nvidia-cap70" in node.access(CUT).cdi_missing
+
+
+def test_an_index_that_cannot_be_checked_is_refused(node: Node) -> None:
+    node.put("etc/cdi/nvidia.yaml", BY_INDEX)
+    assert "cannot be checked" in node.access(evolve(A, minor=None)).cdi_missing
+
+
+def test_the_names_that_carry_the_type_are_read_too(node: Node) -> None:
+    node.put("etc/cdi/a.json", spec(device("gpu0", "/dev/nvidia1")))
+    assert node.access(A).cdi == "nvidia.com/gpu=gpu0"
+
+
+def test_the_node_on_the_host_counts_not_the_one_in_the_container(node: Node) -> None:
+    inside = {"hostPath": "/run/nvidia/driver/dev/nvidia1", "path": "/dev/nvidia0"}
+    moved = {"name": "0", "containerEdits": {"deviceNodes": [inside]}}
+    node.put("etc/cdi/a.json", spec(moved))
+    assert node.access(A).cdi == "nvidia.com/gpu=0"
+
+
+def test_another_kind_is_no_spec_of_ours(node: Node) -> None:
+    node.put("etc/cdi/a.json", spec(device(GPU_A, "/dev/nvidia1"), kind="example.com/gpu"))
+    assert "no CDI spec of nvidia.com/gpu" in node.access(A).cdi_missing
+    host = look(node.root, [A], "example.com/gpu", ())
+    assert host.access[GPU_A].cdi == f"example.com/gpu={GPU_A}"
+
+
+def test_a_gpu_that_no_spec_names_is_told_with_the_spec(node: Node) -> None:
+    node.put("etc/cdi/a.json", spec(device("5", "/dev/nvidia5")))
+    reason = node.access(A).cdi_missing
+    assert "/etc/cdi/a.json names neither" in reason
+    assert GPU_A in reason
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("a.yaml", "cdiVersion: [0]", "line 1"),
+        ("a.json", "{", "line 1"),
+        ("a.json", "[]", "cdiVersion is missing"),
+        ("a.json", '{"cdiVersion": "0.5.0"}', "kind is missing"),
+        ("a.json", spec(device("0"), kind=KIND).replace('"name"', '"nam"'), "without a name"),
+        ("a.json", '{"cdiVersion":"1","kind":"nvidia.com/gpu","devices":{}}', "no list"),
+        ("a.json", spec({"name": "0", "containerEdits": [1]}), "no list"),
+        ("a.json", spec({"name": "0", "containerEdits": {"deviceNodes": ["x"]}}), "a path"),
+        ("a.json", "[" * 100_000, "no CDI spec that is understood"),
+        ("a.json", "#" * (5 << 20), "larger than"),
+        ("a.yaml", "\udcff", "utf-8"),
+    ],
+)
+def test_a_spec_that_cannot_be_understood_is_named_with_the_reason(
+    node: Node, name: str, text: str, reason: str
+) -> None:
+    node.put("etc/cdi/good.json", spec(device("5", "/dev/nvidia5")))
+    (node.root / "etc/cdi" / name).write_bytes(text.encode("utf-8", "surrogateescape"))
+    missing = node.access(A).cdi_missing
+    assert f"/etc/cdi/{name}" in missing
+    assert reason in missing
+    node.put("etc/cdi/good.json", spec(device(GPU_A)))
+    assert node.access(A).cdi == f"{KIND}={GPU_A}"
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "why"),
+    [
+        ("usr/bin/nvidia-container-runtime", "", "/usr/bin/nvidia-container-runtime exists"),
+        (
+            "usr/local/nvidia/toolkit/nvidia-container-runtime",
+            "",
+            "/usr/local/nvidia/toolkit/nvidia-container-runtime exists",
+        ),
+        (
+            "etc/nvidia-container-runtime/config.toml",
+            "",
+            "/etc/nvidia-container-runtime/config.toml exists",
+        ),
+        (
+            "etc/containerd/config.toml",
+            'BinaryName = "/opt/nvidia-container-runtime"',
+            "/etc/containerd/config.toml names nvidia-container-runtime",
+        ),
+        (
+            "etc/crio/crio.conf.d/99-nvidia.conf",
+            "nvidia-container-runtime",
+            "/etc/crio/crio.conf.d/99-nvidia.conf names nvidia-container-runtime",
+        ),
+        ("etc/docker/daemon.json", '{"runtimes": {}}', ""),
+        ("etc/containerd/config.toml", "runc", ""),
+    ],
+)
+def test_the_runtime_counts_as_installed_by_what_is_found(
+    node: Node, path: str, text: str, why: str
+) -> None:
+    node.put(path, text)
+    assert node.look().runtime == why
+
+
+def test_only_mounts_whose_host_path_exists_are_given(node: Node) -> None:
+    node.put("home/kubernetes/bin/nvidia/lib64/libcuda.so")
+    other = HostMount("/opt/absent", "/opt/absent")
+    assert node.look(mounts=[GKE_DRIVER, other]).mounts == (GKE_DRIVER,)
+
+
+def test_an_empty_node_has_nothing_and_says_so(node: Node) -> None:
+    host = node.look(A)
+    assert (host.runtime, host.common_nodes, host.mounts) == ("", (), ())
+    assert host.device_nodes_missing
+    assert host.access[GPU_A].nodes_missing
+    assert host.access[GPU_A].cdi_missing
+
+
+def test_folders_where_files_should_be_are_no_obstacle(node: Node) -> None:
+    for path in ("etc/cdi/a.json", "etc/docker/daemon.json", "etc/containerd/config.toml"):
+        (node.root / path).mkdir(parents=True)
+    host = node.look(A)
+    assert host.runtime == ""
+    assert "/etc/cdi/a.json cannot be read: Is a directory" in host.access[GPU_A].cdi_missing
+
+
+def test_simulated_gpus_get_no_access_at_all(node: Node) -> None:
+    node.devices("nvidia1")
+    assert node.look(evolve(A, simulated=True)).access == {}
+
+
+@given(text=st.text(), suffix=st.sampled_from(["json", "yaml"]))
+def test_any_text_as_a_spec_is_passed_over(
+    tmp_path_factory: pytest.TempPathFactory, text: str, suffix: str
+) -> None:
+    node = Node(tmp_path_factory.mktemp("node", numbered=True))
+    target = node.root / f"etc/cdi/a.{suffix}"
+    target.parent.mkdir(parents=True)
+    target.write_bytes(text.encode("utf-8", "surrogatepass"))
+    access = node.access(A)
+    assert (access.cdi, bool(access.cdi_missing)) == ("", True)
