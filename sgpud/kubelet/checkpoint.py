@@ -1,0 +1,182 @@
+"""The kubelet's checkpoint of device allocations, read as carefully as an unversioned file asks.
+
+`kubelet_internal_checkpoint` names pods by UID, containers, and device ids; joined with the answer
+that Allocate gave at the time it tells who holds which shares, and on which terms.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from google.protobuf.message import DecodeError
+
+from sgpud.config.names import resource_name
+from sgpud.core.errors import SgpudError
+from sgpud.core.holding import Books, Holder, Key
+from sgpud.core.numbers import Numbers
+from sgpud.core.share import parse_share_id
+from sgpud.kubelet.api import deviceplugin_pb2 as api
+
+T = TypeVar("T")
+
+LARGEST = 256 * 1024 * 1024
+"""Bytes of a checkpoint that is still read: a node with 63 000 shares, all held, needs 20 MiB."""
+
+
+_LATEST = 1e11
+"""Seconds since the epoch that are a date: a few thousand years."""
+_LONGEST = 18
+"""Digits of a number of ours, at most."""
+
+
+class CheckpointError(SgpudError):
+    """A checkpoint that cannot be understood."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        """`problem`: what is wrong with it."""
+        super().__init__(path, problem)
+        self.path, self.problem = path, problem
+
+    def __str__(self) -> str:
+        """The file and the problem."""
+        return f"{self.path}: {self.problem}"
+
+
+def read(path: Path, *, registered: bool = False) -> Books:
+    """The books as the kubelet wrote them last: empty where there is no file.
+
+    `registered`: also which of our ids the kubelet knew, which takes long where they are many.
+
+    CheckpointError when the file is there and cannot be read or understood.
+    """
+    try:
+        with open(path, "rb", opener=_at_once) as file:
+            facts = os.fstat(file.fileno())
+            if not stat.S_ISREG(facts.st_mode):
+                raise CheckpointError(path, "no ordinary file")
+            if facts.st_size > LARGEST:
+                raise CheckpointError(path, f"{facts.st_size} bytes are more than it can have")
+            text = file.read()
+    except FileNotFoundError:
+        return Books()
+    except OSError as problem:
+        raise CheckpointError(path, problem.strerror or str(problem)) from problem
+    try:
+        holders, ids = parse(text, registered=registered)
+    except ValueError as problem:
+        raise CheckpointError(path, str(problem)) from problem
+    return Books(holders, facts.st_mtime, ids)
+
+
+def parse(text: bytes, *, registered: bool = True) -> tuple[tuple[Holder, ...], dict[Key, Numbers]]:
+    """The holders of our shares, and our ids that were registered; ValueError if it is none.
+
+    Entries of other plugins are passed over, and so is a part of an entry that is not as it
+    should be, as long as the shares in it are known.
+    """
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as problem:
+        message = f"not JSON ({problem})"
+        raise ValueError(message) from problem
+    data = _get(document, "Data", dict)
+    if data is None:
+        message = 'no object "Data" in it: not a checkpoint of the device manager'
+        raise ValueError(message)
+    entries = _get(data, "PodDeviceEntries", list)
+    holders = [found for entry in entries or () if (found := _holder(entry))]
+    known: dict[Key, Numbers] = {}
+    lists = _get(data, "RegisteredDevices", dict) if registered else None
+    for resource, ids in (lists or {}).items():
+        if isinstance(ids, list) and not resource_name(resource):
+            for uuid, numbers in shares(ids).items():
+                known[resource, uuid] = numbers
+    return tuple(holders), known
+
+
+def shares(ids: Iterable[object]) -> dict[str, Numbers]:
+    """Share numbers by GPU UUID; ids that are not ours are passed over."""
+    found: dict[str, list[int]] = {}
+    for item in ids:
+        parsed = parse_share_id(item) if isinstance(item, str) else None
+        if parsed:
+            found.setdefault(parsed[0], []).append(parsed[1])
+    return {uuid: Numbers.of(numbers) for uuid, numbers in found.items()}
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Open without waiting: a pipe in the file's place would block the reactor."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _holder(entry: object) -> Holder | None:
+    ids = entry.get("DeviceIDs") if isinstance(entry, dict) else None
+    held = shares(_ids(ids))
+    if not isinstance(entry, dict) or not held:
+        return None
+    pod, container = _get(entry, "PodUID", str), _get(entry, "ContainerName", str)
+    resource = _get(entry, "ResourceName", str)
+    if resource is None or resource_name(resource):
+        return None  # a pool is made of each name, and this one the kubelet would never take
+    terms = _terms(_get(entry, "AllocResp", str) or "")
+    return Holder(pod or "", container or "", resource, held, *terms)
+
+
+def _ids(ids: object) -> Iterator[object]:
+    """The ids of an entry: by NUMA node since Kubernetes 1.20, a plain list before."""
+    if isinstance(ids, list):
+        yield from ids
+    elif isinstance(ids, dict):
+        for part in ids.values():
+            if isinstance(part, list):
+                yield from part
+
+
+def _terms(response: str) -> tuple[dict[str, int], dict[str, int], float]:
+    """The terms on which shares were given, from our own variables in the recorded answer.
+
+    Into how many shares each GPU was cut, bytes per share of each, and when; empty and 0 for what
+    the answer does not tell.
+    """
+    per_gpu: dict[str, int] = {}
+    sizes: dict[str, int] = {}
+    since = 0.0
+    try:
+        envs = api.ContainerAllocateResponse.FromString(base64.b64decode(response)).envs
+    except (binascii.Error, ValueError, DecodeError):
+        return per_gpu, sizes, since
+    for name, named in envs.items():
+        if name.startswith("SGPUD_") and name.endswith("GPU_UUIDS"):
+            prefix, uuids = name[: -len("GPU_UUIDS")], named.split(",")
+            counts = envs.get(f"{prefix}SHARES_PER_GPU", "").split(",")
+            per_gpu.update(_pairs(uuids, counts))
+            since = max(since, min(_LATEST, float(_number(envs.get(f"{prefix}SINCE", "")))))
+            memory = _number(envs.get(f"{prefix}MEMORY_BYTES", ""))
+            shares_given = _number(envs.get(f"{prefix}SHARES", ""))
+            # Memory shares of one container are of one GPU.
+            if memory and shares_given and len(uuids) == 1:
+                sizes[uuids[0]] = memory // shares_given
+    return per_gpu, sizes, since
+
+
+def _pairs(uuids: list[str], counts: list[str]) -> Mapping[str, int]:
+    pairs = zip(uuids, map(_number, counts), strict=False)
+    return {uuid: count for uuid, count in pairs if count}
+
+
+def _number(text: str) -> int:
+    """A whole number as we write it; 0 for anything else."""
+    known = text.isascii() and text.isdigit() and len(text) <= _LONGEST
+    return int(text) if known else 0
+
+
+def _get(mapping: object, key: str, kind: type[T]) -> T | None:
+    value = mapping.get(key) if isinstance(mapping, dict) else None
+    return value if isinstance(value, kind) else None

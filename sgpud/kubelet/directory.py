@@ -1,0 +1,229 @@
+"""The plugin directory: who serves it, and what happens in it.
+
+A flock on the directory itself says which sgpud serves it: no lock file, nothing to clean up, and
+a kill releases it. The one that waits gets it within a millisecond of the other's end.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from threading import Thread
+from typing import Protocol
+
+from attrs import field, frozen
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+
+from sgpud.bridge import ClockFromThread
+
+LOOK_EVERY = 1.0
+"""Seconds between looks without a hint: what inotify does not tell (a mount over the directory)."""
+KUBELET_SOCKET = "kubelet.sock"
+CHECKPOINT = "kubelet_internal_checkpoint"
+
+
+@frozen
+class Events:
+    """What the directory tells, on the reactor."""
+
+    ours: Callable[[], None]
+    """This process serves the directory now."""
+    lost: Callable[[], None]
+    """The directory went away or was replaced; nothing in it is ours any more."""
+    waiting: Callable[[], None]
+    """Another process serves the directory; this one waits for its end."""
+    kubelet_seen: Callable[[], None]
+    """kubelet.sock is there, and it is not the one of before. Only while ours."""
+    kubelet_gone: Callable[[], None]
+    checkpoint: Callable[[], None]
+    """The checkpoint may have changed."""
+    stuck: Callable[[], None]
+    """The path shows a deleted directory for ever: a mount of one that is gone."""
+
+
+class Watches(Protocol):
+    """A source of hints."""
+
+    def watch(self, folders: Iterable[Path]) -> None:
+        """Watch exactly these folders."""
+
+    def close(self) -> None:
+        """Watch nothing any more."""
+
+
+Identity = tuple[int, ...]
+
+
+@frozen
+class _Seen:
+    """What the last look found, to tell a change by."""
+
+    socket: Identity | None = None
+    checkpoint: Identity | None = field(default=(-1,))
+
+
+class Directory:
+    """Watches one plugin directory and keeps its lock."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        path: Path,
+        reactor: ClockFromThread,
+        events: Events,
+        hints: Callable[[Callable[[], None]], Watches],
+    ) -> None:
+        """`hints` makes the source of hints, given what to call."""
+        self.path = path
+        self.ours = False
+        self.present = False
+        self._reactor = reactor
+        self._events = events
+        self._hints = hints(self._hinted)
+        self._descriptor: int | None = None
+        self._opened = 0
+        """Counts the directories that were opened, to tell a lock that comes late."""
+        self._seen = _Seen()
+        self._timer: IDelayedCall | None = None
+        self._problem = ""
+        self._stopped = False
+
+    def start(self) -> None:
+        """Look, and go on looking."""
+        self._look_and_again()
+
+    def stop_looking(self) -> None:
+        """Tell nothing more; the lock is kept until `release`."""
+        self._stopped = True
+        self._hints.close()
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+
+    def release(self) -> None:
+        """Let the next one have the directory."""
+        self.ours = False
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            with suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
+            os.close(descriptor)
+
+    def look(self) -> None:
+        """Compare the directory with what was seen last, and tell what changed."""
+        found = _stat(self.path)
+        self.present = found is not None
+        if self._descriptor is not None:
+            mine = os.fstat(self._descriptor)
+            if found is None or (found.st_dev, found.st_ino) != (mine.st_dev, mine.st_ino):
+                self._lose()
+            elif mine.st_nlink == 0:
+                self._lose()
+                self._events.stuck()
+                return
+        if found is not None and self._descriptor is None:
+            self._open()
+        self._hints.watch([self.path, *_nearest(self.path)])
+        self._look_inside()
+
+    def _look_inside(self) -> None:
+        before = self._seen
+        checkpoint = _identity(self.path / CHECKPOINT)
+        self._seen = _Seen(before.socket, checkpoint)
+        if checkpoint != before.checkpoint:
+            self._events.checkpoint()
+        if not self.ours:
+            return
+        socket = _identity(self.path / KUBELET_SOCKET)
+        self._seen = _Seen(socket, checkpoint)
+        if socket is not None and socket != before.socket:
+            self._events.kubelet_seen()
+        elif socket is None and before.socket is not None:
+            self._events.kubelet_gone()
+
+    def _hinted(self) -> None:
+        """Look soon; a burst of hints makes one look."""
+        if self._stopped:
+            return
+        if self._timer is not None and self._timer.active():
+            self._timer.reset(0)
+        else:
+            self._timer = self._reactor.callLater(0, self._look_and_again)
+
+    def _look_and_again(self) -> None:
+        problem = ""
+        try:
+            self.look()
+        except OSError as error:
+            problem = str(error)
+            if problem != self._problem:
+                self._log.error(
+                    "Cannot look at {path}: {problem}", path=str(self.path), problem=problem
+                )
+        self._problem = problem
+        if not self._stopped:
+            self._timer = self._reactor.callLater(LOOK_EVERY, self._look_and_again)
+
+    def _open(self) -> None:
+        self._descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._opened += 1
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._events.waiting()
+            # A daemon thread: nothing can wake it from flock, and the process may end meanwhile.
+            # It has a descriptor of its own, so that it never waits on a number used anew.
+            own = os.dup(self._descriptor)
+            Thread(target=self._wait, args=(own, self._opened), name="lock", daemon=True).start()
+        except OSError:
+            self.release()  # so that the next look tries again
+            raise
+        else:
+            self._own(self._opened)
+
+    def _wait(self, descriptor: int, opened: int) -> None:
+        """Wait for the lock, in a thread: it belongs to both descriptors of this opening."""
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            self._reactor.callFromThread(self._own, opened)
+        os.close(descriptor)
+
+    def _own(self, opened: int) -> None:
+        if opened != self._opened or self._descriptor is None or self._stopped:
+            return
+        self.ours = True
+        self._seen = _Seen(None, self._seen.checkpoint)
+        self._events.ours()
+        self._look_inside()
+
+    def _lose(self) -> None:
+        was_ours = self.ours
+        self.release()
+        if was_ours:
+            self._events.lost()
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None
+
+
+def _identity(path: Path) -> Identity | None:
+    """What tells one file from the next at the same path.
+
+    An inode number alone does not: ext4 gives the next file the same one. A rewritten file has
+    another change time.
+    """
+    found = _stat(path)
+    return (found.st_dev, found.st_ino, found.st_ctime_ns) if found else None
+
+
+def _nearest(path: Path) -> list[Path]:
+    """The nearest folder above that exists: where a missing directory will come to be."""
+    return next(([parent] for parent in path.parents if parent.is_dir()), [])

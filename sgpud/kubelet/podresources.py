@@ -1,0 +1,59 @@
+"""The kubelet's podresources service: who holds what, by name, and without finished pods."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from twisted.internet.defer import Deferred
+
+from sgpud.bridge import FromThread
+from sgpud.core.holding import Named
+from sgpud.core.share import parse_share_id
+from sgpud.kubelet.api import podresources_pb2 as api
+from sgpud.kubelet.outgoing import call
+
+LIST = "/v1.PodResourcesLister/List"
+WITHIN = 5.0
+"""Seconds for an answer from a kubelet on the same machine."""
+
+
+class PodResources:
+    """Asks the kubelet's podresources socket."""
+
+    def __init__(self, socket: Path, reactor: FromThread) -> None:
+        """Nothing is connected until it is asked."""
+        self._socket = socket
+        self._reactor = reactor
+
+    @property
+    def reachable(self) -> bool:
+        """Whether there is a socket to ask at."""
+        try:
+            return self._socket.is_socket()
+        except OSError:
+            return False  # its folder may not be entered
+
+    def held(self) -> Deferred[tuple[Named, ...]]:
+        """The pods that hold ids of ours, without ordinary init containers.
+
+        Asking also makes the kubelet free what finished pods held.
+        """
+        request = api.ListPodResourcesRequest().SerializeToString()
+        answer = call(self._reactor, self._socket, LIST, request, WITHIN)
+        return answer.addCallback(_named)
+
+
+def _named(answer: bytes) -> tuple[Named, ...]:
+    response = api.ListPodResourcesResponse.FromString(answer)
+    found = []
+    for pod in response.pod_resources:
+        ids = frozenset(
+            item
+            for container in pod.containers
+            for devices in container.devices
+            for item in devices.device_ids
+            if parse_share_id(item)
+        )
+        if ids:
+            found.append(Named(pod.namespace, pod.name, ids))
+    return tuple(found)

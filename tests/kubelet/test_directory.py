@@ -1,0 +1,401 @@
+"""The plugin directory: its lock, its coming and going, and what is noticed in it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from attrs import define, field
+
+from sgpud.kubelet.directory import CHECKPOINT, KUBELET_SOCKET, LOOK_EVERY, Directory, Events
+from sgpud.testing.hints import MemoryHints
+from tests.surroundings import ClockWithThreads, descriptors, listening, short_folder
+
+HOLDER = """
+import fcntl, os, sys
+held = os.open(sys.argv[1], os.O_RDONLY)
+fcntl.flock(held, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@define
+class Bench:
+    """A directory under watch, with a time and hints that the test moves."""
+
+    path: Path
+    clock: ClockWithThreads = field(factory=ClockWithThreads)
+    told: list[str] = field(factory=list)
+    sources: list[MemoryHints] = field(factory=list)
+    made: list[Directory] = field(factory=list)
+
+    def watch(self) -> Directory:
+        def hints(hint: Callable[[], None]) -> MemoryHints:
+            self.sources.append(MemoryHints(hint))
+            return self.sources[-1]
+
+        tell = self.told.append
+        events = Events(
+            ours=lambda: tell("ours"),
+            lost=lambda: tell("lost"),
+            waiting=lambda: tell("waiting"),
+            kubelet_seen=lambda: tell("kubelet seen"),
+            kubelet_gone=lambda: tell("kubelet gone"),
+            checkpoint=lambda: tell("checkpoint"),
+            stuck=lambda: tell("stuck"),
+        )
+        directory = Directory(self.path, self.clock, events, hints)
+        self.made.append(directory)
+        directory.start()
+        return directory
+
+    def since(self) -> list[str]:
+        """What was told since the last question."""
+        told = list(self.told)
+        self.told.clear()
+        return told
+
+    def second(self) -> list[str]:
+        """What a look without a hint finds."""
+        self.clock.advance(LOOK_EVERY)
+        return self.since()
+
+    def hint(self) -> list[str]:
+        """What a look after a hint finds."""
+        self.sources[-1].touch(self.path)
+        self.clock.advance(0)
+        return self.since()
+
+    def kubelet(self) -> None:
+        """A new kubelet's socket."""
+        (self.path / KUBELET_SOCKET).unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(str(self.path / KUBELET_SOCKET))
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    with short_folder() as folder:
+        path = folder / "plugins"
+        path.mkdir()
+        made = Bench(path)
+        yield made
+        for directory in made.made:
+            directory.stop_looking()
+            directory.release()
+
+
+@pytest.fixture
+def ours(bench: Bench) -> Bench:
+    """A directory that is ours, with no kubelet in it."""
+    bench.watch()
+    assert bench.since() == ["ours", "checkpoint"]
+    return bench
+
+
+def serving(directory: Directory) -> bool:
+    return directory.ours
+
+
+def locked(path: Path) -> bool:
+    """Whether somebody has the lock, as another process sees it."""
+    other = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(other)
+
+
+# Taking it. --------------------------------------------------------------------------------------
+
+
+def test_a_directory_that_nobody_has_is_ours_at_once(bench: Bench) -> None:
+    directory = bench.watch()
+    assert serving(directory)
+    assert directory.present
+    assert bench.told.count("ours") == 1
+    assert locked(bench.path)
+
+
+def test_no_file_is_made_in_it(ours: Bench) -> None:
+    assert list(ours.path.iterdir()) == []
+
+
+def test_it_is_released_explicitly_and_not_by_looking_no_more(bench: Bench) -> None:
+    directory = bench.watch()
+    directory.stop_looking()
+    assert locked(bench.path)
+    directory.release()
+    assert not locked(bench.path)
+    assert not serving(directory)
+    directory.release()
+
+
+def test_a_second_instance_waits_and_has_it_when_the_first_releases_it(bench: Bench) -> None:
+    first = bench.watch()
+    bench.since()
+    second = bench.watch()
+    assert not serving(second)
+    assert bench.since()[0] == "waiting"
+    first.stop_looking()
+    first.release()
+    bench.clock.let_in()
+    assert serving(second)
+    assert bench.since()[0] == "ours"
+
+
+def test_a_second_instance_has_it_when_the_first_process_is_killed(bench: Bench) -> None:
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(bench.path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert other.stdout is not None
+    assert other.stdout.readline() == b"held\n"
+    directory = bench.watch()
+    assert not serving(directory)
+    assert bench.second() == ["waiting", "checkpoint"]
+    other.kill()
+    other.communicate(timeout=20)
+    bench.clock.let_in()
+    assert serving(directory)
+
+
+def test_a_standby_does_not_tell_of_the_kubelet(bench: Bench) -> None:
+    bench.kubelet()
+    held = os.open(bench.path, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    bench.watch()
+    bench.kubelet()
+    assert "kubelet seen" not in [*bench.second(), *bench.hint()]
+    os.close(held)
+    bench.clock.let_in()
+    assert bench.since() == ["ours", "kubelet seen"]
+
+
+def test_a_standby_that_stops_waiting_leaves_the_lock_to_others(bench: Bench) -> None:
+    held = os.open(bench.path, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    directory = bench.watch()
+    directory.stop_looking()
+    directory.release()
+    os.close(held)
+    bench.clock.let_in()
+    assert not serving(directory)
+    assert "ours" not in bench.told
+
+
+def test_a_lock_of_a_directory_that_was_replaced_meanwhile_comes_too_late(bench: Bench) -> None:
+    held = os.open(bench.path, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    directory = bench.watch()
+    bench.path.rename(bench.path.with_name("old"))
+    bench.path.mkdir()
+    assert "ours" in bench.second()
+    os.close(held)
+    bench.clock.let_in()
+    assert bench.since() == []
+    assert serving(directory)
+    assert not locked(bench.path.with_name("old"))
+
+
+# Its coming and going. ---------------------------------------------------------------------------
+
+
+def test_a_directory_that_comes_later_is_taken(bench: Bench) -> None:
+    bench.path.rmdir()
+    directory = bench.watch()
+    assert (directory.ours, directory.present) == (False, False)
+    assert "ours" not in bench.second()
+    assert bench.path.parent in bench.sources[-1].folders
+    bench.path.mkdir()
+    bench.sources[-1].touch(bench.path.parent)
+    bench.clock.advance(0)
+    assert bench.since()[:1] == ["ours"]
+    assert directory.present
+
+
+def test_the_nearest_folder_there_is_is_watched(bench: Bench) -> None:
+    shutil.rmtree(bench.path)
+    bench.path = bench.path / "deep" / "below"
+    bench.watch()
+    assert bench.sources[-1].folders == {bench.path.parents[2]}
+    bench.path.mkdir(parents=True)
+    assert "ours" in bench.second()
+    assert bench.path in bench.sources[-1].folders
+
+
+def test_a_deleted_directory_is_lost_and_its_successor_taken(ours: Bench) -> None:
+    (directory,) = ours.made
+    ours.path.rmdir()
+    assert ours.second()[:1] == ["lost"]
+    assert (directory.ours, directory.present) == (False, False)
+    assert ours.second() == []
+    ours.path.mkdir()
+    assert "ours" in ours.second()
+    assert locked(ours.path)
+
+
+def test_a_replaced_directory_is_lost_and_taken_in_one_look(ours: Bench) -> None:
+    old = ours.path.with_name("old")
+    ours.path.rename(old)
+    ours.path.mkdir()
+    assert ours.hint()[:2] == ["lost", "ours"]
+    assert locked(ours.path)
+    assert not locked(old)
+
+
+def test_a_directory_that_was_replaced_by_another_ones_is_waited_for(ours: Bench) -> None:
+    ours.path.rename(ours.path.with_name("old"))
+    ours.path.mkdir()
+    held = os.open(ours.path, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    assert ours.second()[:2] == ["lost", "waiting"]
+    os.close(held)
+    ours.clock.let_in()
+    assert "ours" in ours.since()
+
+
+def test_a_name_that_leads_elsewhere_from_now_on_is_a_replaced_directory(bench: Bench) -> None:
+    first, second = bench.path.with_name("first"), bench.path.with_name("second")
+    first.mkdir()
+    second.mkdir()
+    bench.path.rmdir()
+    bench.path.symlink_to(first)
+    bench.watch()
+    bench.since()
+    bench.path.unlink()
+    bench.path.symlink_to(second)
+    assert bench.second()[:2] == ["lost", "ours"]
+    assert locked(second)
+
+
+def test_a_mount_of_a_deleted_directory_is_stuck(bench: Bench) -> None:
+    # As a bind mount shows it: a path that still leads to a directory without any name.
+    kept = os.open(bench.path, os.O_RDONLY)
+    bench.path = Path(f"/proc/self/fd/{kept}")
+    directory = bench.watch()
+    assert serving(directory)
+    bench.since()
+    bench.path.resolve().rmdir()
+    assert bench.second() == ["lost", "stuck"]
+    assert not serving(directory)
+    os.close(kept)
+
+
+def test_a_file_in_its_place_is_said_once_and_made_up_for_later(bench: Bench) -> None:
+    bench.path.rmdir()
+    bench.path.touch()
+    with listening() as said:
+        bench.watch()
+        for _ in range(5):
+            assert "ours" not in bench.second()
+    assert len(said.about(f"Cannot look at {bench.path}")) == 1
+    bench.path.unlink()
+    bench.path.mkdir()
+    assert "ours" in bench.second()
+
+
+def test_coming_and_going_leaves_no_descriptor_behind(ours: Bench) -> None:
+    before = descriptors()
+    for _ in range(20):
+        ours.path.rmdir()
+        assert "lost" in ours.second()
+        ours.path.mkdir()
+        assert "ours" in ours.second()
+    assert descriptors() <= before
+
+
+# What happens in it. -----------------------------------------------------------------------------
+
+
+def test_a_kubelet_that_is_there_already_is_seen_after_the_directory_is_ours(bench: Bench) -> None:
+    bench.kubelet()
+    bench.watch()
+    told = bench.since()
+    assert told.index("ours") < told.index("kubelet seen")
+    assert told.count("kubelet seen") == 1
+
+
+def test_a_kubelet_that_comes_is_seen_once(ours: Bench) -> None:
+    ours.kubelet()
+    assert ours.hint() == ["kubelet seen"]
+    assert ours.hint() == []
+    assert ours.second() == []
+
+
+def test_a_kubelet_that_restarts_between_two_looks_is_seen(ours: Bench) -> None:
+    for _ in range(5):
+        ours.kubelet()  # often with the inode number of the one before
+        assert ours.second() == ["kubelet seen"]
+
+
+def test_a_kubelet_that_goes_is_told(ours: Bench) -> None:
+    ours.kubelet()
+    ours.second()
+    (ours.path / KUBELET_SOCKET).unlink()
+    assert ours.hint() == ["kubelet gone"]
+    assert ours.second() == []
+    ours.kubelet()
+    assert ours.second() == ["kubelet seen"]
+
+
+def test_a_checkpoint_that_is_written_is_told(ours: Bench) -> None:
+    file = ours.path / CHECKPOINT
+    for text in ("a", "b"):
+        file.with_suffix(".new").write_text(text)
+        file.with_suffix(".new").rename(file)
+        assert ours.hint() == ["checkpoint"]
+        assert ours.second() == []
+    file.unlink()
+    assert ours.hint() == ["checkpoint"]
+
+
+def test_a_standby_hears_of_the_checkpoint_too(bench: Bench) -> None:
+    held = os.open(bench.path, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    bench.watch()
+    bench.since()
+    (bench.path / CHECKPOINT).write_text("{}")
+    assert bench.hint() == ["checkpoint"]
+    os.close(held)
+    bench.clock.let_in()
+
+
+def test_other_files_are_no_news(ours: Bench) -> None:
+    (ours.path / "sgpud-0123.sock").touch()
+    (ours.path / "other.sock").touch()
+    assert ours.hint() == []
+
+
+def test_a_burst_of_hints_is_one_look(ours: Bench) -> None:
+    ours.kubelet()
+    for _ in range(50):
+        ours.sources[-1].touch(ours.path)
+    assert len(ours.clock.getDelayedCalls()) == 1
+    ours.clock.advance(0)
+    assert ours.since() == ["kubelet seen"]
+    assert len(ours.clock.getDelayedCalls()) == 1
+
+
+def test_after_the_end_nothing_is_told(ours: Bench) -> None:
+    (directory,) = ours.made
+    ours.kubelet()
+    ours.sources[-1].touch(ours.path)
+    directory.stop_looking()
+    assert ours.sources[-1].folders == frozenset()
+    ours.clock.pump([LOOK_EVERY] * 3)
+    assert ours.since() == []
+    assert ours.clock.getDelayedCalls() == []

@@ -1,0 +1,284 @@
+"""When the kubelet is asked, when the checkpoint is read, and when its writing is provoked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from sgpud.core.holding import Books, Named
+from sgpud.core.numbers import Numbers
+from sgpud.kubelet.holders import OTHERWISE, READ_APART, WHILE_WAITING, Holders, Wiring
+from tests.core.values import POOL, ids, uuid
+from tests.surroundings import listening
+
+GPU0 = uuid(0)
+
+
+@define
+class Lists:
+    """A podresources service that the test answers for."""
+
+    reachable: bool = True
+    asked: list[Deferred[tuple[Named, ...]]] = field(factory=list)
+    ended: int = 0
+
+    def held(self) -> Deferred[tuple[Named, ...]]:
+        question: Deferred[tuple[Named, ...]] = Deferred(self._cancelled)
+        self.asked.append(question)
+        return question
+
+    def answer(self, *held: str) -> None:
+        self.asked[-1].callback((Named("default", "pod", frozenset(held)),))
+
+    def _cancelled(self, _: object) -> None:
+        self.ended += 1
+
+
+class HoldersTest(SynchronousTestCase):
+    def setUp(self) -> None:
+        folder = TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.file = Path(folder.name) / "kubelet_internal_checkpoint"
+        self.clock = Clock()
+        self.lists = Lists()
+        self.learned: list[Books] = []
+        self.nudges = 0
+        self.waiting = False
+        self.unconfirmed = False
+        self.holders = Holders(
+            self.file,
+            self.clock,
+            self.lists,
+            Wiring(self.learned.append, lambda: self.waiting, self.nudge, lambda: self.unconfirmed),
+        )
+        self.addCleanup(self.holders.stop)
+
+    def nudge(self) -> None:
+        self.nudges += 1
+
+    def record(self, *held: str) -> None:
+        """Have the kubelet write that a container holds these."""
+        entry = {
+            "PodUID": "uid",
+            "ContainerName": "main",
+            "ResourceName": POOL,
+            "DeviceIDs": {"-1": held},
+        }
+        known = {"PodDeviceEntries": [entry], "RegisteredDevices": {POOL: ids(0, 8)}}
+        self.file.write_text(json.dumps({"Data": known}))
+
+    def start(self, *held: str) -> None:
+        self.record(*held)
+        self.holders.start()
+
+    def seconds(self, count: float) -> None:
+        """Let time pass as the reactor does: a little at a time."""
+        self.clock.pump([0.5] * round(count / 0.5))
+
+    # The cadence. --------------------------------------------------------------------------------
+
+    def test_the_file_is_read_once_at_the_start(self) -> None:
+        self.start(*ids(0, 1))
+        assert [books.holders[0].shares for books in self.learned] == [{GPU0: Numbers.of([1])}]
+        assert self.lists.asked == []
+
+    def test_what_was_read_already_is_not_read_at_the_start(self) -> None:
+        self.record(*ids(0, 1))
+        self.holders.take_over()
+        self.holders.start()
+        assert [books.registered for books in self.learned] == [{(POOL, GPU0): Numbers.of([8])}]
+
+    def test_only_a_taking_over_tells_what_was_registered(self) -> None:
+        self.start(*ids(0, 1))
+        self.holders.read()
+        assert [dict(books.registered) for books in self.learned] == [{}, {}]
+
+    def test_a_taking_over_of_a_file_that_cannot_be_read_is_made_up_for(self) -> None:
+        self.file.write_text("{")
+        self.holders.take_over()
+        assert self.learned[-1].registered == {}
+        self.record(*ids(0, 1))
+        self.holders.changed()
+        self.clock.advance(READ_APART)
+        assert self.learned[-1].registered == {(POOL, GPU0): Numbers.of([8])}
+        self.holders.read()
+        assert self.learned[-1].registered == {}
+
+    def test_the_kubelet_is_asked_once_a_minute(self) -> None:
+        self.start()
+        self.seconds(OTHERWISE - 1)
+        assert self.lists.asked == []
+        self.seconds(1)
+        assert len(self.lists.asked) == 1
+        self.lists.answer()
+        self.seconds(OTHERWISE - 1)
+        assert len(self.lists.asked) == 1
+        self.seconds(1)
+        assert len(self.lists.asked) == 2
+
+    def test_the_kubelet_is_asked_every_five_seconds_while_something_waits(self) -> None:
+        self.start()
+        self.waiting = True
+        for times in range(1, 5):
+            self.seconds(WHILE_WAITING)
+            assert len(self.lists.asked) == times
+            self.lists.answer()
+        self.waiting = False
+        self.seconds(OTHERWISE - WHILE_WAITING)
+        assert len(self.lists.asked) == 4
+
+    def test_no_second_question_while_the_first_one_is_open(self) -> None:
+        self.start()
+        self.waiting = True
+        self.seconds(4 * WHILE_WAITING)
+        assert len(self.lists.asked) == 1
+
+    def test_a_kubelet_that_is_not_there_is_not_asked(self) -> None:
+        self.lists.reachable = False
+        self.start()
+        self.waiting = True
+        self.seconds(10 * WHILE_WAITING)
+        assert self.lists.asked == []
+        self.lists.reachable = True
+        self.seconds(WHILE_WAITING)
+        assert len(self.lists.asked) == 1
+
+    def test_after_the_stop_nothing_is_asked_or_read(self) -> None:
+        self.start()
+        self.waiting = True
+        self.seconds(WHILE_WAITING)
+        self.holders.changed()
+        self.holders.stop()
+        assert self.lists.ended == 1
+        assert self.clock.getDelayedCalls() == []
+        assert len(self.learned) == 1
+
+    # The nudge. ----------------------------------------------------------------------------------
+
+    def ask(self, *answer: str) -> None:
+        """One refresh, answered with these ids."""
+        self.waiting = True
+        before = len(self.lists.asked)
+        self.seconds(WHILE_WAITING)
+        assert len(self.lists.asked) == before + 1
+        self.lists.answer(*answer)
+
+    def test_no_nudge_where_the_kubelet_lists_all_that_the_file_holds(self) -> None:
+        self.start(*ids(0, 1, 2))
+        self.ask(*ids(0, 1, 2))
+        self.ask(*ids(0, 1, 2, 3))
+        assert self.nudges == 0
+
+    def test_a_nudge_where_the_file_holds_what_the_kubelet_lacks(self) -> None:
+        self.start(*ids(0, 1, 2))
+        self.ask(*ids(0, 1))
+        assert self.nudges == 1
+
+    def test_the_books_after_a_nudge_need_no_other(self) -> None:
+        self.start(*ids(0, 1, 2))
+        self.ask(*ids(0, 1))
+        self.record(*ids(0, 1))
+        self.holders.changed()
+        self.ask(*ids(0, 1))
+        assert self.nudges == 1
+        assert self.learned[-1].holders[0].shares == {GPU0: Numbers.of([1])}
+
+    def test_an_init_container_stays_in_the_file_and_nudges_once(self) -> None:
+        self.start(*ids(0, 1, 2))
+        for _ in range(5):
+            self.ask(*ids(0, 1))
+        assert self.nudges == 1
+
+    def test_another_pod_that_ends_beside_an_init_container_nudges_again(self) -> None:
+        self.start(*ids(0, 1, 2, 3))
+        self.ask(*ids(0, 1, 2))
+        self.ask(*ids(0, 1))
+        assert self.nudges == 2
+
+    def test_a_difference_that_comes_again_after_another_nudges_again(self) -> None:
+        self.start(*ids(0, 1, 2))
+        self.ask(*ids(0, 1))
+        self.ask()
+        self.ask(*ids(0, 1))
+        assert self.nudges == 3
+
+    def test_a_kubelet_that_fails_to_answer_provokes_nothing_and_is_asked_again(self) -> None:
+        self.start(*ids(0, 1))
+        self.waiting = True
+        self.seconds(WHILE_WAITING)
+        self.lists.asked[-1].errback(ValueError("two\nlines"))
+        assert self.nudges == 0
+        self.ask(*ids(0, 1))
+        assert self.learned[-1].problem == ""
+
+    def test_a_grant_that_the_file_is_too_old_to_name_nudges_until_it_is_confirmed(self) -> None:
+        self.start(*ids(0, 1))
+        self.unconfirmed = True
+        self.ask(*ids(0, 1))
+        self.ask(*ids(0, 1))
+        assert self.nudges == 2
+        self.unconfirmed = False
+        self.ask(*ids(0, 1))
+        assert self.nudges == 2
+
+    def test_such_a_grant_nudges_where_the_kubelet_cannot_be_asked_too(self) -> None:
+        self.lists.reachable = False
+        self.start(*ids(0, 1))
+        self.waiting = self.unconfirmed = True
+        self.seconds(WHILE_WAITING)
+        assert self.nudges == 1
+
+    def test_one_nudge_serves_both_reasons(self) -> None:
+        self.start(*ids(0, 1, 2))
+        self.unconfirmed = True
+        self.ask(*ids(0, 1))
+        assert self.nudges == 1
+
+    # The file. -----------------------------------------------------------------------------------
+
+    def test_a_file_that_cannot_be_read_leaves_the_holders_known_last(self) -> None:
+        self.start(*ids(0, 1))
+        self.file.write_text("{")
+        with listening() as said:
+            self.holders.read()
+            self.holders.read()
+        assert [books.holders for books in self.learned] == [self.learned[0].holders] * 3
+        assert ["not JSON" in books.problem for books in self.learned] == [False, True, True]
+        assert len(said.about("cannot be read")) == 1
+
+    def test_a_file_that_can_be_read_again_says_so_and_counts(self) -> None:
+        self.start(*ids(0, 1))
+        self.file.write_text("{")
+        self.holders.read()
+        self.record(*ids(0, 2))
+        with listening() as said:
+            self.holders.read()
+        assert said.about("can be read again")
+        assert self.learned[-1].problem == ""
+        assert self.learned[-1].holders[0].shares == {GPU0: Numbers.of([2])}
+
+    def test_a_file_that_is_bad_from_the_start_means_nobody_known_and_a_problem(self) -> None:
+        self.file.write_text("{")
+        self.holders.start()
+        assert self.learned[-1].holders == ()
+        assert self.learned[-1].problem
+
+    def test_a_change_is_read_at_once_and_a_burst_of_them_once_more(self) -> None:
+        self.start()
+        self.seconds(1)
+        for _ in range(5):
+            self.holders.changed()
+        self.clock.advance(0)
+        assert len(self.learned) == 2
+        for _ in range(5):
+            self.holders.changed()
+            self.clock.advance(READ_APART / 10)
+        assert len(self.learned) == 2
+        self.clock.advance(READ_APART)
+        assert len(self.learned) == 3
