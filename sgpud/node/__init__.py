@@ -1,0 +1,1 @@
+"""The node: its facts in one place, and how they change."""

@@ -1,0 +1,203 @@
+"""The configuration in use: read at start, read again on a reload, kept as last good."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from attrs import evolve, frozen
+from twisted.logger import Logger
+
+from sgpud.config.diff import diff
+from sgpud.config.load import load, parse
+from sgpud.config.problems import ConfigError, Problem
+from sgpud.config.values import Config
+from sgpud.core.changes import changes
+from sgpud.core.limits import LimitError, check_size
+from sgpud.core.node import Node
+from sgpud.core.plan import Plan
+from sgpud.core.sharing import Sharing
+from sgpud.core.status import ConfigurationView
+from sgpud.node.store import LAST_GOOD, Store
+
+APPLIED, UNCHANGED, REFUSED = "applied", "unchanged", "refused"
+
+
+@frozen
+class Outcome:
+    """What a reload did, or would do."""
+
+    result: str
+    """`applied` (or, for a preview, to be applied), `unchanged`, `refused`."""
+    keys: tuple[str, ...] = ()
+    """What differs in the configuration, a line each."""
+    shares: tuple[str, ...] = ()
+    """What differs in the plan, a line each."""
+    problems: tuple[str, ...] = ()
+    """Why it was refused."""
+    warnings: tuple[str, ...] = ()
+
+
+class Plans(Protocol):
+    """The keeper, as far as the configuration goes."""
+
+    node: Node
+    plan: Plan | None
+
+    def learn(self, **facts: Any) -> None:
+        """Take facts in."""
+
+    def preview(self, **facts: Any) -> Plan | None:
+        """The plan as it would be."""
+
+    def turn(self) -> None:
+        """Bring the plan up to date now."""
+
+
+class Configuration:
+    """Holds the configuration that is in use, and replaces it by a better one only."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        file: Path,
+        overrides: tuple[str, ...],
+        plans: Plans,
+        store: Store,
+        applied: Callable[[Config], None],
+    ) -> None:
+        """`overrides`: `section.key=VALUE` from the command line; `applied` hears of each use."""
+        self.config = Config()
+        self.view = ConfigurationView(str(file), "nothing")
+        self._file = file
+        self._overrides = overrides
+        self._plans = plans
+        self._store = store
+        self._applied = applied
+        self._keeps = False
+
+    def start(self, *, strict: bool) -> None:
+        """Read the file, or fall back on what was good last.
+
+        ConfigError when the file is bad and there is nothing good, or with `strict`.
+        """
+        try:
+            config = load(self._file, self._overrides)
+        except ConfigError as error:
+            good = None if strict else self._last_good()
+            if good is None:
+                raise
+            texts = tuple(str(problem) for problem in error.problems)
+            self._say_refused(texts, "Running on the configuration that was good last")
+            self._use(good, ConfigurationView(str(self._file), "last good", texts))
+        else:
+            self._use(config, ConfigurationView(str(self._file), "file"))
+
+    def reload(self) -> Outcome:
+        """Read the file again and use it, unless it is bad: then everything stays as it was."""
+        self._plans.turn()
+        outcome, config = self._judge()
+        if config is None:
+            self._say_refused(outcome.problems, "The configuration in use stays")
+            self.view = evolve(self.view, problems=outcome.problems)
+            return outcome
+        self._use(config, ConfigurationView(str(self._file), "file"))
+        self._log.info(
+            "Configuration {result}: {what}",
+            result=outcome.result,
+            what="; ".join((*outcome.keys, *outcome.shares)) or "nothing differs",
+        )
+        self._plans.turn()
+        if self._keeps:
+            self.keep()
+        return outcome
+
+    def catch_up(self) -> None:
+        """Use the file as it is now, if it is another than the one in use and good.
+
+        A standby has read it long ago, and nobody told it of the reloads since.
+        """
+        outcome, config = self._judge()
+        if config is not None and config != self.config:
+            self._log.info("Configuration read again: {keys}", keys="; ".join(outcome.keys))
+            self._use(config, ConfigurationView(str(self._file), "file"))
+
+    def preview(self) -> Outcome:
+        """What a reload would do."""
+        self._plans.turn()
+        return self._judge()[0]
+
+    def keep(self) -> None:
+        """Save the file as last good, if it is what is in use, now and after each reload.
+
+        For the one that serves the node: two must not write the state directory.
+        """
+        self._keeps = True
+        if self.view.in_use != "file":
+            return
+        try:
+            if not self._file.is_file():
+                return  # a pipe in its place would block the reactor
+            content = self._file.read_bytes()
+            if parse(content, str(self._file), self._overrides) != self.config:
+                return  # changed since it was read: the next reload will tell whether it is good
+        except (OSError, ConfigError):
+            return
+        if content != self._store.read(LAST_GOOD):
+            self._store.write(LAST_GOOD, content)
+
+    def _judge(self) -> tuple[Outcome, Config | None]:
+        try:
+            config = load(self._file, self._overrides)
+            self._check_limits(config.sharing)
+        except ConfigError as error:
+            return Outcome(REFUSED, problems=tuple(map(str, error.problems))), None
+        plan = self._plans.preview(sharing=config.sharing)
+        shares = changes(self._plans.plan, plan) if plan else ()
+        keys = diff(self.config, config)
+        outcome = Outcome(
+            APPLIED if keys or self.view.in_use != "file" else UNCHANGED,
+            tuple(map(str, keys)),
+            tuple(map(str, shares)),
+            warnings=tuple(map(str, config.warnings)),
+        )
+        return outcome, config
+
+    def _check_limits(self, sharing: Sharing) -> None:
+        try:
+            check_size(sharing, self._plans.node.gpus or ())
+        except LimitError as error:
+            problem = Problem(str(self._file), 0, error.key, str(error))
+            raise ConfigError([problem]) from error
+
+    def _last_good(self) -> Config | None:
+        content = self._store.read(LAST_GOOD)
+        if content is None:
+            return None
+        path = str(self._store.path(LAST_GOOD))
+        try:
+            return parse(content, path, self._overrides)
+        except ConfigError as error:
+            texts = tuple(str(problem) for problem in error.problems)
+            self._say_refused(texts, "The configuration that was good last cannot be used")
+            return None
+
+    def _use(self, config: Config, seen: ConfigurationView) -> None:
+        self.config = config
+        self.view = evolve(seen, warnings=tuple(map(str, config.warnings)))
+        for problem in config.warnings:
+            self._log.warn("{problem}", problem=str(problem))
+        self._plans.learn(sharing=config.sharing)
+        self._applied(config)
+
+    def _say_refused(self, problems: tuple[str, ...], consequence: str) -> None:
+        for problem in problems:
+            self._log.error("{problem}", problem=problem)
+        self._log.error(
+            "{consequence}: {file} has {count} problems",
+            consequence=consequence,
+            file=str(self._file),
+            count=len(problems),
+        )

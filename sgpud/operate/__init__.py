@@ -1,0 +1,1 @@
+"""What people and machines look at, and ask with: logs, systemd, the control socket, metrics."""

@@ -1,0 +1,127 @@
+"""Asks a running sgpud over its control socket. The standard library only: commands start fast."""
+
+from __future__ import annotations
+
+import errno
+import json
+import socket
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from sgpud.core.errors import SgpudError
+
+CONTROL = "control.sock"
+"""The socket's name in the run directory."""
+REQUEST_LIMIT = 4096
+"""Bytes of a request, without its line end."""
+_NOTHING: Mapping[str, object] = MappingProxyType({})
+
+
+class ControlError(SgpudError):
+    """A request that got no answer, or a refusal."""
+
+    def __init__(self, path: Path, verb: str, reason: str) -> None:
+        """`reason` says what went wrong and what to do."""
+        super().__init__(path, verb, reason)
+        self.path, self.verb, self.reason = path, verb, reason
+
+    def __str__(self) -> str:
+        """The reason."""
+        return self.reason
+
+
+class AbsentError(ControlError):
+    """Nobody answers on the control socket."""
+
+
+class RefusedRequestError(ControlError):
+    """sgpud answered that it will not or cannot; the reason is its own."""
+
+
+def ask(
+    path: Path, verb: str, arguments: Mapping[str, object] = _NOTHING, timeout: float = 30
+) -> dict[str, Any]:
+    """What the sgpud that listens on `path` answers to `verb`; blocks for `timeout` s at most.
+
+    Raises AbsentError, RefusedRequestError, or ControlError for what is neither.
+    """
+    request = json.dumps({"verb": verb, "arguments": dict(arguments)}).encode()
+    if len(request) > REQUEST_LIMIT:
+        raise ControlError(
+            path, verb, f"The request has {len(request)} bytes; sgpud takes {REQUEST_LIMIT}"
+        )
+    try:
+        received = _exchange(path, request + b"\n", time.monotonic() + timeout)
+    except TimeoutError:
+        raise ControlError(
+            path,
+            verb,
+            f"sgpud did not answer {verb} on {path} within {timeout:g} s. It may still do it: its"
+            " log tells (journalctl -u sgpud, or kubectl logs)",
+        ) from None
+    except OSError as problem:
+        raise _no_connection(path, verb, problem) from problem
+    return _answer(path, verb, received)
+
+
+def _exchange(path: Path, line: bytes, deadline: float) -> bytes:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(_left(deadline))
+        connection.connect(str(path))
+        # A refusal can come, and the connection end, before anything was asked.
+        with suppress(BrokenPipeError):
+            connection.sendall(line)
+        received = bytearray()
+        while True:
+            connection.settimeout(_left(deadline))
+            try:
+                data = connection.recv(65536)
+            except ConnectionResetError:
+                data = b""
+            if not data:
+                return bytes(received)
+            received += data
+
+
+def _left(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+def _no_connection(path: Path, verb: str, problem: OSError) -> ControlError:
+    if isinstance(problem, (FileNotFoundError, ConnectionRefusedError)):
+        return AbsentError(
+            path,
+            verb,
+            f"No sgpud answers on {path}. Start it (systemctl start sgpud), or name the socket of"
+            " the one that runs; one that waits for another's end has no socket yet",
+        )
+    if isinstance(problem, PermissionError):
+        return ControlError(path, verb, f"No permission to use {path}: run this command as root")
+    if problem.errno in {errno.ENOTSOCK, errno.EPROTOTYPE, errno.ENOTDIR}:
+        return ControlError(path, verb, f"{path} is no control socket of sgpud")
+    return ControlError(path, verb, f"Cannot ask sgpud on {path}: {problem.strerror or problem}")
+
+
+def _answer(path: Path, verb: str, received: bytes) -> dict[str, Any]:
+    if not received:
+        raise ControlError(path, verb, f"sgpud ended before it answered {verb}: its log tells why")
+    try:
+        answer = json.loads(received)
+    except (ValueError, RecursionError):
+        answer = None
+    if isinstance(answer, dict):
+        result, error = answer.get("answer"), answer.get("error")
+        if answer.get("ok") is True and isinstance(result, dict):
+            return result
+        if answer.get("ok") is False and isinstance(error, str):
+            raise RefusedRequestError(path, verb, error)
+    raise ControlError(
+        path, verb, f"What answers on {path} is no sgpud, or one of another version: restart it"
+    )

@@ -1,0 +1,193 @@
+"""What the daemon says and counts of its GPUs, and the operator's words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Any
+
+import pytest
+from attrs import evolve, frozen
+from twisted.internet.task import Clock
+
+from sgpud.core.gpu import Gpu
+from sgpud.core.health_values import Phase
+from sgpud.core.healths import health_of
+from sgpud.core.node import Node, advance
+from sgpud.core.observation import EventKind, GpuEvent, Sample
+from sgpud.node.gpu_facts import SAY_AGAIN, GpuFacts, UnknownGpuError
+from tests.surroundings import listening
+
+A = Gpu("GPU-aaaa", 0, "NVIDIA L4", 24 << 30, compute=(8, 9))
+B = evolve(A, uuid="GPU-bbbb", index=1)
+PASSED = Sample(A.uuid, 1, 2, 0, 0, 0)
+
+
+class Kind(Enum):
+    GONE = "no-driver"
+    HUNG = "hung"
+
+
+@frozen
+class Fault:
+    kind: Kind
+
+    def __str__(self) -> str:
+        return f"{self.kind.value}: of the test"
+
+
+class World:
+    """Facts of two GPUs, and a keeper that has a turn after each."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(1000.0)
+        self.node = Node()
+        self.turns = 0
+        self.kept: list[Node] = []
+        self.counted: list[tuple[str, int, int]] = []
+        self.facts = GpuFacts(self, self.clock, self.kept.append, self._count, lambda: None)
+        self.facts.inventory((A, B), "550")
+
+    def _count(self, gpu: str, number: int, times: int) -> None:
+        self.counted.append((gpu, number, times))
+
+    def learn(self, **facts: Any) -> None:
+        raise AssertionError(facts)
+
+    def change(self, step: Callable[[Node], Node]) -> None:
+        changed = step(self.node)
+        if changed is not self.node:
+            self.turns += 1
+            self.node = advance(changed, self.clock.seconds(), 0.0)
+            self.facts.turned(self.node)
+
+    def xid(self, number: int, times: int = 1) -> None:
+        detail = f"{times} times" if times > 1 else ""
+        self.facts.event(GpuEvent(A.uuid, EventKind.XID, number, detail=detail))
+
+    def phase(self) -> Phase:
+        return health_of(self.node, A.uuid).phase
+
+
+def test_a_transition_is_said_with_its_reason_and_what_to_do() -> None:
+    world = World()
+    with listening() as said:
+        world.xid(48)
+    (line,) = said.about("healthy -> unhealthy")
+    assert "XID 48: double-bit ECC error" in line
+    steps = ["sgpud release", "nvidia-smi --gpu-reset -i GPU-aaaa", "sgpud acquire", "sgpud heal"]
+    places = [line.index(step) for step in steps]
+    assert places == sorted(places)
+
+
+def test_a_gpu_that_goes_without_a_word_is_a_warning() -> None:
+    world = World()
+    with listening() as said:
+        world.facts.inventory((B,), "550")
+    (line,) = said.about("healthy -> unhealthy (gone")
+    assert "free shares go" in line
+    assert "on purpose" in line
+    (event,) = [each for each in said.events if each.get("gpu") == A.uuid]
+    assert event["log_level"].name == "warn"
+
+
+def test_the_same_again_is_not_said_again() -> None:
+    world = World()
+    world.xid(48)
+    with listening() as said:
+        world.xid(48)
+        world.xid(48)
+    assert said.lines == []
+
+
+def test_an_xid_of_an_application_is_said_once_a_minute_and_counted_each_time() -> None:
+    world = World()
+    with listening() as said:
+        for _ in range(100):
+            world.xid(13)
+        assert len(said.about("XID 13")) == 1
+        world.clock.advance(SAY_AGAIN)
+        world.xid(13, times=7)
+        assert len(said.about("XID 13")) == 2
+    assert sum(times for _, _, times in world.counted) == 107
+    assert world.phase() is Phase.HEALTHY
+    assert world.turns == 1
+
+
+def test_an_unknown_xid_is_said_and_counted_and_changes_nothing() -> None:
+    world = World()
+    with listening() as said:
+        world.xid(4711)
+    assert world.counted == [(A.uuid, 4711, 1)]
+    assert "XID 4711" in said.lines[0]
+    assert "[health]" in said.lines[0]
+    assert world.turns == 1
+
+
+def test_a_probe_that_passes_wakes_nobody() -> None:
+    world = World()
+    world.facts.samples((evolve(PASSED, used=None),))
+    turns = world.turns
+    world.facts.samples((evolve(PASSED, used=None),))
+    assert world.turns == turns
+
+
+def test_a_gpu_is_sick_until_probes_have_passed() -> None:
+    world = World()
+    world.facts.event(GpuEvent(A.uuid, EventKind.ERROR, detail="GPU is lost (NVML error 15)"))
+    assert world.phase() is Phase.UNHEALTHY
+    with listening() as said:
+        for _ in range(4):
+            world.clock.advance(60.0)
+            world.facts.samples((PASSED,))
+    assert world.phase() is Phase.HEALTHY
+    assert said.about("unhealthy -> probation")
+    assert said.about("probation -> healthy")
+
+
+def test_an_error_of_a_gpu_without_a_uuid_is_found_by_its_index() -> None:
+    world = World()
+    world.facts.error("0", "GPU is lost (NVML error 15)")
+    assert world.phase() is Phase.UNHEALTHY
+    world.facts.error("7", "GPU is lost (NVML error 15)")
+    world.facts.error(B.uuid, "comes as an event too")
+    assert health_of(world.node, B.uuid).phase is Phase.HEALTHY
+
+
+@pytest.mark.parametrize(
+    ("kind", "phase"), [(Kind.GONE, Phase.PROBATION), (Kind.HUNG, Phase.UNHEALTHY)]
+)
+def test_a_driver_that_was_not_loaded_has_reset_the_gpus(kind: Kind, phase: Phase) -> None:
+    world = World()
+    world.xid(48)
+    world.facts.fault(Fault(kind))
+    assert world.node.probe_problem == f"{kind.value}: of the test"
+    world.facts.inventory((A, B), "550")
+    assert world.phase() is phase
+
+
+def test_the_words_of_the_operator() -> None:
+    world = World()
+    assert world.facts.cordon("0") == (A.uuid,)
+    assert health_of(world.node, A.uuid).cordoned
+    assert world.facts.uncordon(A.uuid) == (A.uuid,)
+    assert not health_of(world.node, A.uuid).cordoned
+    world.xid(79)
+    assert world.facts.heal("0") == (A.uuid,)
+    assert world.phase() is Phase.PROBATION
+
+
+@pytest.mark.parametrize("name", ["2", "GPU-cccc", "", "-1"])
+def test_a_word_about_no_gpu_says_which_there_are(name: str) -> None:
+    world = World()
+    with pytest.raises(UnknownGpuError) as raised:
+        world.facts.cordon(name)
+    assert A.uuid in str(raised.value)
+    assert world.turns == 1
+
+
+def test_each_turn_is_kept() -> None:
+    world = World()
+    world.xid(79)
+    assert world.kept[-1] is world.node

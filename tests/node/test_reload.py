@@ -1,0 +1,383 @@
+"""The configuration in use: what a file does at start and on a reload, and what is kept of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from attrs import define, field
+from twisted.internet.task import Clock
+
+from sgpud.config.load import parse
+from sgpud.config.problems import ConfigError
+from sgpud.config.values import Config
+from sgpud.core.numbers import Numbers
+from sgpud.core.plan import Plan
+from sgpud.kubelet.shelf import Shelf
+from sgpud.node.keeper import Keeper
+from sgpud.node.reload import APPLIED, REFUSED, UNCHANGED, Configuration
+from sgpud.node.store import LAST_GOOD, Store
+from tests.core.values import books, gpu, group_of, holder, uuid
+from tests.surroundings import listening
+
+GOOD = "[sharing]\nduplication_factor = {}\n"
+BAD = "[sharing]\nduplication_facto = 3\n\n[gpus]\nallow = 7\n"
+
+
+@define
+class Bench:
+    """A configuration with a keeper behind it, as the daemon has them."""
+
+    folder: Path
+    overrides: tuple[str, ...] = ()
+    clock: Clock = field(factory=Clock)
+    plans: list[Plan] = field(factory=list)
+    used: list[Config] = field(factory=list)
+    keeper: Keeper = field(init=False)
+    configuration: Configuration = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.keeper = Keeper(self.clock, lambda: 1000.0, Shelf(), self.plans.append, lambda _: None)
+        self.configuration = Configuration(
+            self.file, self.overrides, self.keeper, self.store, self.used.append
+        )
+
+    @property
+    def file(self) -> Path:
+        return self.folder / "sgpud.toml"
+
+    @property
+    def store(self) -> Store:
+        return Store(self.folder / "state")
+
+    @property
+    def kept(self) -> bytes | None:
+        return self.store.read(LAST_GOOD)
+
+    def write(self, text: str) -> None:
+        self.file.write_text(text)
+
+    def start(self, text: str, *, strict: bool = False) -> None:
+        """Start on a file with this text, every fact known."""
+        self.write(text)
+        self.configuration.start(strict=strict)
+        gpus = (gpu(0, simulated=True), gpu(1, simulated=True))
+        held = holder({uuid(0): Numbers.of([5])}, per_gpu=8)
+        self.keeper.learn(gpus=gpus, books=books(held))
+        self.keeper.turn()
+
+    @property
+    def factor(self) -> int:
+        return self.configuration.config.sharing.default.factor
+
+    @property
+    def listed(self) -> int:
+        """Shares of GPU 1, which nobody holds any of, in the plan of now."""
+        assert self.keeper.plan is not None
+        return len(group_of(self.keeper.plan, 1).active)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def started(folder: Path, text: str = GOOD.format(8)) -> Bench:
+    bench = Bench(folder)
+    bench.start(text)
+    return bench
+
+
+# The start. --------------------------------------------------------------------------------------
+
+
+def test_a_good_file_is_in_use(bench: Bench) -> None:
+    bench.start(GOOD.format(8))
+    assert (bench.factor, bench.listed) == (8, 8)
+    assert bench.configuration.view.in_use == "file"
+    assert bench.configuration.view.file == str(bench.file)
+    assert bench.configuration.view.problems == ()
+    assert [config.sharing.default.factor for config in bench.used] == [8]
+
+
+def test_the_command_line_is_set_over_the_file(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, ("sharing.duplication_factor=3",))
+    bench.start(GOOD.format(8))
+    assert bench.factor == 3
+    bench.write(GOOD.format(9))
+    assert bench.configuration.reload().result == UNCHANGED
+    assert bench.factor == 3
+
+
+def test_a_bad_file_with_nothing_good_is_every_problem_of_it(bench: Bench) -> None:
+    with pytest.raises(ConfigError) as caught:
+        bench.start(BAD)
+    assert [problem.line for problem in caught.value.problems] == [2, 5]
+    assert bench.used == []
+
+
+def test_a_bad_file_starts_on_what_was_good_last_and_says_so(bench: Bench) -> None:
+    bench.store.write(LAST_GOOD, GOOD.format(8).encode())
+    with listening() as said:
+        bench.start(BAD)
+    assert bench.factor == 8
+    assert bench.configuration.view.in_use == "last good"
+    assert len(bench.configuration.view.problems) == 2
+    assert said.about("duplication_facto")
+    assert said.about("Running on the configuration that was good last")
+
+
+def test_a_file_that_is_not_there_starts_on_what_was_good_last(bench: Bench) -> None:
+    bench.store.write(LAST_GOOD, GOOD.format(8).encode())
+    bench.configuration.start(strict=False)
+    assert bench.factor == 8
+    assert "does not exist" in bench.configuration.view.problems[0]
+
+
+def test_a_strict_start_takes_the_file_or_nothing(bench: Bench) -> None:
+    bench.store.write(LAST_GOOD, GOOD.format(8).encode())
+    with pytest.raises(ConfigError):
+        bench.start(BAD, strict=True)
+    assert bench.used == []
+
+
+def test_a_last_good_that_is_bad_itself_is_none(bench: Bench) -> None:
+    bench.store.write(LAST_GOOD, b"\xff")
+    with listening() as said, pytest.raises(ConfigError) as caught:
+        bench.start(BAD)
+    assert caught.value.problems[0].file == str(bench.file)
+    assert said.about("that was good last cannot be used")
+
+
+def test_what_is_allowed_and_unwise_is_said(bench: Bench) -> None:
+    rules = '[[gpu]]\nmatch = "*"\n[[gpu]]\nmatch = "NVIDIA*"\n'
+    with listening() as said:
+        bench.start(rules)
+    assert bench.configuration.view.warnings
+    assert said.about(bench.configuration.view.warnings[0])
+
+
+# The reload. -------------------------------------------------------------------------------------
+
+
+def test_a_good_file_is_used_at_once_and_what_changed_is_told(tmp_path: Path) -> None:
+    bench = started(tmp_path)
+    bench.write(GOOD.format(3))
+    with listening() as said:
+        outcome = bench.configuration.reload()
+    assert outcome.result == APPLIED
+    assert outcome.keys == ("sharing.duplication_factor: 8 -> 3",)
+    kept, other = outcome.shares
+    assert kept.endswith(f"{uuid(0)}: 8 -> 3 shares, 1 held and kept, 5 draining")
+    assert other.endswith(f"{uuid(1)}: 8 -> 3 shares, 5 draining")
+    assert (bench.factor, bench.listed) == (3, 3)
+    assert len(bench.plans) == 2
+    assert said.about("Configuration applied: sharing.duplication_factor: 8 -> 3")
+
+
+def test_the_same_file_changes_nothing(tmp_path: Path) -> None:
+    bench = started(tmp_path)
+    bench.write(f"# a remark\n{GOOD.format(8)}")
+    outcome = bench.configuration.reload()
+    assert (outcome.result, outcome.keys, outcome.shares) == (UNCHANGED, (), ())
+    assert len(bench.plans) == 1
+
+
+def test_a_bad_file_leaves_all_as_it_was_and_names_every_problem(tmp_path: Path) -> None:
+    bench = started(tmp_path)
+    bench.keeper.turn()
+    before = bench.keeper.node
+    bench.write(BAD)
+    with listening() as said:
+        outcome = bench.configuration.reload()
+    assert outcome.result == REFUSED
+    assert [text.split(": ")[0] for text in outcome.problems] == [
+        f"{bench.file}:2",
+        f"{bench.file}:5",
+    ]
+    assert bench.configuration.view.problems == outcome.problems
+    assert bench.configuration.view.in_use == "file"
+    assert bench.keeper.node == before
+    assert (len(bench.plans), len(bench.used), bench.factor) == (1, 1, 8)
+    assert said.about("The configuration in use stays")
+    assert said.about(outcome.problems[1])
+
+
+def test_a_good_file_after_a_bad_one_has_no_problems_left(tmp_path: Path) -> None:
+    bench = started(tmp_path)
+    bench.write(BAD)
+    bench.configuration.reload()
+    bench.write(GOOD.format(8))
+    assert bench.configuration.reload().result == UNCHANGED
+    assert bench.configuration.view.problems == ()
+
+
+def test_the_way_back_from_last_good_to_the_file_is_a_change(bench: Bench) -> None:
+    bench.store.write(LAST_GOOD, GOOD.format(8).encode())
+    bench.start(BAD)
+    bench.write(GOOD.format(8))
+    outcome = bench.configuration.reload()
+    assert (outcome.result, outcome.keys) == (APPLIED, ())
+    assert bench.configuration.view.in_use == "file"
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("what", ["absent", "folder", "pipe", "large"])
+def test_what_is_no_file_is_refused(tmp_path: Path, what: str) -> None:
+    bench = started(tmp_path)
+    bench.file.unlink()
+    if what == "folder":
+        bench.file.mkdir()
+    elif what == "pipe":
+        os.mkfifo(bench.file)
+    elif what == "large":
+        bench.file.write_bytes(b"#" * (256 * 1024 + 1))
+    outcome = bench.configuration.reload()
+    assert outcome.result == REFUSED
+    assert len(outcome.problems) == 1
+    assert bench.factor == 8
+    bench.configuration.keep()
+    assert bench.kept is None
+
+
+def test_more_shares_than_one_message_holds_are_refused_with_the_arithmetic(
+    tmp_path: Path,
+) -> None:
+    bench = started(tmp_path)
+    bench.keeper.learn(gpus=tuple(gpu(number, simulated=True) for number in range(8)))
+    bench.write(GOOD.format(10_000))
+    outcome = bench.configuration.reload()
+    assert outcome.result == REFUSED
+    assert "80000 shares on this node" in outcome.problems[0]
+    assert "sharing.duplication_factor" in outcome.problems[0]
+    assert bench.factor == 8
+
+
+# The preview. ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", [GOOD.format(3), GOOD.format(8), BAD])
+def test_a_preview_is_what_the_reload_then_does_and_does_nothing_itself(
+    tmp_path: Path, text: str
+) -> None:
+    bench = started(tmp_path)
+    bench.configuration.keep()
+    bench.write(text)
+    state = (bench.keeper.node, bench.configuration.config, bench.configuration.view, bench.kept)
+    with listening() as said:
+        seen = bench.configuration.preview()
+    assert said.lines == []
+    assert state == (
+        bench.keeper.node,
+        bench.configuration.config,
+        bench.configuration.view,
+        bench.kept,
+    )
+    assert (len(bench.plans), len(bench.used)) == (1, 1)
+    assert bench.clock.getDelayedCalls() == []
+    assert bench.configuration.reload() == seen
+
+
+def test_before_the_gpus_are_known_a_preview_tells_the_keys(bench: Bench) -> None:
+    bench.write(GOOD.format(8))
+    bench.configuration.start(strict=False)
+    bench.write(GOOD.format(3))
+    seen = bench.configuration.preview()
+    assert seen.result == APPLIED
+    assert seen.keys
+    assert seen.shares == ()
+
+
+# Last good. --------------------------------------------------------------------------------------
+
+
+def test_nothing_is_kept_before_this_process_serves_the_node(tmp_path: Path) -> None:
+    bench = started(tmp_path)
+    bench.write(GOOD.format(3))
+    bench.configuration.reload()
+    assert bench.kept is None
+    bench.configuration.keep()
+    assert bench.kept == GOOD.format(3).encode()
+
+
+def test_every_reload_after_that_is_kept_and_a_bad_one_is_not(tmp_path: Path) -> None:
+    bench = started(tmp_path)
+    bench.configuration.keep()
+    assert bench.kept == GOOD.format(8).encode()
+    bench.write(GOOD.format(3))
+    bench.configuration.reload()
+    assert bench.kept == GOOD.format(3).encode()
+    bench.write(BAD)
+    bench.configuration.reload()
+    assert bench.kept == GOOD.format(3).encode()
+
+
+def test_what_is_kept_is_used_by_the_next_start_on_a_bad_file(tmp_path: Path) -> None:
+    first = started(tmp_path, GOOD.format(3))
+    first.configuration.keep()
+    second = Bench(tmp_path)
+    second.start(BAD)
+    assert second.factor == 3
+
+
+def test_a_file_that_was_changed_since_it_was_read_is_not_kept(tmp_path: Path) -> None:
+    bench = started(tmp_path)
+    for text in (GOOD.format(3), BAD):
+        bench.write(text)
+        bench.configuration.keep()
+        assert bench.kept is None
+
+
+def test_what_is_in_use_as_last_good_is_not_written_again(bench: Bench) -> None:
+    bench.store.write(LAST_GOOD, GOOD.format(8).encode())
+    bench.start(BAD)
+    written = bench.store.path(LAST_GOOD).stat().st_ino
+    bench.configuration.keep()
+    assert bench.store.path(LAST_GOOD).stat().st_ino == written
+
+
+def test_the_same_content_is_written_once(tmp_path: Path) -> None:
+    bench = started(tmp_path)
+    bench.configuration.keep()
+    written = bench.store.path(LAST_GOOD).stat().st_ino
+    bench.configuration.reload()
+    bench.configuration.keep()
+    assert bench.store.path(LAST_GOOD).stat().st_ino == written
+
+
+def test_a_state_directory_that_cannot_be_written_costs_no_reload(tmp_path: Path) -> None:
+    (tmp_path / "state").touch()
+    bench = started(tmp_path)
+    with listening() as said:
+        bench.configuration.keep()
+    assert said.about("Cannot write")
+    bench.write(GOOD.format(3))
+    assert bench.configuration.reload().result == APPLIED
+
+
+# A standby. --------------------------------------------------------------------------------------
+
+
+def test_a_standby_that_takes_over_uses_the_file_as_it_is_now(tmp_path: Path) -> None:
+    bench = started(tmp_path)
+    bench.write(GOOD.format(3))
+    with listening() as said:
+        bench.configuration.catch_up()
+    assert bench.factor == 3
+    assert said.about("Configuration read again: sharing.duplication_factor: 8 -> 3")
+
+
+def test_a_standby_whose_file_is_the_same_or_bad_by_now_stays_as_it_is(tmp_path: Path) -> None:
+    bench = started(tmp_path)
+    before = bench.keeper.node
+    bench.configuration.catch_up()
+    bench.write(BAD)
+    bench.configuration.catch_up()
+    assert bench.keeper.node == before
+    assert len(bench.used) == 1
+
+
+def test_before_the_start_the_defaults_stand_for_nothing(bench: Bench) -> None:
+    assert bench.configuration.config == parse("", "none")
+    assert bench.configuration.view.in_use == "nothing"

@@ -1,0 +1,137 @@
+"""The state directory: files that are whole and private, and failures that cost nothing else."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sgpud.node.store import LARGEST, Store
+from tests.surroundings import descriptors, listening, without_privilege
+
+NAME = "last-good.toml"
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+from sgpud.node.store import Store
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+store = Store(Path(sys.argv[1]))
+print(store.write("last-good.toml", b"x" * 10_000), store.write("last-good.toml", b"small"))
+"""
+
+
+def test_what_is_written_can_be_read(tmp_path: Path) -> None:
+    store = Store(tmp_path / "var" / "sgpud")
+    assert store.read(NAME) is None
+    assert store.write(NAME, b"one")
+    assert store.write(NAME, b"two")
+    assert store.read(NAME) == b"two"
+    assert store.path(NAME) == tmp_path / "var" / "sgpud" / NAME
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_nobody_else_may_read_it(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        store = Store(tmp_path / "sgpud")
+        assert store.write(NAME, b"text")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(store.path(NAME).stat().st_mode) == 0o600
+    assert stat.S_IMODE(store.directory.stat().st_mode) == 0o700
+
+
+def test_a_file_is_replaced_and_never_changed(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write(NAME, b"old")
+    with store.path(NAME).open("rb") as reader:
+        store.write(NAME, b"new and longer")
+        assert reader.read() == b"old"
+    assert [each.name for each in tmp_path.iterdir()] == [NAME]
+
+
+def test_a_link_in_its_place_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    store = Store(tmp_path / "sgpud")
+    store.directory.mkdir()
+    other = tmp_path / "other"
+    other.write_bytes(b"mine")
+    store.path(NAME).symlink_to(other)
+    assert store.write(NAME, b"text")
+    assert other.read_bytes() == b"mine"
+    assert not store.path(NAME).is_symlink()
+
+
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write(NAME, b"old")
+    program = [sys.executable, "-c", FULL_DISK, str(tmp_path)]
+    done = subprocess.run(
+        program, capture_output=True, text=True, timeout=60, check=True, cwd=Path.cwd()
+    )
+    assert done.stdout.split() == ["False", "True"]
+    assert [each.name for each in tmp_path.iterdir()] == [NAME]
+    assert store.read(NAME) == b"small"
+
+
+def test_a_failure_is_said_with_what_it_costs(tmp_path: Path) -> None:
+    (tmp_path / "sgpud").touch()
+    store = Store(tmp_path / "sgpud")
+    with listening() as said:
+        assert not store.write(NAME, b"text")
+    (line,) = said.lines
+    assert str(store.path(NAME)) in line
+    assert "after a restart it will not know this" in line
+
+
+def test_a_directory_that_may_not_be_written_is_no_error_of_ours(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write(NAME, b"old")
+    tmp_path.chmod(0o555)
+    with without_privilege(), listening() as said:
+        assert not store.write(NAME, b"new")
+    tmp_path.chmod(0o755)
+    assert said.about("Cannot write")
+    assert store.read(NAME) == b"old"
+
+
+def test_what_may_not_be_read_is_said_and_counts_as_absent(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.path(NAME).mkdir()
+    with listening() as said:
+        assert store.read(NAME) is None
+    assert said.about(f"Cannot read {store.path(NAME)}")
+
+
+def test_a_file_that_cannot_be_ours_is_not_read(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.path(NAME).open("wb") as file:
+        file.truncate(LARGEST + 1)
+    assert store.read(NAME) is None
+    store.path(NAME).write_bytes(b"x" * LARGEST)
+    assert store.read(NAME) == b"x" * LARGEST
+
+
+def test_a_folder_in_the_place_of_the_temporary_file_is_no_error_of_ours(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    tmp_path.joinpath(f".{NAME}.{os.getpid()}").mkdir()
+    with listening() as said:
+        assert not store.write(NAME, b"text")
+    assert said.about("Cannot write")
+
+
+def test_writing_and_failing_leave_no_descriptor_behind(tmp_path: Path) -> None:
+    good, bad = Store(tmp_path / "good"), Store(tmp_path / "file" / "bad")
+    (tmp_path / "file").touch()
+    good.write(NAME, b"first")
+    before = descriptors()
+    for _ in range(10):
+        good.write(NAME, b"text")
+        bad.write(NAME, b"text")
+        bad.read(NAME)
+    assert descriptors() <= before
