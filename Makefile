@@ -1,0 +1,59 @@
+# `make demo` and `make test` need Python 3.10 or newer and a C compiler, nothing else.
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.complete
+PROTO := sgpud/kubelet/api
+UV_COMPILE := uv pip compile --quiet --universal --python-version 3.10 --fork-strategy fewest \
+	--generate-hashes --no-header --no-annotate --upgrade
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test test-debian check format bench bench-debian proto pins clean
+.DELETE_ON_ERROR:
+
+help: ## say what each target does
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+venv: $(READY) ## make .venv from the pinned requirements; it has sgpud in its bin
+
+$(READY): tools/venv pyproject.toml requirements/build.txt requirements/dev.txt
+	tools/venv $(VENV)
+
+demo: $(READY) ## share simulated GPUs with a stand-in kubelet and show it
+	$(BIN)/python -m sgpud.testing.demo
+
+test: $(READY) ## run the whole test suite (TESTS="-k word" for a part of it)
+	$(BIN)/python -m pytest $(TESTS)
+
+test-debian: $(READY) ## run the suite on Debian 12's own packages (as root)
+	tools/debian-stack python3 -m pytest -m "not long" $(TESTS)
+
+check: $(READY) ## check style, types and the direction of imports
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY) ## put the code in the one format
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+
+bench: $(READY) ## print the numbers: times, rates, memory, beside their floors
+	$(BIN)/python -m benchmarks $(BENCH)
+
+bench-debian: $(READY) ## print the numbers on Debian 12's own packages (as root)
+	tools/debian-stack python3 -m benchmarks $(BENCH)
+
+proto: ## generate the messages of the kubelet's APIs anew (protoc 3.21.12)
+	@protoc --version | grep -qx 'libprotoc 3.21.12' || \
+		{ echo "protoc 3.21.12 is needed: newer ones write code that older runtimes refuse" >&2; exit 1; }
+	protoc --python_out=. --pyi_out=. $(PROTO)/*.proto
+
+pins: ## resolve the pinned requirements anew, on Python 3.10 (needs uv)
+	$(UV_COMPILE) --output-file requirements/build.txt requirements/build.in
+	$(UV_COMPILE) --output-file requirements/debian.txt requirements/debian.in
+	$(UV_COMPILE) --output-file requirements/dev.txt pyproject.toml requirements/dev.in
+
+clean: ## remove what make made
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,6 @@
+"""What sgpud costs, measured from real processes over real sockets, beside two floors."""
+
+import os
+
+# Before gRPC is imported: that connections end is no news in a benchmark.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")

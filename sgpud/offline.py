@@ -1,0 +1,130 @@
+"""What can be said of a node without a running daemon: its GPUs, and the plan they would give."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+from attrs import asdict, evolve, field, frozen
+from twisted.internet import reactor as installed
+
+from sgpud.config.load import load
+from sgpud.config.problems import ConfigError
+from sgpud.config.values import Config
+from sgpud.core.gpu import Gpu
+from sgpud.core.healths import gpus_seen
+from sgpud.core.holding import Books
+from sgpud.core.node import Node, advance
+from sgpud.core.plan import plan as make_plan
+from sgpud.core.status import ConfigurationView, Counters, Instance, document, view
+from sgpud.gpus.faults import Fault
+from sgpud.gpus.host import look
+from sgpud.gpus.monitor import Monitor
+from sgpud.gpus.simulated import SimulatedMonitor
+from sgpud.gpus.simulation import load as load_simulation
+from sgpud.kubelet.checkpoint import CheckpointError, read
+from sgpud.kubelet.directory import CHECKPOINT
+from sgpud.service import overrides
+
+
+@frozen
+class Found:
+    """What reading the GPUs once gave."""
+
+    gpus: tuple[Gpu, ...] = ()
+    driver: str = ""
+    fault: Fault | None = None
+    errors: dict[str, str] = field(factory=dict)
+    """By GPU, what NVML says of those that it knows and cannot read."""
+
+
+def gpus(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The GPUs of the node as a document, each with what it is shared as."""
+    found = _read(arguments)
+    try:
+        sharing = load(arguments.config, overrides(arguments)).sharing
+        problem = ""
+    except ConfigError as error:
+        sharing, problem = Config().sharing, str(error)
+    entries = []
+    for gpu in found.gpus:
+        terms = sharing.terms(gpu)
+        shares = sharing.cut(gpu, terms).shares if terms else 0
+        shared = {"resource": terms.resource, "shares": shares} if terms else None
+        entries.append({**asdict(gpu), "shared": shared})
+    return {
+        "driver": found.driver,
+        "gpus": entries,
+        "errors": found.errors,
+        "fault": str(found.fault) if found.fault else "",
+        "configuration": problem,
+    }
+
+
+def plan(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What a daemon would advertise, were it started now; ConfigError for a bad file."""
+    config = load(arguments.config, overrides(arguments))
+    found = _read(arguments)
+    directory = Path(config.kubelet.plugin_directory)
+    try:
+        books = read(directory / CHECKPOINT)
+    except CheckpointError as error:
+        books = Books(problem=str(error))
+    delivery = config.sharing.delivery
+    real = tuple(gpu for gpu in found.gpus if not gpu.simulated)
+    node = Node(
+        sharing=config.sharing,
+        books=books,
+        host=look(Path("/"), real, delivery.cdi_kind, delivery.mounts),
+    )
+    if found.fault is None:
+        node = gpus_seen(node, found.gpus, found.driver, time.monotonic())
+    else:
+        node = evolve(node, probe_problem=str(found.fault))
+    now = time.time()
+    node = advance(node, time.monotonic(), now)
+    warnings = tuple(map(str, config.warnings))
+    seen = view(
+        node,
+        make_plan(node, now),
+        {},
+        ConfigurationView(arguments.config, "file", warnings=warnings),
+        Counters(),
+        Instance("not running", str(directory)),
+    )
+    return {"view": document(seen), "reload": None}
+
+
+def _read(arguments: argparse.Namespace) -> Found:
+    """Read the GPUs once, in the way the daemon does."""
+    reactor: Any = installed
+    found = Found()
+
+    def end(**facts: Any) -> None:
+        nonlocal found
+        found = evolve(found, **facts)
+        reactor.stop()
+
+    def failed(gpu: str, error: str) -> None:
+        nonlocal found
+        found = evolve(found, errors={**found.errors, gpu: error})
+
+    def inventory(seen: tuple[Gpu, ...], driver: str) -> None:
+        end(gpus=seen, driver=driver)
+
+    def fault(why: Fault) -> None:
+        end(fault=why)
+
+    source: Monitor | SimulatedMonitor
+    if arguments.simulate:
+        source = SimulatedMonitor(
+            reactor, load_simulation(Path(arguments.simulate)), inventory, fault
+        )
+    else:
+        source = Monitor(reactor, inventory, fault, failed)
+    reactor.callWhenRunning(source.start)
+    reactor.addSystemEventTrigger("before", "shutdown", source.stop)
+    reactor.run()
+    return found

@@ -1,0 +1,1 @@
+"""`sgpud simulate`: pods from a file, played on nodes that exist in files only."""

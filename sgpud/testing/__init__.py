@@ -1,0 +1,1 @@
+"""Doubles for tests, the demo and the benchmarks; public, and imported by nothing else."""

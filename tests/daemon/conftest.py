@@ -1,0 +1,68 @@
+"""A node, its kubelet and its daemon, made anew for every test that asks for them."""
+
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, cast
+
+import pytest
+
+from sgpud.testing.kubelet import StandInKubelet
+from tests.daemon.node import RESOURCE, Node
+from tests.daemon.process import Process
+from tests.daemon.record import WITHIN
+
+pytest.register_assert_rewrite(
+    *(f"tests.daemon.{name}" for name in ("freeing", "leaving", "stalling"))
+)
+LONGEST = 110.0
+"""Seconds until the last situation has passed or failed."""
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
+    """Show what the daemons said with a failure."""
+    outcome = yield
+    report: pytest.TestReport = outcome.get_result()
+    node = getattr(item, "funcargs", {}).get("node")
+    if report.failed and isinstance(node, Node):
+        report.sections.append(("the daemons", node.logs()))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def result_of(request: pytest.FixtureRequest) -> Iterator[Callable[[Callable[[], None]], None]]:
+    """Waits for a situation to pass, and raises what it raises.
+
+    All that were chosen begin with the first test here: they mostly wait, and the other tests
+    need not wait for them.
+    """
+    chosen = [
+        cast("Callable[[], None]", item.callspec.params["situation"])
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and "situation" in item.fixturenames
+    ]
+    running: dict[Callable[[], None], Future[None]] = {}
+    with ThreadPoolExecutor(max(1, len(chosen))) as pool:
+        running.update((situation, pool.submit(situation)) for situation in chosen)
+        yield lambda situation: running[situation].result(LONGEST)
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    with Node() as node:
+        yield node
+
+
+@pytest.fixture
+def kubelet(node: Node) -> Iterator[StandInKubelet]:
+    """The node's kubelet, running; the test fails if the real one had panicked."""
+    with node.kubelet() as kubelet:
+        yield kubelet
+
+
+@pytest.fixture
+def daemon(node: Node, kubelet: StandInKubelet) -> Process:
+    """The node's daemon: 10 shares of each of two GPUs, listed by the kubelet."""
+    process = node.start()
+    kubelet.next_registration(WITHIN)
+    kubelet.next_devices(RESOURCE, WITHIN)
+    return process

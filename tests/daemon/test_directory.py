@@ -1,0 +1,116 @@
+"""The plugin directory comes, goes and is replaced under a running daemon."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sgpud.testing.kubelet import StandInKubelet
+from tests.daemon.node import RESOURCE, Node, shares
+from tests.daemon.process import Process
+from tests.daemon.record import WITHIN
+from tests.daemon.test_registering import admitted, listed
+
+# What is mounted below stays in the daemon's namespace; `unshare` itself cannot see to that where
+# the root is no mount.
+ALONE = 'mount --make-rprivate / 2>/dev/null; exec "$@"'
+PRIVATE = ("unshare", "--mount", "--propagation", "unchanged", "sh", "-c", ALONE, "sh")
+
+
+def elsewhere(node: Node, directory: Path) -> StandInKubelet:
+    """A kubelet whose plugin directory the daemon sees as a mount over the node's own."""
+    node.plugin_dir = directory
+    return node.kubelet()
+
+
+@pytest.fixture
+def mount(need_tool: Callable[[str], str]) -> None:
+    """Needs mounts in a namespace of the daemon's own."""
+    for tool in ("unshare", "nsenter", "mount"):
+        need_tool(tool)
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount")
+
+
+def test_the_directory_does_not_exist_yet(node: Node) -> None:
+    process = node.start()
+    process.ready()
+    process.status(lambda status: "no plugin directory" in status)
+    with node.kubelet() as kubelet:
+        listed(kubelet)
+        process.status(lambda status: status.endswith("0 held, registered"))
+
+
+def test_no_part_of_its_path_exists_yet(node: Node) -> None:
+    node.plugin_dir = node.root / "a" / "b" / "plugins"
+    node.start().ready()
+    with node.kubelet() as kubelet:
+        listed(kubelet)
+
+
+def test_the_directory_is_removed_and_made_again(daemon: Process, kubelet: StandInKubelet) -> None:
+    share = admitted(kubelet)
+    kubelet.disk.remove()
+    daemon.said("is gone or was replaced")
+    kubelet.disk.make()
+    mark = daemon.log.mark
+    kubelet.restart()
+    listed(kubelet)
+    daemon.said("its stream is live", mark)
+    assert kubelet.devices(RESOURCE)[share].health == "Healthy"
+
+
+def test_the_directory_is_replaced_by_a_fresh_one(
+    node: Node, daemon: Process, kubelet: StandInKubelet
+) -> None:
+    kubelet.disk.replace()
+    daemon.said("is gone or was replaced")
+    kubelet.restart()
+    listed(kubelet)
+    assert daemon.end() < 2
+    assert node.endpoints() == set()
+
+
+@pytest.mark.usefixtures("mount")
+def test_a_fresh_mount_over_the_directory(node: Node) -> None:
+    node.plugin_dir.mkdir()
+    process = node.start(before=PRIVATE)
+    process.ready()
+    fresh = node.root / "fresh"
+    fresh.mkdir()
+    enter = ("nsenter", "--mount", "--root", "--target", str(process.pid))
+    subprocess.run([*enter, "mount", "--bind", fresh, node.plugin_dir], check=True, timeout=WITHIN)
+    with elsewhere(node, fresh) as kubelet:
+        listed(kubelet)
+        admitted(kubelet)
+        assert node.endpoints() == {kubelet.registrations[0].endpoint}
+    assert process.end() < 2
+
+
+@pytest.mark.usefixtures("mount")
+def test_a_mount_of_a_deleted_directory_ends_it_so_that_it_is_started_again(node: Node) -> None:
+    node.plugin_dir.mkdir()
+    real = node.root / "real"
+    real.mkdir()
+    script = f'mount --bind "{real}" "{node.plugin_dir}" && exec "$@"'
+    process = node.start(before=(*PRIVATE, "sh", "-c", script, "sh"))
+    with elsewhere(node, real) as kubelet:
+        listed(kubelet)
+        shutil.rmtree(real)
+        assert process.wait() == 75
+    process.said("shows a directory that was deleted: its mount has to be made anew")
+    assert "STOPPING" in process.notices.items[-1]
+
+
+def test_a_directory_that_is_no_directory_is_said_and_then_served(node: Node) -> None:
+    node.plugin_dir.write_text("not a folder")
+    process = node.start()
+    process.ready()
+    process.said("Cannot look at")
+    node.plugin_dir.unlink()
+    with node.kubelet() as kubelet:
+        listed(kubelet)
+        assert kubelet.allocatable(RESOURCE) == len(shares(10, 10))

@@ -1,0 +1,142 @@
+"""What it starts on when its file is bad, and what it keeps for that."""
+
+import json
+import stat
+
+import pytest
+
+from sgpud.testing.kubelet import StandInKubelet
+from tests.daemon.node import RESOURCE, Node
+from tests.daemon.process import Process
+from tests.daemon.record import WITHIN
+from tests.daemon.test_reloading import admit, became
+
+BAD = "[sharing]\nduplication_factor = 0\nplacement = 'heap'\n\n[gpu]\n"
+PLACES = (":2: sharing.duplication_factor: ", ":3: sharing.placement: ", ":5: gpu: ")
+
+
+def refused(process: Process) -> str:
+    """Wait for its end with status 78; what it wrote."""
+    assert process.wait() == 78
+    return "\n".join(line.text for line in process.log.items)
+
+
+@pytest.fixture
+def broken(node: Node) -> Node:
+    """A node with a last good configuration, whose file has become bad."""
+    node.state.mkdir()
+    (node.state / "last-good.toml").write_text(node.document(7))
+    node.write(BAD)
+    return node
+
+
+def test_a_bad_file_and_nothing_else_ends_it_with_every_problem(node: Node) -> None:
+    node.write(BAD)
+    said = refused(node.start())
+    for place in PLACES:
+        assert f"{node.config}{place}" in said
+    assert "Traceback" not in said
+    assert not node.state.exists()
+
+
+def test_a_missing_file(node: Node) -> None:
+    node.config.unlink()
+    assert f"{node.config}: does not exist: write it" in refused(node.start())
+
+
+def test_a_file_over_the_limit(node: Node) -> None:
+    node.write(node.document() + "#" * 256 * 1024)
+    said = refused(node.start())
+    assert f"{node.config}: is " in said
+    assert "bytes long, write at most 262144" in said
+
+
+def test_a_bad_word_on_the_command_line(node: Node) -> None:
+    said = refused(node.start("--set", "sharing.duplication_factor=many"))
+    assert "--set: sharing.duplication_factor: " in said
+
+
+def test_a_bad_simulation_file(node: Node) -> None:
+    node.gpus.write_text('[[gpu]]\nproduct = "NVIDIA L4"\nmemory = "24"\n')
+    assert f"{node.gpus}:3: gpu.memory: " in refused(node.start())
+
+
+def test_the_last_good_configuration_is_used_and_said_everywhere(
+    broken: Node, kubelet: StandInKubelet
+) -> None:
+    process = broken.start()
+    became(kubelet, RESOURCE, 14, 14)
+    process.said("Running on the configuration that was good last")
+    for place in PLACES:
+        process.said(f"{broken.config}{place}")
+    process.status(lambda status: f"{broken.config} is not in use (3 problems" in status)
+    shown = broken.command("plan", "--json", "--run-dir", str(broken.run))
+    seen = json.loads(shown.stdout)["view"]["configuration"]
+    assert seen["in_use"] == "last good"
+    assert len(seen["problems"]) == 3
+    assert "in use: last good" in broken.command("plan", "--run-dir", str(broken.run)).stdout
+
+
+def test_a_file_that_breaks_between_two_starts_and_is_repaired(
+    node: Node, daemon: Process, kubelet: StandInKubelet
+) -> None:
+    node.configure(7)
+    daemon.hang_up()
+    became(kubelet, RESOURCE, 14, 20)
+    admit(kubelet, "held")
+    daemon.end()
+    node.write(BAD)
+    process = node.start()
+    became(kubelet, RESOURCE, 14, 14)
+    assert process.ask("reload")["result"] == "refused"
+    node.configure(9)
+    assert process.ask("reload")["result"] == "applied"
+    became(kubelet, RESOURCE, 18, 18)
+    seen = process.view()["configuration"]
+    assert (seen["in_use"], seen["problems"]) == ("file", [])
+    assert len(kubelet.registrations) == 2
+    process.status(lambda status: status == f"{RESOURCE}: 18 shares of 2 GPUs, 1 held, registered")
+
+
+def test_strict_ends_it(broken: Node) -> None:
+    said = refused(broken.start("--strict"))
+    for place in PLACES:
+        assert f"{broken.config}{place}" in said
+
+
+def test_a_last_good_configuration_that_is_bad_as_well(broken: Node) -> None:
+    kept = broken.state / "last-good.toml"
+    kept.write_text("garbage")
+    refused(broken.start())
+    kept.unlink()
+    kept.mkdir()
+    refused(broken.start())
+
+
+def test_what_it_keeps_is_for_its_owner_only(
+    node: Node, daemon: Process, kubelet: StandInKubelet
+) -> None:
+    node.configure(3)
+    daemon.ask("reload")
+    files = list(node.state.iterdir())
+    assert files
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+    assert stat.S_IMODE(node.state.stat().st_mode) == 0o700
+    assert (node.state / "last-good.toml").read_bytes() == node.config.read_bytes()
+    assert stat.S_IMODE(node.control.stat().st_mode) == 0o600
+    (endpoint,) = node.endpoints()
+    assert stat.S_IMODE((node.plugin_dir / endpoint).stat().st_mode) & 0o077 == 0
+    assert kubelet.registered(RESOURCE)
+
+
+def test_a_state_directory_that_cannot_be_written_costs_only_what_was_to_be_kept(
+    node: Node, kubelet: StandInKubelet
+) -> None:
+    node.state.write_text("not a folder")
+    process = node.start()
+    became(kubelet, RESOURCE, 20, 20)
+    process.said("Cannot write")
+    node.configure(5)
+    assert process.ask("reload")["result"] == "applied"
+    became(kubelet, RESOURCE, 10, 20)
+    assert kubelet.next_registration(WITHIN).resource == RESOURCE

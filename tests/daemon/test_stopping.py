@@ -1,0 +1,139 @@
+"""How it ends, and what signals do at the wrong moment."""
+
+import re
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+from sgpud.testing.kubelet import StandInKubelet
+from tests.daemon.node import OTHER, RESOURCE, Node, shares
+from tests.daemon.process import Line, Process
+from tests.daemon.record import WITHIN, tell
+from tests.daemon.test_reloading import admit, became
+
+IN_TIME = 2.0
+
+
+def test_sigterm_with_several_streams_open(
+    node: Node, daemon: Process, kubelet: StandInKubelet
+) -> None:
+    node.configure(resource=OTHER)
+    daemon.hang_up()
+    became(kubelet, OTHER, 20, 20)
+    streams = [kubelet.plugin(name).open_stream() for name in (RESOURCE, RESOURCE, OTHER)]
+    for stream in streams:
+        stream.next(WITHIN)
+    assert len(node.endpoints()) == 2
+    assert node.control.is_socket()
+    took = daemon.end(signal.SIGTERM)
+    tell(f"ended after {took * 1000:.0f} ms")
+    assert took < IN_TIME
+    assert node.endpoints() == set()
+    assert not node.control.exists()
+    assert "STOPPING" in daemon.notices.items[-1]
+    assert kubelet.allocatable(RESOURCE) == 0
+    for stream in streams:
+        stream.wait_ended(WITHIN)
+
+
+def test_sigint_is_the_same(node: Node, daemon: Process) -> None:
+    assert daemon.end(signal.SIGINT) < IN_TIME
+    assert node.endpoints() == set()
+
+
+def test_sigterm_while_register_hangs(node: Node, kubelet: StandInKubelet) -> None:
+    gate = kubelet.faults.hang()
+    process = node.start()
+    gate.wait_reached(WITHIN)
+    assert process.end() < IN_TIME
+    assert node.endpoints() == set()
+
+
+def test_sigterm_before_there_is_anything_to_stop(node: Node) -> None:
+    process = node.start()
+    process.ready()
+    assert process.end() < IN_TIME
+
+
+def test_sigterm_twice_is_no_accident(node: Node, daemon: Process) -> None:
+    daemon.send(signal.SIGTERM)
+    daemon.notices.wait(lambda notice: "STOPPING" in notice)
+    daemon.send(signal.SIGTERM)
+    daemon.send(signal.SIGHUP)
+    assert daemon.wait() == 0
+    assert node.endpoints() == set()
+
+
+def test_the_next_start_clears_what_a_kill_left(
+    node: Node, daemon: Process, kubelet: StandInKubelet
+) -> None:
+    share = admit(kubelet, "held").ids[RESOURCE][0]
+    (left,) = node.endpoints()
+    other = node.plugin_dir / "nvidia-gpu.sock"
+    other.touch()
+    daemon.end(signal.SIGKILL)
+    assert node.endpoints() == {left}
+    assert node.control.is_socket()
+    kubelet.skip()
+    successor = node.start()
+    endpoint = kubelet.next_registration(WITHIN).endpoint
+    assert kubelet.next_devices(RESOURCE, WITHIN).healthy == shares(10, 10)
+    successor.said(f"Removed what an earlier run left: {left}")
+    assert node.endpoints() == {endpoint} != {left}
+    assert other.exists()
+    (pool,) = successor.view()["pools"]
+    assert {gpu["uuid"]: gpu["held"] for gpu in pool["gpus"]}[share.partition("-_-")[0]] == 1
+
+
+def test_sighup_while_it_starts_does_not_kill_it(node: Node, kubelet: StandInKubelet) -> None:
+    # Every module tells when it has been imported: `argparse` right after the statement that
+    # ignores the signal, `sgpud.service` as the last one.
+    process = node.start(python=("-X", "importtime"))
+    process.log.wait(lambda line: imported("argparse", line))
+    sent = 0
+    while not any(imported("sgpud.service", line) for line in process.log.items):
+        mark = process.log.mark
+        process.send(signal.SIGHUP)
+        sent += 1
+        process.log.wait(lambda _: True, mark)
+    process.ready()
+    tell(f"{sent} signals while it was importing")
+    assert sent
+    kubelet.next_registration(WITHIN)
+    assert process.end() < IN_TIME
+
+
+def imported(module: str, line: Line) -> bool:
+    return re.fullmatch(rf"import time:.*\| +{re.escape(module)}", line.text) is not None
+
+
+def test_a_storm_of_reloads_while_containers_are_admitted(
+    node: Node, daemon: Process, kubelet: StandInKubelet
+) -> None:
+    over = threading.Event()
+
+    def storm() -> int:
+        rounds = 0
+        while not over.is_set():
+            node.configure((30, 100, 60)[rounds % 3])
+            daemon.hang_up()
+            rounds += 1
+        return rounds
+
+    with ThreadPoolExecutor() as pool:
+        rounds = pool.submit(storm)
+        try:
+            held = [
+                share
+                for number in range(40)
+                for share in admit(kubelet, f"pod-{number}").ids[RESOURCE]
+            ]
+        finally:
+            over.set()
+        tell(f"{rounds.result(WITHIN)} reloads during 40 admissions")
+    assert len(set(held)) == 40
+    node.configure(100)
+    daemon.hang_up()
+    became(kubelet, RESOURCE, 200, 200)
+    assert set(held) <= kubelet.lists(RESOURCE)[-1].healthy
+    assert len(kubelet.attempts) == 1

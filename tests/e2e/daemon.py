@@ -1,0 +1,166 @@
+"""The daemon under test: a process of its own, with simulated GPUs and folders of its own."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from attrs import define, frozen
+
+import sgpud
+from tests.e2e.waiting import DidNotHappenError
+
+RESOURCE = "deepomatic.com/shared-gpu"
+UUIDS = (
+    "GPU-00000000-0000-4000-8000-00000000000a",
+    "GPU-00000000-0000-4000-8000-00000000000b",
+)
+GIB = 2**30
+SIMULATED = "".join(
+    f"""
+[[gpu]]
+uuid = "{uuid}"
+product = "NVIDIA L4"
+memory = "24GiB"
+"""
+    for uuid in UUIDS
+)
+
+
+def shares(factor: int) -> frozenset[str]:
+    """The ids that a node without holders lists at this `duplication_factor`."""
+    return frozenset(f"{uuid}-_-{number}" for uuid in UUIDS for number in range(factor))
+
+
+class _Notified:
+    """What the daemon tells a service manager, read as it comes: a full socket would stop it."""
+
+    def __init__(self, address: Path) -> None:
+        address.unlink(missing_ok=True)
+        self._ready: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(address))
+        self._thread = threading.Thread(target=self._read, name="notifications")
+        self._thread.start()
+
+    def _read(self) -> None:
+        while message := self._socket.recv(4096):
+            if b"READY=1" in message.split(b"\n"):
+                self._ready.put(None)
+
+    def forget(self) -> None:
+        """Let `wait_ready` count only what is said from now on."""
+        while not self._ready.empty():
+            self._ready.get()
+
+    def wait_ready(self) -> None:
+        """Wait for the next READY=1; queue.Empty when none comes in 30 s."""
+        self._ready.get(timeout=30)
+
+    def close(self) -> None:
+        """End the reading."""
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join(10)
+        self._socket.close()
+
+
+@frozen
+class _Running:
+    process: subprocess.Popen[bytes]
+    notified: _Notified
+
+
+@define
+class Daemon:
+    """One instance of sgpud; `name` tells two on one node apart."""
+
+    root: Path
+    plugin_dir: Path
+    name: str = "sgpud"
+    _running: _Running | None = None
+
+    @property
+    def log(self) -> Path:
+        """What every process of this instance has written."""
+        return self.root / f"{self.name}.log"
+
+    @property
+    def _home(self) -> Path:
+        return self.root / self.name
+
+    def configure(self, factor: int, rest: str = "") -> None:
+        """Write the configuration, whole in one moment; a reload makes it apply."""
+        self._home.mkdir(exist_ok=True)
+        draft = self._home / "draft.toml"
+        draft.write_text(f"[sharing]\nduplication_factor = {factor}\n{rest}")
+        draft.rename(self._home / "sgpud.toml")
+
+    def start(self) -> None:
+        """Start it; returns when it says that it is ready."""
+        if not (self._home / "sgpud.toml").exists():
+            self.configure(100)
+        (self._home / "gpus.toml").write_text(SIMULATED)
+        address = self._home / "notify"
+        notified = _Notified(address)
+        command = [sys.executable, "-m", "sgpud", "run"]
+        command += ["--config", str(self._home / "sgpud.toml")]
+        command += ["--simulate", str(self._home / "gpus.toml")]
+        command += ["--plugin-dir", str(self.plugin_dir)]
+        command += ["--state-dir", str(self._home / "state"), "--run-dir", str(self._home / "run")]
+        source = str(Path(sgpud.__file__).parents[1])
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "NOTIFY_SOCKET": str(address), "PYTHONPATH": source},
+            )
+        self._running = _Running(process, notified)
+        self._wait_ready()
+
+    def _wait_ready(self) -> None:
+        assert self._running is not None
+        try:
+            self._running.notified.wait_ready()
+        except queue.Empty:
+            text = self.log.read_text(errors="replace")[-2000:]
+            raise DidNotHappenError(f"{self.name} did not become ready; it wrote: {text}") from None
+
+    def hang_up(self) -> None:
+        """Send SIGHUP, and wait for nothing."""
+        assert self._running is not None
+        self._running.process.send_signal(signal.SIGHUP)
+
+    def reload(self, factor: int, rest: str = "") -> None:
+        """Change the configuration; returns when the daemon has applied it."""
+        assert self._running is not None
+        self.configure(factor, rest)
+        self._running.notified.forget()
+        self.hang_up()
+        self._wait_ready()
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        """End it with a signal; its exit status, as subprocess counts it."""
+        assert self._running is not None
+        running, self._running = self._running, None
+        running.process.send_signal(how)
+        try:
+            return running.process.wait(10)
+        except subprocess.TimeoutExpired:
+            running.process.kill()
+            running.process.wait()
+            raise
+        finally:
+            running.notified.close()
+
+    def clear(self) -> None:
+        """Kill it if it still runs."""
+        if self._running is not None:
+            self.stop(signal.SIGKILL)

@@ -1,0 +1,160 @@
+"""Memory shares with the real daemon: what is shown, what is given, what a reload does."""
+
+import pytest
+
+from sgpud.testing.kubelet import StandInKubelet
+from sgpud.testing.values import AdmissionError
+from tests.daemon.node import RESOURCE, A, B, Node, of
+from tests.daemon.record import WITHIN
+from tests.memory.shared import GIB, MEMORY, admit, became, gpu, healthy, pool, share, start
+
+
+def test_a_pod_gets_what_its_shares_stand_for(node: Node, kubelet: StandInKubelet) -> None:
+    start(node, kubelet)
+    given = admit(kubelet, "twelve", 12)
+    assert given.envs["SGPUD_MEMORY_BYTES"] == str(12 * GIB)
+    assert given.envs["SGPUD_GPU_UUIDS"] == A
+
+
+def test_the_node_shows_the_largest_request_that_fits(node: Node, kubelet: StandInKubelet) -> None:
+    start(node, kubelet)
+    became(kubelet, 40)
+    admit(kubelet, "a", 12)
+    became(kubelet, 12 + 28)
+    admit(kubelet, "b", 10)
+    became(kubelet, 22 + 24)
+    assert healthy(kubelet) == (22, 24)
+    # All that is left, which the kubelet takes without asking: one GPU's.
+    assert admit(kubelet, "c", 24).envs["SGPUD_GPU_UUIDS"] == B
+    became(kubelet, 46 + 18)
+    with pytest.raises(AdmissionError, match="18 available"):
+        admit(kubelet, "too large", 19)
+
+
+def test_all_are_shown_and_the_tightest_fit_is_chosen(node: Node, kubelet: StandInKubelet) -> None:
+    process = start(node, kubelet, 'advertise = "all"')
+    became(kubelet, 64)
+    assert admit(kubelet, "a", 20).envs["SGPUD_GPU_UUIDS"] == B
+    assert admit(kubelet, "b", 5).envs["SGPUD_GPU_UUIDS"] == A
+    assert admit(kubelet, "c", 4).envs["SGPUD_GPU_UUIDS"] == B
+    assert process.status(lambda status: "29 held" in status)
+    assert gpu(process, A)["held"] == 5
+
+
+def test_a_split_is_refused_with_each_gpus_room(node: Node, kubelet: StandInKubelet) -> None:
+    process = start(node, kubelet, 'advertise = "all"')
+    admit(kubelet, "a", 10)
+    process.status(lambda status: "10 held" in status)
+    with pytest.raises(AdmissionError) as refused:
+        admit(kubelet, "split", 50)
+    assert "50 memory shares (50GiB) have to be of one GPU" in str(refused.value)
+    assert f"{A} 40 (40GiB), {B} 14 (14GiB)" in str(refused.value)
+    assert admit(kubelet, "fits", 40).envs["SGPUD_GPU_UUIDS"] == A
+
+
+def test_held_shares_keep_their_size_over_a_reload_and_a_restart(
+    node: Node, kubelet: StandInKubelet
+) -> None:
+    process = start(node, kubelet)
+    admit(kubelet, "old", 13)
+    share(node, 'share_memory = "4GiB"')
+    process.hang_up()
+    # A: 27 GiB are left, six of 4 GiB beside the thirteen; B: six.
+    kubelet.wait_for(lambda k: k.allocatable(MEMORY) == 13 + 6, WITHIN)
+    given = admit(kubelet, "new", 2)
+    assert given.envs["SGPUD_MEMORY_BYTES"] == str(8 * GIB)
+    uuid = given.envs["SGPUD_GPU_UUIDS"]
+    process.end()
+    kubelet.skip()
+    again = node.start()
+    kubelet.next_devices(MEMORY, WITHIN)
+    (old,) = (one for one in gpu(again, A)["holders"] if one["uid"] == "uid-old")
+    (new,) = (one for one in gpu(again, uuid)["holders"] if one["uid"] == "uid-new")
+    assert (old["shares"], old["bytes"]) == (13, 13 * GIB)
+    assert (new["shares"], new["bytes"]) == (2, 8 * GIB)
+    free = {one["uuid"]: one["free"] for one in pool(again)["gpus"]}
+    assert free == {A: 6 - 2 * (uuid == A), B: 6 - 2 * (uuid == B)}
+
+
+def test_from_places_to_memory_and_back_under_a_holder(node: Node, kubelet: StandInKubelet) -> None:
+    node.configure(resource=MEMORY)
+    process = node.start()
+    became(kubelet, 20, 20)
+    kept = admit(kubelet, "place", 1)
+    (uuid,) = kept.envs["SGPUD_GPU_UUIDS"].split(",")
+    share(node)
+    process.hang_up()
+    # One place of ten is a tenth of its GPU's 40 or 24 GiB.
+    room = {A: 36 if uuid == A else 40, B: 21 if uuid == B else 24}
+    kubelet.wait_for(lambda k: k.allocatable(MEMORY) == 1 + room[A], WITHIN)
+    assert {one["uuid"]: one["free"] for one in pool(process)["gpus"]} == room
+    assert set(kept.ids[MEMORY]) <= {
+        one for one, device in kubelet.devices(MEMORY).items() if device.health == "Healthy"
+    }
+    node.configure(resource=MEMORY)
+    process.hang_up()
+    kubelet.wait_for(lambda k: k.allocatable(MEMORY) == 20, WITHIN)
+
+
+def test_too_many_shares_refuse_a_reload(node: Node, kubelet: StandInKubelet) -> None:
+    process = start(node, kubelet)
+    share(node, 'share_memory = "128MiB"')
+    process.hang_up()
+    (problem,) = process.view()["configuration"]["problems"]
+    assert "sharing.share_memory" in problem
+    assert f"{A}: (40GiB - 0 kept by the driver - 0 reserve_memory) / 128MiB = 320" in problem
+    became(kubelet, 40)
+    share(node, 'share_memory = "128MiB"', "allow_large_status = true")
+    process.hang_up()
+    kubelet.wait_for(lambda k: k.allocatable(MEMORY) == 320, WITHIN)
+
+
+def test_too_many_shares_at_start_list_the_held_ones_and_say_so(
+    node: Node, kubelet: StandInKubelet
+) -> None:
+    process = start(node, kubelet)
+    held = set(admit(kubelet, "held", 3).ids[MEMORY])
+    became(kubelet, 40)
+    process.end()
+    kubelet.skip()
+    share(node, 'share_memory = "128MiB"')
+    again = node.start()
+    # B has 192 of 128 MiB, and they are listed as ever.
+    kubelet.wait_for(lambda k: k.allocatable(MEMORY) == 3 + 192, WITHIN)
+    assert healthy(kubelet) == (3, 192)
+    assert all(kubelet.devices(MEMORY)[one].health == "Healthy" for one in held)
+    assert "= 320 shares" in again.view()["notes"][0]
+
+
+def test_less_memory_after_a_restart_drains_what_was_listed(
+    node: Node, kubelet: StandInKubelet
+) -> None:
+    process = start(node, kubelet)
+    became(kubelet, 40)
+    process.end()
+    kubelet.skip()
+    text = node.gpus.read_text()
+    node.gpus.write_text(text.replace('"24GiB"', '"24GiB"\nreserved = "600MiB"'))
+    node.start()
+    kubelet.next_devices(MEMORY, WITHIN)
+    # B had never been listed Healthy: only the state directory knows its shares.
+    became(kubelet, 40, 64)
+    assert len(of(B, kubelet.devices(MEMORY))) == 24
+
+
+def test_a_state_file_that_is_broken_costs_nothing_else(
+    node: Node, kubelet: StandInKubelet
+) -> None:
+    node.state.mkdir()
+    (node.state / "memory-shares.json").write_text('{"shares": [{"gpu": 5}]}')
+    process = start(node, kubelet)
+    became(kubelet, 40)
+    assert process.said("is not understood")
+
+
+def test_places_have_no_file_of_memory_shares(node: Node, kubelet: StandInKubelet) -> None:
+    node.configure()
+    node.start()
+    kubelet.next_devices(RESOURCE, WITHIN)
+    became(kubelet, 20, 20, RESOURCE)
+    assert not (node.state / "memory-shares.json").exists()
