@@ -64,15 +64,20 @@ class Reader:
         return self._instances(handle, gpu) if mode and mode[0] == 1 else [(gpu, handle)]
 
     def _instances(self, parent: Any, gpu: dict[str, Any]) -> list[tuple[dict[str, Any], Any]]:
-        found = []
-        for position in range(self._nvml.nvmlDeviceGetMaxMigDeviceCount(parent)):
-            try:
-                handle = self._nvml.nvmlDeviceGetMigDeviceHandleByIndex(parent, position)
-            except self._nvml.NVMLError as error:
-                # Positions have gaps: instances are made and destroyed in any order.
-                if _code(error) == self._nvml.NVML_ERROR_NOT_FOUND:
-                    continue
-                raise
+        positions = range(self._nvml.nvmlDeviceGetMaxMigDeviceCount(parent))
+        found = (self._instance(parent, position, gpu) for position in positions)
+        return [instance for instance in found if instance]
+
+    def _instance(
+        self, parent: Any, position: int, gpu: dict[str, Any]
+    ) -> tuple[dict[str, Any], Any] | None:
+        """The instance at a position and its handle, or None where there is none.
+
+        Positions have gaps: instances are made and destroyed in any order, also while one is read.
+        """
+        nvml = self._nvml
+        try:
+            handle = nvml.nvmlDeviceGetMigDeviceHandleByIndex(parent, position)
             memory = self._memory(handle)
             instance = {
                 **gpu,
@@ -81,12 +86,15 @@ class Reader:
                 "product": self._profile(handle, gpu, memory["memory"]),
                 "mig": {
                     "parent": gpu["uuid"],
-                    "gi": self._nvml.nvmlDeviceGetGpuInstanceId(handle),
-                    "ci": self._nvml.nvmlDeviceGetComputeInstanceId(handle),
+                    "gi": nvml.nvmlDeviceGetGpuInstanceId(handle),
+                    "ci": nvml.nvmlDeviceGetComputeInstanceId(handle),
                 },
             }
-            found.append((instance, handle))
-        return found
+        except nvml.NVMLError as error:
+            if _code(error) == nvml.NVML_ERROR_NOT_FOUND:
+                return None
+            raise
+        return instance, handle
 
     def _profile(self, handle: Any, gpu: dict[str, Any], memory: int) -> str:
         name = self._text("nvmlDeviceGetName", handle)

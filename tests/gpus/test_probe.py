@@ -86,6 +86,16 @@ def test_a_gpu_in_mig_mode_stands_for_its_instances(stub: Stub, probe: Probe) ->
     )
 
 
+def test_an_instance_that_goes_while_it_is_read_is_gone_and_no_error(
+    stub: Stub, probe: Probe
+) -> None:
+    stub.write(T4, CUT)
+    probe.start(stub).inventory()
+    stub.write(T4, CUT, "error nvmlDeviceGetGpuInstanceId 1 6")
+    assert [gpu.uuid for gpu in probe.inventory(2).gpus] == [GPU_B]
+    assert not probe.of(GpuError)
+
+
 def test_an_old_driver_lacks_features_and_nothing_more(
     stub: Stub, probe: Probe, libraries: dict[str, Path]
 ) -> None:
