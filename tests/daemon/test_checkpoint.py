@@ -91,6 +91,8 @@ def test_a_checkpoint_that_is_broken_at_the_start(
     replaced(kubelet.checkpoint.path, BROKEN["cut"])
     process = start(node, kubelet)
     process.said("The kubelet's checkpoint cannot be read")
+    # Until the probe has answered, the free shares of the last known GPUs are withheld.
+    became(kubelet, RESOURCE, 20, 20)
     assert left < kubelet.lists(RESOURCE)[-1].healthy == shares(10, 10)
     assert admit(kubelet, "next").ids[RESOURCE]
 

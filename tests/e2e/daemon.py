@@ -14,6 +14,7 @@ from pathlib import Path
 from attrs import define, frozen
 
 import sgpud
+from sgpud.operate.client import CONTROL, ask
 from tests.e2e.waiting import DidNotHappenError
 
 RESOURCE = "deepomatic.com/shared-gpu"
@@ -112,6 +113,8 @@ class Daemon:
         command += ["--config", str(self._home / "sgpud.toml")]
         command += ["--simulate", str(self._home / "gpus.toml")]
         command += ["--plugin-dir", str(self.plugin_dir)]
+        pod_resources = self.plugin_dir.parent / "pod-resources" / "kubelet.sock"
+        command += ["--set", f'kubelet.pod_resources="{pod_resources}"']
         command += ["--state-dir", str(self._home / "state"), "--run-dir", str(self._home / "run")]
         source = str(Path(sgpud.__file__).parents[1])
         with self.log.open("ab") as log:
@@ -145,6 +148,17 @@ class Daemon:
         self._running.notified.forget()
         self.hang_up()
         self._wait_ready()
+
+    def holders(self, resource: str) -> frozenset[str]:
+        """Who holds shares of a resource, as this instance knows it: `namespace/pod/container`."""
+        view = ask(self._home / "run" / CONTROL, "plan", timeout=30)["view"]
+        return frozenset(
+            f"{holder['namespace']}/{holder['pod']}/{holder['container']}"
+            for pool in view["pools"]
+            if pool["resource"] == resource
+            for gpu in pool["gpus"]
+            for holder in gpu["holders"]
+        )
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         """End it with a signal; its exit status, as subprocess counts it."""

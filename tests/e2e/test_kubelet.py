@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.e2e.daemon import GIB, RESOURCE, UUIDS, Daemon, shares
-from tests.e2e.kubelet import Kubelet
+from tests.e2e.kubelet import HOSTNAME, NAMESPACE, Kubelet
 from tests.e2e.node import Node
 from tests.e2e.waiting import until
 
@@ -206,6 +206,14 @@ def test_a_gpu_changes_its_pool_under_a_holder(kubelet: Kubelet, daemon: Daemon)
     assert kubelet.held(RESOURCE)["both"] == held
 
 
+def test_holders_have_names(kubelet: Kubelet, daemon: Daemon) -> None:
+    up(kubelet, daemon)
+    kubelet.run_pod("first", {RESOURCE: 2})
+    kubelet.run_pod("second", ONE)
+    names = {f"{NAMESPACE}/{pod}-{HOSTNAME}/main" for pod in ("first", "second")}
+    until(lambda: daemon.holders(RESOURCE) == names, "both holders have names", 70)
+
+
 @contextmanager
 def storm(daemon: Daemon, factors: Sequence[int], rest: str) -> Iterator[list[int]]:
     """Change the configuration and send SIGHUP 100 times a second while the block runs."""
@@ -235,6 +243,9 @@ def test_a_storm_of_reloads_under_holders(kubelet: Kubelet, daemon: Daemon) -> N
     kubelet.run_pod("filler", {RESOURCE: 40})
     kubelet.run_pod("before", {RESOURCE: 2})
     kubelet.remove_pod("filler")
+    # While the filler counts as a holder a small factor leaves no share free.
+    daemon.reload(10, freely)
+    until(lambda: len(kubelet.allocatable(RESOURCE)) == 20, "the filler is seen to be gone", 60)
     held, container = kubelet.held(RESOURCE)["before"], kubelet.container("before")
     with samples(kubelet) as seen, storm(daemon, (100, 10, 50), freely) as sent:
         for number in range(5):
