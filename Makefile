@@ -8,7 +8,7 @@ UV_COMPILE := uv pip compile --quiet --universal --python-version 3.10 --fork-st
 	--generate-hashes --no-header --no-annotate --upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-debian check format bench bench-debian deb proto pins clean
+.PHONY: help venv demo test test-debian check format bench bench-debian deb test-boot proto pins clean
 .DELETE_ON_ERROR:
 
 help: ## say what each target does
@@ -46,6 +46,9 @@ bench-debian: $(READY) ## print the numbers on Debian 12's own packages (as root
 
 deb: $(READY) ## build the Debian package into dist/ (with Debian's tools)
 	tools/deb
+
+test-boot: $(READY) ## install, run, break and purge the package of `make deb` under a real systemd (as root)
+	SGPUD_BOOT=1 $(BIN)/python -m pytest tests/boot $(TESTS)
 
 proto: ## generate the messages of the kubelet's APIs anew (protoc 3.21.12)
 	@protoc --version | grep -qx 'libprotoc 3.21.12' || \

@@ -117,7 +117,7 @@ class Machine:
         """Run a shell command in the container; CommandError where `check` finds it failed."""
         variables = {"PATH": PATH, "HOME": "/root", "LC_ALL": "C.UTF-8", **(environment or {})}
         done = subprocess.run(
-            [*_ENTERED, f"--target={self.leader}", "--wd=/", "bash", "-c", command],
+            [*_ENTERED, f"--target={self.leader}", "--wdns=/", "bash", "-c", command],
             env=variables,
             stdin=subprocess.DEVNULL,
             capture_output=True,
