@@ -8,7 +8,7 @@ UV_COMPILE := uv pip compile --quiet --universal --python-version 3.10 --fork-st
 	--generate-hashes --no-header --no-annotate --upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-debian check format bench bench-debian deb test-boot proto pins clean
+.PHONY: help venv demo test test-debian check format bench bench-debian bench-boot deb test-boot proto pins clean
 .DELETE_ON_ERROR:
 
 help: ## say what each target does
@@ -43,6 +43,9 @@ bench: $(READY) ## print the numbers: times, rates, memory, beside their floors
 
 bench-debian: $(READY) ## print the numbers on Debian 12's own packages (as root)
 	tools/debian-stack python3 -m benchmarks $(BENCH)
+
+bench-boot: $(READY) ## print how soon a node that boots has its shares (as root, after `make deb`)
+	$(BIN)/python -m benchmarks.boot $(BENCH)
 
 deb: $(READY) ## build the Debian package into dist/ (with Debian's tools)
 	tools/deb
