@@ -55,10 +55,10 @@ def a_pool_that_is_gone_shows_an_empty_list_and_then_retires() -> None:
         took = seconds_to_leave(kubelet, RESOURCE, shares(10, 10))
         assert DRAIN <= took + LATE < DRAIN + SLACK
         assert kubelet.capacity(RESOURCE) == 0
-        assert len(node.endpoints()) == 2
+        node.has_endpoints(2)
         kubelet.wait_for(lambda k: not k.registered(RESOURCE), EMPTY + SLACK)
         process.status(lambda status: RESOURCE not in status)
-        assert len(node.endpoints()) == 1
+        node.has_endpoints(1)
         assert [attempt.resource for attempt in kubelet.attempts] == [RESOURCE, OTHER]
         assert kubelet.allocatable(OTHER) == 20
 

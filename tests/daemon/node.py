@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -183,6 +185,13 @@ level = "{level}"
             timeout=WITHIN,
             env={**os.environ, "PYTHONPATH": SOURCE, **(environment or {})},
         )
+
+    def has_endpoints(self, count: int) -> None:
+        """Wait until there are so many socket files: one goes a moment after its stream."""
+        pause, end = threading.Event(), time.monotonic() + WITHIN
+        while len(self.endpoints()) != count:
+            assert time.monotonic() < end, f"not {count} but {self.endpoints()}"
+            pause.wait(0.02)
 
     def endpoints(self) -> set[str]:
         """The socket files of sgpud in the plugin directory."""

@@ -81,7 +81,8 @@ def test_no_checkpoint_means_no_holders(
     kubelet.checkpoint.path.unlink()
     node.configure(3)
     assert held(start(node, kubelet)) == 0
-    assert left < kubelet.lists(RESOURCE)[-1].healthy == shares(3, 3)
+    kubelet.wait_for(lambda k: k.lists(RESOURCE)[-1].healthy == shares(3, 3), WITHIN)
+    assert left < shares(3, 3)
 
 
 def test_a_checkpoint_that_is_broken_at_the_start(

@@ -29,7 +29,7 @@ def test_it_says_whom_it_waits_for_and_is_ready(
 ) -> None:
     standby.said(f"Another sgpud serves {node.plugin_dir}; waiting for its end")
     assert len(kubelet.attempts) == 1
-    assert len(node.endpoints()) == 1
+    node.has_endpoints(1)
     standby.end()
     assert kubelet.registered(RESOURCE)
     assert node.control.is_socket()
@@ -121,9 +121,9 @@ def test_a_third_one_waits_as_well(
         kubelet.skip()
         process.end(signal.SIGKILL)
         kubelet.next_registration(WITHIN)
-        assert kubelet.next_devices(RESOURCE, WITHIN).healthy == shares(10, 10)
+        became(kubelet, RESOURCE, 20, 20)
         assert len(kubelet.registrations) == 1 + number
-    assert len(node.endpoints()) == 1
+    node.has_endpoints(1)
 
 
 def test_one_of_two_serves_a_directory_that_was_replaced(
@@ -135,9 +135,9 @@ def test_one_of_two_serves_a_directory_that_was_replaced(
     kubelet.restart()
     kubelet.next_registration(WITHIN)
     kubelet.wait_for(lambda k: k.allocatable(RESOURCE) == 20, WITHIN)
-    assert len(node.endpoints()) == 1
+    node.has_endpoints(1)
     daemon.end()
     standby.status(lambda status: status.endswith("registered"))
     kubelet.wait_for(lambda k: k.allocatable(RESOURCE) == 20, WITHIN)
-    assert len(node.endpoints()) == 1
+    node.has_endpoints(1)
     assert kubelet.devices(RESOURCE)[share].health == "Healthy"
