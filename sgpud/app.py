@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 
 from sgpud.config.values import Config, LogSettings
+from sgpud.core.explaining import Evidence
 from sgpud.core.node import Node, books_read
 from sgpud.core.plan import Plan
 from sgpud.core.status import Instance, View, view
@@ -118,7 +119,7 @@ class Daemon:
         )
         self._follow = Follow(options.config, reactor, partial(Hints, reactor), self.reload)
         gpus = (self._source, self._facts)
-        asked = verbs(lambda: self.view, self._configuration.preview, self.reload, *gpus)
+        asked = verbs(self._evidence, self._configuration.preview, self.reload, *gpus)
         self._http = HttpServer(reactor, config.http.listen, lambda: self.view)
         self._control = Control(reactor, options.run / CONTROL, asked)
         self._served = False
@@ -126,11 +127,8 @@ class Daemon:
 
     def start(self) -> None:
         """Start every part."""
-        self._systemd.start()
-        self._source.start()
-        self._serving.start()
-        self._holders.start()
-        self._http.start()
+        for part in (self._systemd, self._source, self._serving, self._holders, self._http):
+            part.start()
         if self._options.watch_config:
             self._follow.start()
         self._face.changed()
@@ -170,6 +168,10 @@ class Daemon:
             self._tally.counters(self._serving.registered),
             Instance(self._serving.state, str(self._serving.path)),
         )
+
+    def _evidence(self) -> Evidence:
+        decisions = self._shelf.decisions.all()
+        return Evidence(self._keeper.node, self._keeper.plan, self.view, decisions)
 
     def _gpus(self, simulation: Simulation | None) -> Monitor | SimulatedMonitor:
         facts = self._facts

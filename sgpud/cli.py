@@ -128,6 +128,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     text = "Show what is advertised, or would be, and what a reload would change."
     add("plan", commands.plan, text, as_json, sets, node)
+    text = "Say why a pod, a share or a GPU is as it is, and why a pod did not start."
+    why = add("explain", commands.explain, text, as_json)
+    why.add_argument(
+        "about",
+        metavar="POD|SHARE|GPU",
+        help="a pod (NAME, NAMESPACE/NAME or UID), the id of a share, a GPU's UUID or index",
+    )
     text = "Have the daemon read its configuration again, and say what changed."
     add("reload", commands.reload, text, as_json)
     text = "Let go of the driver, so that it can be unloaded or a GPU reset."

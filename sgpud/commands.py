@@ -91,6 +91,14 @@ def _planned(call: Call) -> dict[str, Any]:
     return offline.plan(call.arguments)
 
 
+def explain(call: Call) -> int:
+    """Say why a pod, a share or a GPU is as it is."""
+    from sgpud.operate import show_explain  # noqa: PLC0415 - the others do not need it
+
+    call.say(call.ask("explain", about=call.arguments.about), show_explain.explained)
+    return 0
+
+
 def reload(call: Call) -> int:
     """Have the configuration read again."""
     outcome = call.ask("reload")
