@@ -24,16 +24,17 @@ STATE = "/var/lib/sgpud"
 RUN = "/run/sgpud"
 
 _EPILOG = """\
-A node in five lines:
+A node in a few lines:
   sgpud gpus               which GPUs are there
   sgpud check-config       is /etc/sgpud.toml good
   sgpud plan               what is or would be advertised, and what a reload would change
+  sgpud doctor             what stands against it, and what to do
   systemctl start sgpud    share them
   sgpud reload             use the edited file; the kubelet loses nothing meanwhile
 
-Exit status: 0 done; 1 it did not work, standard error says why; 2 wrong arguments; 75 only a new
-start helps (another sgpud serves the node and --no-wait is set, or a mount is stale); 78 the
-configuration is bad.
+Exit status: 0 done; 1 it did not work, standard error says why; 2 wrong arguments; 3 doctor found
+something to look at, 4 something broken; 75 only a new start helps (another sgpud serves the node
+and --no-wait is set, or a mount is stale); 78 the configuration is bad.
 """
 
 
@@ -128,6 +129,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     text = "Show what is advertised, or would be, and what a reload would change."
     add("plan", commands.plan, text, as_json, sets, node)
+    text = "Check this node, and say of each finding what it means and what to do."
+    checked = add("doctor", commands.doctor, text, as_json, sets, node)
+    checked.add_argument(
+        "--root", default="/", metavar="DIR", help="look at the node whose / is mounted at DIR"
+    )
     text = "Say why a pod, a share or a GPU is as it is, and why a pod did not start."
     why = add("explain", commands.explain, text, as_json)
     why.add_argument(

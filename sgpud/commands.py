@@ -99,6 +99,16 @@ def explain(call: Call) -> int:
     return 0
 
 
+def doctor(call: Call) -> int:
+    """Check the node."""
+    from sgpud.doctor import command  # noqa: PLC0415 - Twisted
+    from sgpud.operate import show_doctor  # noqa: PLC0415 - the others do not need it
+
+    found = command.examine(call.arguments, lambda: call.ask("status"))
+    call.say(found, show_doctor.examined)
+    return int(found["status"])
+
+
 def reload(call: Call) -> int:
     """Have the configuration read again."""
     outcome = call.ask("reload")

@@ -42,7 +42,7 @@ class Found:
 
 def gpus(arguments: argparse.Namespace) -> dict[str, Any]:
     """The GPUs of the node as a document, each with what it is shared as."""
-    found = _read(arguments)
+    found = read_gpus(arguments)
     try:
         sharing = load(arguments.config, overrides(arguments)).sharing
         problem = ""
@@ -66,7 +66,7 @@ def gpus(arguments: argparse.Namespace) -> dict[str, Any]:
 def plan(arguments: argparse.Namespace) -> dict[str, Any]:
     """What a daemon would advertise, were it started now; ConfigError for a bad file."""
     config = load(arguments.config, overrides(arguments))
-    found = _read(arguments)
+    found = read_gpus(arguments)
     directory = Path(config.kubelet.plugin_directory)
     try:
         books = read(directory / CHECKPOINT)
@@ -97,7 +97,7 @@ def plan(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"view": document(seen), "reload": None}
 
 
-def _read(arguments: argparse.Namespace) -> Found:
+def read_gpus(arguments: argparse.Namespace) -> Found:
     """Read the GPUs once, in the way the daemon does."""
     reactor: Any = installed
     found = Found()
