@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from sgpud.config.values import Config, LogSettings
 from sgpud.core.node import Node, books_read
 from sgpud.core.plan import Plan
-from sgpud.core.status import Instance, View, view
+from sgpud.core.status import Instance, Moment, View, view
 from sgpud.gpus.hostwatch import HostWatch
 from sgpud.gpus.monitor import Monitor
 from sgpud.gpus.simulated import SimulatedMonitor
@@ -40,8 +40,11 @@ from sgpud.operate.client import CONTROL
 from sgpud.operate.control import Control
 from sgpud.operate.http import HttpServer
 from sgpud.operate.logs import Log
+from sgpud.operate.pages import pages
+from sgpud.operate.site import Clients
 from sgpud.operate.systemd import Systemd
 from sgpud.operate.verbs import verbs
+from sgpud.operate.web import Pages
 from sgpud.options import Options, Reactor
 
 TEMPORARY = 75
@@ -119,7 +122,9 @@ class Daemon:
         self._follow = Follow(options.config, reactor, partial(Hints, reactor), self.reload)
         gpus = (self._source, self._facts)
         asked = verbs(lambda: self.view, self._configuration.preview, self.reload, *gpus)
-        self._http = HttpServer(reactor, config.http.listen, lambda: self.view)
+        read = Pages(pages(lambda: self.view), lambda: self._configuration.config.http)
+        self._site = Clients(read, reactor)
+        self._http = HttpServer(reactor, config.http.listen, self._site)
         self._control = Control(reactor, options.run / CONTROL, asked)
         self._served = False
         self._stopped: Deferred[None] | None = None
@@ -169,6 +174,7 @@ class Daemon:
             self._configuration.view,
             self._tally.counters(self._serving.registered),
             Instance(self._serving.state, str(self._serving.path)),
+            Moment(self._reactor.seconds(), time.time()),
         )
 
     def _gpus(self, simulation: Simulation | None) -> Monitor | SimulatedMonitor:

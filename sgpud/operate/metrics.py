@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from sgpud.core.allocation import RefusalRule
 from sgpud.core.health_values import Phase
 from sgpud.core.plan import Standing
+from sgpud.core.pool_views import GpuView, PoolView
 from sgpud.core.registration import Phase as Registration
-from sgpud.core.status import GpuView, PoolView, View
+from sgpud.core.status import View
 from sgpud.operate.text import one_line
 
 RELOADS = ("applied", "unchanged", "refused")
@@ -47,6 +49,20 @@ def make_registry(view: Callable[[], View]) -> CollectorRegistry:
     registry.register(ViewCollector(view))
     ProcessCollector(registry=registry)
     return registry
+
+
+def encoder(view: Callable[[], View]) -> Callable[[str], tuple[bytes, str]]:
+    """What gives the metrics of the moment, in the format that an Accept header asks for.
+
+    With the content type of that format.
+    """
+    registry = make_registry(view)
+
+    def encode(accept: str) -> tuple[bytes, str]:
+        form, content_type = choose_encoder(accept)
+        return form(registry), content_type
+
+    return encode
 
 
 def _state(seen: View) -> Iterator[Metric]:

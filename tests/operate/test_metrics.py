@@ -1,17 +1,13 @@
-"""The metrics and their page."""
-
-from typing import Any
+"""The metrics."""
 
 from attrs import evolve
 from prometheus_client import generate_latest
-from twisted.trial.unittest import SynchronousTestCase
-from twisted.web.test.requesthelper import DummyRequest
 
 from sgpud.core.allocation import RefusalRule
 from sgpud.core.health_view import HealthView
-from sgpud.core.status import ConfigurationView, Counters, GpuView, PoolView, View
+from sgpud.core.pool_views import GpuView, PoolView
+from sgpud.core.status import ConfigurationView, Counters, View
 from sgpud.operate.metrics import make_registry
-from sgpud.operate.web import Pages
 
 GPU = GpuView(
     uuid="GPU-1",
@@ -125,41 +121,3 @@ def test_a_scrape_shows_what_is_so_now() -> None:
 
 def test_the_process_tells_of_itself() -> None:
     assert any(line.startswith("process_resident_memory_bytes ") for line in lines(VIEW))
-
-
-class PagesTest(SynchronousTestCase):
-    def ask(self, path: str, accept: bytes = b"", method: bytes = b"GET") -> Any:
-        request: Any = DummyRequest([])
-        request.path, request.method = path.encode(), method
-        if accept:
-            request.requestHeaders.setRawHeaders(b"accept", [accept])
-        request.render(Pages(make_registry(lambda: VIEW)))
-        return request
-
-    def type_of(self, request: Any) -> str:
-        (found,) = request.responseHeaders.getRawHeaders("content-type")
-        return str(found)
-
-    def test_metrics_come_as_text(self) -> None:
-        request = self.ask("/metrics")
-        assert self.type_of(request).startswith("text/plain; version=")
-        assert b"\nsgpud_serving 1.0\n" in b"".join(request.written)
-
-    def test_metrics_come_as_openmetrics_where_that_is_asked_for(self) -> None:
-        request = self.ask("/metrics", b"application/openmetrics-text")
-        assert self.type_of(request).startswith("application/openmetrics-text; version=")
-        assert b"".join(request.written).endswith(b"# EOF\n")
-
-    def test_a_head_request_gets_the_headers_alone(self) -> None:
-        request = self.ask("/metrics", method=b"HEAD")
-        assert self.type_of(request).startswith("text/plain; version=")
-        assert b"".join(request.written) == b""
-
-    def test_other_pages_are_not_there(self) -> None:
-        for path in ("/", "/metrics/", "/secrets"):
-            assert self.ask(path).responseCode == 404
-
-    def test_nothing_can_be_changed(self) -> None:
-        request = self.ask("/metrics", method=b"POST")
-        assert request.responseCode == 405
-        assert request.responseHeaders.getRawHeaders("allow") == ["GET, HEAD"]
