@@ -16,11 +16,9 @@ from sgpud.config.values import Config, LogSettings
 from sgpud.core.explaining import Evidence
 from sgpud.core.node import Node, books_read
 from sgpud.core.plan import Plan
-from sgpud.core.status import Instance, View, view
+from sgpud.core.status import Instance, Moment, View, view
 from sgpud.gpus.hostwatch import HostWatch
-from sgpud.gpus.monitor import Monitor
-from sgpud.gpus.simulated import SimulatedMonitor
-from sgpud.gpus.simulation import Simulation
+from sgpud.gpus.source import monitor
 from sgpud.kubelet.directory import CHECKPOINT
 from sgpud.kubelet.holders import Holders, Wiring
 from sgpud.kubelet.podresources import PodResources
@@ -41,8 +39,11 @@ from sgpud.operate.client import CONTROL
 from sgpud.operate.control import Control
 from sgpud.operate.http import HttpServer
 from sgpud.operate.logs import Log
+from sgpud.operate.pages import pages
+from sgpud.operate.site import Clients
 from sgpud.operate.systemd import Systemd
 from sgpud.operate.verbs import verbs
+from sgpud.operate.web import Pages
 from sgpud.options import Options, Reactor
 
 TEMPORARY = 75
@@ -87,7 +88,7 @@ class Daemon:
         self._known = Known(store, self._keeper, reactor, simulated=bool(options.simulation))
         self._known.start()
         self._facts = GpuFacts(self._keeper, reactor, self._known.save, self._tally.xid, self._look)
-        self._source = self._gpus(options.simulation)
+        self._source = monitor(reactor, options.simulation, self._facts)
         self._source.set_measure_every(config.sharing.measure_every)
         path = Path(config.kubelet.plugin_directory)
         self._holders = Holders(
@@ -120,7 +121,9 @@ class Daemon:
         self._follow = Follow(options.config, reactor, partial(Hints, reactor), self.reload)
         gpus = (self._source, self._facts)
         asked = verbs(self._evidence, self._configuration.preview, self.reload, *gpus)
-        self._http = HttpServer(reactor, config.http.listen, lambda: self.view)
+        read = pages(lambda: self.view, self._shelf.decisions.all)
+        self._site = Clients(Pages(read, lambda: self._configuration.config.http), reactor)
+        self._http = HttpServer(reactor, config.http.listen, self._site)
         self._control = Control(reactor, options.run / CONTROL, asked)
         self._served = False
         self._stopped: Deferred[None] | None = None
@@ -167,20 +170,12 @@ class Daemon:
             self._configuration.view,
             self._tally.counters(self._serving.registered),
             Instance(self._serving.state, str(self._serving.path)),
+            Moment(self._reactor.seconds(), time.time()),
         )
 
     def _evidence(self) -> Evidence:
         decisions = self._shelf.decisions.all()
         return Evidence(self._keeper.node, self._keeper.plan, self.view, decisions)
-
-    def _gpus(self, simulation: Simulation | None) -> Monitor | SimulatedMonitor:
-        facts = self._facts
-        seen = (facts.inventory, facts.fault, facts.error)
-        if simulation is None:
-            return Monitor(self._reactor, *seen, on_event=facts.event, on_samples=facts.samples)
-        return SimulatedMonitor(
-            self._reactor, simulation, *seen, on_event=facts.event, on_samples=facts.samples
-        )
 
     # What the parts tell. ------------------------------------------------------------------------
 

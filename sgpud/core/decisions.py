@@ -134,7 +134,7 @@ def refused(
     """What a container was refused."""
     wanted = tuple(asked)
     parts = _counted(wanted, known.places if known else {}, seen)
-    text = refusal.text.rstrip(": ")[:LONGEST_TEXT]
+    text = refusal.text.rstrip(": ").removesuffix("; shares")[:LONGEST_TEXT]
     rule = refusal.rule.value
     return Decision(at, Kind.REFUSAL, resource, len(wanted), parts, rule, text, seen)
 

@@ -9,9 +9,10 @@ from sgpud.core.holding import Holder
 from sgpud.core.node import Node
 from sgpud.core.numbers import Numbers
 from sgpud.core.plan import Group, Plan, Standing
+from sgpud.core.pool_views import GpuView
 from sgpud.core.reasons import Held, Said, all_held, allocations_of, moment, shares
 from sgpud.core.share import share_id
-from sgpud.core.status import GpuView, View
+from sgpud.core.status import View
 
 _STANDINGS = {
     Standing.WELL: "",

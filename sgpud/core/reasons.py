@@ -10,9 +10,10 @@ from attrs import frozen
 from sgpud.core.decisions import Decision, Kind, Part
 from sgpud.core.holding import Holder
 from sgpud.core.plan import Plan, Pool, Standing
+from sgpud.core.pool_views import PoolView
 from sgpud.core.registration import Phase
 from sgpud.core.sharing import Multiple
-from sgpud.core.status import PoolView, View
+from sgpud.core.status import View
 
 
 @frozen

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sgpud.core.node import Node
 from sgpud.core.plan import Plan
 from sgpud.core.registration import Phase, State
-from sgpud.core.status import ConfigurationView, Counters, Instance, View, view
+from sgpud.core.status import ConfigurationView, Counters, Instance, Moment, View, view
 from tests.core.values import POOL
 
 LIVE = State(Phase.LIVE)
@@ -20,4 +20,5 @@ def viewed(of: Node, made: Plan | None, state: State | None = LIVE, resource: st
         ConfigurationView("/etc/sgpud.toml", "file"),
         Counters(),
         Instance("serving", "/var/lib/kubelet/device-plugins"),
+        Moment(0.0, 1000.0),
     )
