@@ -119,8 +119,7 @@ class Daemon:
         self._follow = Follow(options.config, reactor, partial(Hints, reactor), self.reload)
         gpus = (self._source, self._facts)
         asked = verbs(lambda: self.view, self._configuration.preview, self.reload, *gpus)
-        http = lambda: self._configuration.config.http  # noqa: E731 - a reload changes it
-        self._reading = Reading(reactor, options.run, http, lambda: self.view)
+        self._reading = Reading(reactor, options.run, self._configuration.http, lambda: self.view)
         self._control = Control(reactor, options.run / CONTROL, asked)
         self._served = False
         self._stopped: Deferred[None] | None = None
@@ -235,8 +234,8 @@ class Daemon:
             self._reactor.stop()
 
     def _is_ready(self) -> bool:
-        node = self._keeper.node
-        return self._serving.ready(informed=node.gpus is not None or bool(node.probe_problem))
+        known = self._keeper.node.gpus is not None or bool(self._keeper.node.probe_problem)
+        return self._serving.ready(informed=known)
 
     def _release(self, result: object) -> object:
         self._control.stop()

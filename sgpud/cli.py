@@ -24,11 +24,12 @@ STATE = "/var/lib/sgpud"
 RUN = "/run/sgpud"
 
 _EPILOG = """\
-A node in five lines:
+A node in six lines:
   sgpud gpus               which GPUs are there
   sgpud check-config       is /etc/sgpud.toml good
   sgpud plan               what is or would be advertised, and what a reload would change
   systemctl start sgpud    share them
+  sgpud status             who holds and uses them, and what is wrong
   sgpud reload             use the edited file; the kubelet loses nothing meanwhile
 
 Exit status: 0 done; 1 it did not work, standard error says why; 2 wrong arguments; 75 only a new
@@ -65,6 +66,14 @@ def _stdout() -> TextIO:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     return sys.stdout or io.StringIO()
+
+
+def _seconds(text: str) -> float:
+    """An argument that is a time in seconds."""
+    value = float(text)
+    if not 0.1 <= value <= 3600.0:  # noqa: PLR2004 - an hour
+        raise ValueError(text)
+    return value
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -128,6 +137,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     text = "Show what is advertised, or would be, and what a reload would change."
     add("plan", commands.plan, text, as_json, sets, node)
+    text = "Show the node: its GPUs, who holds them, who uses them, and what is wrong."
+    add("status", commands.status, text, as_json)
+    top = add("top", commands.top, "Show the same live, by memory; q quits.")
+    top.add_argument(
+        "--every", type=_seconds, default=2.0, metavar="S", help="seconds between two looks (2)"
+    )
     text = "Have the daemon read its configuration again, and say what changed."
     add("reload", commands.reload, text, as_json)
     text = "Let go of the driver, so that it can be unloaded or a GPU reset."
