@@ -67,7 +67,7 @@ class Places:
             # A process id of another namespace could be that of some other process here.
             elsewhere = Place(problem=ELSEWHERE)
             return Found(dict.fromkeys(pids, elsewhere), ELSEWHERE)
-        hidden = not (self._proc / "1" / "stat").exists()
+        hidden = not os.access(self._proc / "1" / "stat", os.R_OK)
         private = self._namespace("cgroup") not in (FIRST_CGROUPS, None)
         known: dict[int, _Known] = {}
         places = {}

@@ -95,6 +95,12 @@ def test_a_namespace_hides_the_readers_own_pod_and_no_other(path: str, *, hidden
     assert parse_cgroup(f"0::{path}", private=False).hidden is False
 
 
+def test_on_v1_one_hierarchy_that_leads_elsewhere_is_enough() -> None:
+    text = "9:pids:/../../../../user.slice\n1:cpu:/\n0::/\n"
+    assert parse_cgroup(text, private=True).hidden is False
+    assert parse_cgroup(text.replace("/../../../../user.slice", "/.."), private=True).hidden is True
+
+
 @given(st.text(), st.booleans())
 def test_garbage_tells_nothing(text: str, private: bool) -> None:  # noqa: FBT001 - hypothesis'
     found = parse_cgroup(text, private=private)
