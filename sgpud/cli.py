@@ -30,6 +30,7 @@ A node in a few lines:
   sgpud plan               what is or would be advertised, and what a reload would change
   sgpud doctor             what stands against it, and what to do
   systemctl start sgpud    share them
+  sgpud status             who holds and uses them, and what is wrong
   sgpud reload             use the edited file; the kubelet loses nothing meanwhile
 
 Exit status: 0 done; 1 it did not work, standard error says why; 2 wrong arguments; 3 doctor found
@@ -66,6 +67,14 @@ def _stdout() -> TextIO:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     return sys.stdout or io.StringIO()
+
+
+def _seconds(text: str) -> float:
+    """An argument that is a time in seconds."""
+    value = float(text)
+    if not 0.1 <= value <= 3600.0:  # noqa: PLR2004 - an hour
+        raise ValueError(text)
+    return value
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -140,6 +149,12 @@ def _parser() -> argparse.ArgumentParser:
         "about",
         metavar="POD|SHARE|GPU",
         help="a pod (NAME, NAMESPACE/NAME or UID), the id of a share, a GPU's UUID or index",
+    )
+    text = "Show the node: its GPUs, who holds them, who uses them, and what is wrong."
+    add("status", commands.status, text, as_json)
+    top = add("top", commands.top, "Show the same live, by memory; q quits.")
+    top.add_argument(
+        "--every", type=_seconds, default=2.0, metavar="S", help="seconds between two looks (2)"
     )
     text = "Have the daemon read its configuration again, and say what changed."
     add("reload", commands.reload, text, as_json)

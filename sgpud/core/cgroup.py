@@ -22,7 +22,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 _HEX4 = "(?P=dash)[0-9a-f]{4}"
 _UID = rf"[0-9a-f]{{8}}(?P<dash>[-_]?)[0-9a-f]{{4}}{_HEX4}{_HEX4}(?P=dash)[0-9a-f]{{12}}"
@@ -62,8 +62,12 @@ def parse_cgroup(text: str, *, private: bool = False) -> Cgroup:
     """
     found = [_of_path(path, private=private) for path in _paths(text)]
     told = next((each for each in found if each.pods), None)
-    told = told or next((each for each in found if each.container_id), None)
-    return told or (found[0] if found else Cgroup())
+    if told or not found:
+        return told or Cgroup()
+    # On v1 the reader may be somewhere in some hierarchies, and at the root of the others.
+    hidden = all(each.hidden for each in found)
+    told = next((each for each in found if each.container_id), found[0])
+    return evolve(told, hidden=hidden)
 
 
 def mounted_in(text: str) -> tuple[str, str] | None:

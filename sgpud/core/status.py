@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from attrs import asdict, field, frozen
 
@@ -17,7 +17,7 @@ from sgpud.core.pool_views import PoolView, pool_view, unregistered
 from sgpud.core.registration import Phase, State
 from sgpud.core.usage import Usage
 
-SERVING = "serving"
+SERVING, STANDBY = "serving", "standby"
 FORMAT = 1
 """The version of the document's shape: it grows by keys, and counts up when one goes or changes its
 meaning."""
@@ -78,7 +78,7 @@ class Instance:
     directory: str
     """The plugin directory."""
     unready: tuple[str, ...] = ()
-    """Why it is not ready, beside what the pools' registrations say."""
+    """Why a standby could not take over."""
     dead: tuple[str, ...] = ()
     """Parts of it that have ended although it runs."""
 
@@ -146,7 +146,6 @@ def view(
         for pool in (plan.pools if plan else ())
     )
     chosen = plan.chosen if plan else None
-    facts = {"configuration": node.sharing, "GPUs": node.gpus, "holders": node.books}
     return View(
         version=__version__,
         serving=instance.serving,
@@ -159,10 +158,10 @@ def view(
         pools=pools,
         notes=plan.notes if plan else (),
         counters=counters,
-        unknown=tuple(name for name, fact in facts.items() if fact is None),
+        unknown=tuple(_unknown(node)),
         healths=healths(node),
         at=moment.wall,
-        unready=(*instance.unready, *(unregistered(pools) if instance.serving == SERVING else ())),
+        unready=tuple(_unready(node, pools, instance)),
         dead=instance.dead,
         gpus=gpu_states(node, _by_gpu(holders), usage, moment.now),
         usage=usage_view(node, usage, moment.now),
@@ -197,6 +196,22 @@ def summary(seen: View) -> str:
         waits = f"waiting for {', '.join(seen.unknown)}" if seen.unknown else "no GPU is shared"
         parts.append(waits)
     return "; ".join(parts)
+
+
+def _unready(node: Node, pools: Sequence[PoolView], instance: Instance) -> Iterator[str]:
+    if instance.serving.startswith(STANDBY):
+        yield from instance.unready
+    elif instance.serving != SERVING:
+        yield instance.serving
+    else:
+        why = f" ({node.probe_problem})" if node.probe_problem else ""
+        yield from (f"the {name} are not known yet{why}" for name in _unknown(node))
+        yield from unregistered(pools)
+
+
+def _unknown(node: Node) -> list[str]:
+    facts = {"configuration": node.sharing, "GPUs": node.gpus, "holders": node.books}
+    return [name for name, fact in facts.items() if fact is None]
 
 
 def _by_gpu(holders: Mapping[Key, Sequence[HolderView]]) -> dict[str, list[HolderView]]:

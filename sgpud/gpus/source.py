@@ -1,43 +1,61 @@
-"""Where the daemon's GPUs come from: the driver, or a file of simulated ones."""
+"""Where this node's GPUs and their processes come from: NVML, or a simulation."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
 
+from sgpud.bridge import Readers, Threads
 from sgpud.core.gpu import Gpu
 from sgpud.core.observation import GpuEvent, Sample
-from sgpud.gpus.child import Reactor
 from sgpud.gpus.faults import Fault
 from sgpud.gpus.monitor import Monitor
+from sgpud.gpus.places import Places
 from sgpud.gpus.simulated import SimulatedMonitor
 from sgpud.gpus.simulation import Simulation
+from sgpud.gpus.usage import UsageWatch
+
+
+class Reactor(Threads, Readers, Protocol):
+    """What is used of Twisted's reactor."""
 
 
 class Hears(Protocol):
-    """What hears of the GPUs, on the reactor."""
+    """What is told of GPUs, as `monitor.Monitor` says."""
 
-    def inventory(self, gpus: tuple[Gpu, ...], driver: str, /) -> None:
-        """These are there and can be read."""
+    @property
+    def inventory(self) -> Callable[[tuple[Gpu, ...], str], None]:
+        """Gets every GPU and the driver's version."""
 
-    def fault(self, why: Fault, /) -> None:
-        """Nothing fresh is to be had of any."""
+    @property
+    def fault(self) -> Callable[[Fault], None]:
+        """Gets why nothing can be read."""
 
-    def error(self, gpu: str, why: str, /) -> None:
-        """One cannot be read."""
+    @property
+    def error(self) -> Callable[[str, str], None]:
+        """Gets a GPU that fails by itself, and why."""
 
-    def event(self, event: GpuEvent, /) -> None:
-        """Something happened to one."""
+    @property
+    def event(self) -> Callable[[GpuEvent], None]:
+        """Gets what happens to a GPU."""
 
-    def samples(self, samples: tuple[Sample, ...], /) -> None:
-        """Some were measured."""
+    @property
+    def samples(self) -> Callable[[tuple[Sample, ...]], None]:
+        """Gets a reading of every GPU."""
 
 
-def monitor(
+def source(
     reactor: Reactor, simulation: Simulation | None, hears: Hears
-) -> Monitor | SimulatedMonitor:
-    """The source of GPUs, not started: of the driver's, or of those of a simulation."""
+) -> tuple[Monitor | SimulatedMonitor, UsageWatch]:
+    """What tells of the GPUs, once it is started, and what knows their processes."""
+    usage = UsageWatch(reactor, Places(Path("/proc"), ours=simulation is not None).look)
     seen = (hears.inventory, hears.fault, hears.error)
-    events, samples = hears.event, hears.samples
+    more: dict[str, Any] = {
+        "on_event": hears.event,
+        "on_samples": hears.samples,
+        "on_processes": usage.sampled,
+    }
     if simulation is None:
-        return Monitor(reactor, *seen, on_event=events, on_samples=samples)
-    return SimulatedMonitor(reactor, simulation, *seen, on_event=events, on_samples=samples)
+        return Monitor(reactor, *seen, **more), usage
+    return SimulatedMonitor(reactor, simulation, *seen, **more), usage

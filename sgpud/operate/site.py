@@ -62,6 +62,7 @@ class _Channel(HTTPChannel):
 class Clients(Site):
     """Serves one resource. It writes no access log: nobody can change anything here."""
 
+    noisy = False
     protocol = _Channel  # type: ignore[assignment]
 
     def __init__(self, resource: Resource, reactor: Any) -> None:

@@ -18,6 +18,8 @@ from sgpud.operate.hosts import accepted, is_loopback
 from sgpud.operate.pages import TEXT, Answer, Page
 
 MISDIRECTED = 421
+_PHRASES = {MISDIRECTED: b"Misdirected Request"}
+"""For what Twisted has no words."""
 HEADERS = {
     "cache-control": "no-store",
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
@@ -58,7 +60,7 @@ class Pages(Resource):
     def render(self, request: Request) -> bytes:
         """The page, or a line that says why there is none."""
         answer = self._answer(request)
-        request.setResponseCode(answer.status)
+        request.setResponseCode(answer.status, _PHRASES.get(answer.status))
         headers = {**HEADERS, **dict(answer.headers), "content-type": answer.content_type}
         for name, value in headers.items():
             request.setHeader(name, value)  # type: ignore[no-untyped-call]
