@@ -11,6 +11,7 @@ from tests.browser.driver import Browser
 from tests.daemon.node import RESOURCE, A, B
 from tests.daemon.record import WITHIN
 
+pytestmark = pytest.mark.browser
 DESKTOP, PHONE = (1200, 900), (390, 844)
 HOSTILE = "<img src=x onerror=document.title=1>"
 LOADED = "return document.querySelectorAll('section').length"
