@@ -6,7 +6,7 @@ from sgpud.gpus.calls import CallCounts
 
 def test_processes_and_their_calls_are_added_up() -> None:
     counts = CallCounts()
-    assert counts.counted == (0, ())
+    assert counts.counted[0] == 0
     for _ in range(2):
         counts.started()
         counts.took([("sample", 2, 0.5), ("read", 1, 0.25)])

@@ -34,17 +34,14 @@ class Timed:
         return getattr(self._reactor, name)
 
     def callLater(self, delay: float, function: Any, *args: Any) -> Any:
+        if not delay:  # a port that closes
+            return self._reactor.callLater(delay, function, *args)
         self.delays.append(delay)
         self.next = lambda: function(*args)
         return self
 
     def cancel(self) -> None:
         self.next = None
-
-
-@pytest.fixture
-def bench() -> Bench:
-    return Bench()
 
 
 @pytest.fixture
@@ -57,7 +54,15 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("s") / "status.sock"
 
 
-def test_it_is_read_by_root_and_a_group(timed: Timed, path: Path) -> None:
+def end(bench: Bench, *sockets: UnixSocket) -> None:
+    """Stop them, and wait until their ports are closed."""
+    closed: list[object] = []
+    for each in sockets:
+        each.stop().addCallback(closed.append)
+    bench.until(lambda: len(closed) == len(sockets))
+
+
+def test_it_is_read_by_root_and_a_group(bench: Bench, timed: Timed, path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("giving a file to a group needs root")
     group = next(each for each in grp.getgrall() if each.gr_gid != os.getegid())
@@ -65,18 +70,18 @@ def test_it_is_read_by_root_and_a_group(timed: Timed, path: Path) -> None:
     made.start()
     found = path.stat()
     assert (stat.S_IMODE(found.st_mode), found.st_gid) == (0o660, group.gr_gid)
-    made.stop()
+    end(bench, made)
     assert not path.exists()
 
 
-def test_without_the_group_it_is_this_processs(timed: Timed, path: Path) -> None:
+def test_without_the_group_it_is_this_processs(bench: Bench, timed: Timed, path: Path) -> None:
     made = UnixSocket(timed, path, Factory(), evolve(KIND, group="no-such-group"))
     made.start()
     assert path.stat().st_gid == os.getegid()
-    made.stop()
+    end(bench, made)
 
 
-def test_a_standby_waits_for_the_others_end_and_looks_less_often(timed: Timed, path: Path) -> None:
+def test_a_standby_waits_and_looks_less_often(bench: Bench, timed: Timed, path: Path) -> None:
     first = UnixSocket(timed, path, Factory(), KIND)
     first.start()
     serving = path.stat().st_ino
@@ -88,8 +93,8 @@ def test_a_standby_waits_for_the_others_end_and_looks_less_often(timed: Timed, p
     assert timed.delays[-1] == STANDING_BY
     assert path.stat().st_ino == serving
     again = timed.next
-    first.stop()
+    end(bench, first)
     again()
     assert second.listening
     assert timed.delays[-1] == LOOK_EVERY
-    second.stop()
+    end(bench, second)
