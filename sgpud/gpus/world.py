@@ -91,7 +91,9 @@ class World:
     def running(self) -> tuple[Running, ...]:
         """The processes of every GPU, and of every MIG instance, that answers."""
         return tuple(
-            Running(gpu.uuid, tuple(self.processes.get(gpu.uuid, {}).values()))
+            Running(
+                gpu.uuid, tuple(one for _, one in sorted(self.processes.get(gpu.uuid, {}).items()))
+            )
             for gpu in self.inventory
         )
 

@@ -361,6 +361,7 @@ def test_a_nudge_sends_the_same_list_again(line: Line) -> None:
     first = watch.next()
     line.shelf.nudge()
     assert watch.next() == first
+    assert line.told.lists == [POOL, POOL]
     line.serve(shared(1))
     line.serve(shared(2))
     assert len(watch.next() or {}) == 4

@@ -6,6 +6,7 @@ from sgpud.core.allocation import RefusalRule, RefusedError
 from sgpud.core.holding import Grant
 from sgpud.core.numbers import Numbers
 from sgpud.core.plan import Plan
+from sgpud.core.status import CallTimes
 from sgpud.node.tally import Tally
 from tests.core.values import POOL, ids, uuid
 from tests.surroundings import listening
@@ -64,3 +65,12 @@ def test_a_note_is_said_once_while_it_stays_and_again_when_it_comes_back() -> No
         for notes in (("full",), ("full",), ("full", "no GPU 7"), ("full",), ("no GPU 7",)):
             made.planned(Plan(notes=notes))
     assert said.lines == ["full", "no GPU 7", "no GPU 7"]
+
+
+def test_lists_are_counted_by_resource() -> None:
+    made = Tally()
+    for resource in ("a", "b", "a"):
+        made.listed(resource)
+    times = (CallTimes("sample", 2, 0.5),)
+    found = made.counters(0, 3, times)
+    assert (found.lists, found.probe_starts, found.calls) == ({"a": 2, "b": 1}, 3, times)
