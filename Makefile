@@ -8,7 +8,7 @@ UV_COMPILE := uv pip compile --quiet --universal --python-version 3.10 --fork-st
 	--generate-hashes --no-header --no-annotate --upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-debian check format bench bench-debian bench-boot deb test-boot proto pins clean
+.PHONY: help venv demo test test-debian test-browser test-boot check format bench bench-debian bench-boot deb proto pins clean
 .DELETE_ON_ERROR:
 
 help: ## say what each target does
@@ -23,10 +23,13 @@ demo: $(READY) ## share simulated GPUs with a stand-in kubelet and show it
 	$(BIN)/python -m sgpud.testing.demo
 
 test: $(READY) ## run the whole test suite (TESTS="-k word" for a part of it)
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -m "not browser" $(TESTS)
 
 test-debian: $(READY) ## run the suite on Debian 12's own packages (as root)
-	tools/debian-stack python3 -m pytest -m "not long" $(TESTS)
+	tools/debian-stack python3 -m pytest -m "not long and not browser" $(TESTS)
+
+test-browser: $(READY) ## look at the page in headless Chromium; pictures go to build/screenshots
+	SGPUD_ARTEFACTS=build/screenshots $(BIN)/python -m pytest -m browser tests/browser
 
 check: $(READY) ## check style, types and the direction of imports
 	$(BIN)/ruff check

@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,12 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 
 from sgpud.config.values import Config, LogSettings
+from sgpud.core.explaining import Evidence
 from sgpud.core.node import Node, books_read
 from sgpud.core.plan import Plan
-from sgpud.core.status import Instance, View, view
+from sgpud.core.status import Instance, Moment, View, view
 from sgpud.gpus.hostwatch import HostWatch
-from sgpud.gpus.monitor import Monitor
-from sgpud.gpus.simulated import SimulatedMonitor
-from sgpud.gpus.simulation import Simulation
+from sgpud.gpus.source import source
 from sgpud.kubelet.directory import CHECKPOINT
 from sgpud.kubelet.holders import Holders, Wiring
 from sgpud.kubelet.podresources import PodResources
@@ -38,12 +38,13 @@ from sgpud.notify import Hints
 from sgpud.operate.announce import Announcer
 from sgpud.operate.client import CONTROL
 from sgpud.operate.control import Control
-from sgpud.operate.http import HttpServer
 from sgpud.operate.logs import Log
+from sgpud.operate.reading import Reading
 from sgpud.operate.systemd import Systemd
 from sgpud.operate.verbs import verbs
 from sgpud.options import Options, Reactor
 
+PARTS = ("keeper of facts", "reading of GPUs", "reading of holders", "watch over the directory")
 TEMPORARY = 75
 """Exit status where only a new start helps (sysexits' EX_TEMPFAIL)."""
 
@@ -86,7 +87,7 @@ class Daemon:
         self._known = Known(store, self._keeper, reactor, simulated=bool(options.simulation))
         self._known.start()
         self._facts = GpuFacts(self._keeper, reactor, self._known.save, self._tally.xid, self._look)
-        self._source = self._gpus(options.simulation)
+        self._source, self._usage = source(reactor, options.simulation, self._facts)
         self._source.set_measure_every(config.sharing.measure_every)
         path = Path(config.kubelet.plugin_directory)
         self._holders = Holders(
@@ -118,19 +119,17 @@ class Daemon:
         )
         self._follow = Follow(options.config, reactor, partial(Hints, reactor), self.reload)
         gpus = (self._source, self._facts)
-        asked = verbs(lambda: self.view, self._configuration.preview, self.reload, *gpus)
-        self._http = HttpServer(reactor, config.http.listen, lambda: self.view)
+        asked = verbs(self._evidence, self._configuration.preview, self.reload, *gpus)
+        http, given = self._configuration.http, self._shelf.decisions.all
+        self._reading = Reading(reactor, options.run, http, lambda: self.view, given)
         self._control = Control(reactor, options.run / CONTROL, asked)
         self._served = False
         self._stopped: Deferred[None] | None = None
 
     def start(self) -> None:
         """Start every part."""
-        self._systemd.start()
-        self._source.start()
-        self._serving.start()
-        self._holders.start()
-        self._http.start()
+        for part in (self._systemd, self._source, self._serving, self._holders, self._reading):
+            part.start()
         if self._options.watch_config:
             self._follow.start()
         self._face.show()
@@ -145,7 +144,7 @@ class Daemon:
             ends: list[Deferred[Any]] = [
                 self._serving.stop().addBoth(self._release),
                 self._source.stop(),
-                self._http.stop(),
+                self._reading.stop(),
             ]
             DeferredList(ends).addCallback(self._end)
         return self._stopped
@@ -167,18 +166,23 @@ class Daemon:
             self._keeper.plan,
             self._serving.registrations,
             self._configuration.view,
-            self._tally.counters(self._serving.registered),
-            Instance(self._serving.state, str(self._serving.path)),
+            self._tally.counters(self._serving.registered, *self._source.calls.counted),
+            self._instance,
+            Moment(self._reactor.seconds(), time.time()),
+            self._usage.latest,
         )
 
-    def _gpus(self, simulation: Simulation | None) -> Monitor | SimulatedMonitor:
-        facts = self._facts
-        seen = (facts.inventory, facts.fault, facts.error)
-        if simulation is None:
-            return Monitor(self._reactor, *seen, on_event=facts.event, on_samples=facts.samples)
-        return SimulatedMonitor(
-            self._reactor, simulation, *seen, on_event=facts.event, on_samples=facts.samples
-        )
+    def _evidence(self) -> Evidence:
+        seen, decisions = self.view, self._shelf.decisions.all()
+        return Evidence(self._keeper.node, self._keeper.plan, seen, decisions)
+
+    @property
+    def _instance(self) -> Instance:
+        parts = (self._keeper, self._source, self._holders, self._serving)
+        lives = zip(PARTS, map(attrgetter("alive"), parts), strict=True)
+        dead = tuple(name for name, alive in lives if not alive)
+        unready = () if self._face.ready else ("it could not take over yet: its log says why",)
+        return Instance(self._serving.state, str(self._serving.path), unready, dead)
 
     # What the parts tell. ------------------------------------------------------------------------
 
@@ -230,8 +234,8 @@ class Daemon:
             self._reactor.stop()
 
     def _is_ready(self) -> bool:
-        node = self._keeper.node
-        return self._serving.ready(informed=node.gpus is not None or bool(node.probe_problem))
+        known = self._keeper.node.gpus is not None or bool(self._keeper.node.probe_problem)
+        return self._serving.ready(informed=known)
 
     def _release(self, result: object) -> object:
         self._control.stop()

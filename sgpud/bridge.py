@@ -1,14 +1,17 @@
 """The bridge between the reactor and gRPC's worker threads: traffic goes one way.
 
 Reactor to workers: immutable values through `Published`, followed by `Follower`. Workers to the
-reactor: facts, fire and forget (`reactor.callFromThread`). No thread ever waits for the reactor.
+reactor: facts, fire and forget (`reactor.callFromThread`), and what is only looked at when somebody
+asks (`Recent`). No thread ever waits for the reactor.
 What a worker decides and both sides must see at once (a grant) is noted under the same lock that
 guards the published value.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from threading import Condition
 from typing import Any, Generic, Protocol, TypeVar, cast
 
@@ -106,6 +109,26 @@ class Follower(Generic[T]):
                     return
                 seen, value = self._read()
             yield value
+
+
+class Recent(Generic[T]):
+    """The last so many things. Any thread adds to it, and neither adding nor reading ever waits."""
+
+    def __init__(self, most: int) -> None:
+        """Keep `most` of them; each one more drops the oldest."""
+        self._items: deque[T] = deque(maxlen=most)
+
+    def add(self, item: T) -> None:
+        """Keep one more. A deque's append is one step, which no other thread sees half done."""
+        self._items.append(item)
+
+    def all(self) -> tuple[T, ...]:
+        """Those that are kept, the oldest first."""
+        found: tuple[T, ...] | None = None
+        while found is None:
+            with suppress(RuntimeError):  # another thread added one meanwhile: rare, so look again
+                found = tuple(self._items)
+        return found
 
 
 class Future(Protocol[R]):

@@ -28,16 +28,18 @@ STATE = "/var/lib/sgpud"
 RUN = "/run/sgpud"
 
 _EPILOG = """\
-A node in five lines:
+A node in a few lines:
   sgpud gpus               which GPUs are there
   sgpud check-config       is /etc/sgpud.toml good
   sgpud plan               what is or would be advertised, and what a reload would change
+  sgpud doctor             what stands against it, and what to do
   systemctl start sgpud    share them
+  sgpud status             who holds and uses them, and what is wrong
   sgpud reload             use the edited file; the kubelet loses nothing meanwhile
 
-Exit status: 0 done; 1 it did not work, standard error says why; 2 wrong arguments; 75 only a new
-start helps (another sgpud serves the node and --no-wait is set, or a mount is stale); 78 the
-configuration is bad.
+Exit status: 0 done; 1 it did not work, standard error says why; 2 wrong arguments; 3 doctor found
+something to look at, 4 something broken; 75 only a new start helps (another sgpud serves the node
+and --no-wait is set, or a mount is stale); 78 the configuration is bad.
 """
 
 
@@ -69,6 +71,14 @@ def _stdout() -> TextIO:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     return sys.stdout or io.StringIO()
+
+
+def _seconds(text: str) -> float:
+    """An argument that is a time in seconds."""
+    value = float(text)
+    if not 0.1 <= value <= 3600.0:  # noqa: PLR2004 - an hour
+        raise ValueError(text)
+    return value
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -133,6 +143,24 @@ def command_line() -> argparse.ArgumentParser:
     )
     text = "Show what is advertised, or would be, and what a reload would change."
     add("plan", commands.plan, text, as_json, sets, node)
+    text = "Check this node, and say of each finding what it means and what to do."
+    checked = add("doctor", commands.doctor, text, as_json, sets, node)
+    checked.add_argument(
+        "--root", default="/", metavar="DIR", help="look at the node whose / is mounted at DIR"
+    )
+    text = "Say why a pod, a share or a GPU is as it is, and why a pod did not start."
+    why = add("explain", commands.explain, text, as_json)
+    why.add_argument(
+        "about",
+        metavar="POD|SHARE|GPU",
+        help="a pod (NAME, NAMESPACE/NAME or UID), the id of a share, a GPU's UUID or index",
+    )
+    text = "Show the node: its GPUs, who holds them, who uses them, and what is wrong."
+    add("status", commands.status, text, as_json)
+    top = add("top", commands.top, "Show the same live, by memory; q quits.")
+    top.add_argument(
+        "--every", type=_seconds, default=2.0, metavar="S", help="seconds between two looks (2)"
+    )
     text = "Have the daemon read its configuration again, and say what changed."
     add("reload", commands.reload, text, as_json)
     text = "Let go of the driver, so that it can be unloaded or a GPU reset."

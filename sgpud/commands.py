@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -92,6 +94,71 @@ def _planned(call: Call) -> dict[str, Any]:
     from sgpud import offline  # noqa: PLC0415 - Twisted
 
     return offline.plan(call.arguments)
+
+
+def explain(call: Call) -> int:
+    """Say why a pod, a share or a GPU is as it is."""
+    from sgpud.operate import show_explain  # noqa: PLC0415 - the others do not need it
+
+    call.say(call.ask("explain", about=call.arguments.about), show_explain.explained)
+    return 0
+
+
+def doctor(call: Call) -> int:
+    """Check the node."""
+    from sgpud.doctor import command  # noqa: PLC0415 - Twisted
+    from sgpud.operate import show_doctor  # noqa: PLC0415 - the others do not need it
+
+    found = command.examine(call.arguments, lambda: call.ask("status"))
+    call.say(found, show_doctor.examined)
+    return int(found["status"])
+
+
+def status(call: Call) -> int:
+    """Show how the node does."""
+    from sgpud.operate import show_status  # noqa: PLC0415 - the others do not need it
+    from sgpud.operate.status_client import read_status  # noqa: PLC0415
+
+    found = read_status(Path(call.arguments.run_dir))
+    style = show_status.Style(_columns(call), colour=_colours(call))
+    call.say(found, lambda found: "\n".join(show_status.status(found, style)))
+    return 0
+
+
+def top(call: Call) -> int:
+    """Show it again and again on a terminal; once where there is none."""
+    from sgpud.operate import show_status  # noqa: PLC0415 - the others do not need it
+    from sgpud.operate.status_client import read_status  # noqa: PLC0415
+    from sgpud.operate.top import Top  # noqa: PLC0415
+
+    run = Path(call.arguments.run_dir)
+    found = show.clean(read_status(run))
+    if call.out.isatty() and sys.stdin.isatty():
+        keys = sys.stdin.fileno()
+        shown = Top(
+            lambda: show.clean(read_status(run)),
+            call.out,
+            keys,
+            lambda: os.get_terminal_size(call.out.fileno()),
+            colour=_colours(call),
+        )
+        shown.run(call.arguments.every)
+    else:
+        style = show_status.Style(_columns(call), by_memory=True)
+        call.out.write("\n".join(show_status.status(found, style)) + "\n")
+        call.out.flush()
+    return 0
+
+
+def _columns(call: Call) -> int:
+    """Of the terminal; 0 where the output goes elsewhere."""
+    return os.get_terminal_size(call.out.fileno()).columns if call.out.isatty() else 0
+
+
+def _colours(call: Call) -> bool:
+    """Whether colours may be: on a terminal that has them, unless NO_COLOR says otherwise."""
+    dumb = call.environment.get("TERM", "dumb") == "dumb"
+    return call.out.isatty() and not dumb and not call.environment.get("NO_COLOR")
 
 
 def reload(call: Call) -> int:

@@ -18,7 +18,7 @@ from sgpud.core.healths import gpus_seen
 from sgpud.core.holding import Books
 from sgpud.core.node import Node, advance
 from sgpud.core.plan import plan as make_plan
-from sgpud.core.status import ConfigurationView, Counters, Instance, document, view
+from sgpud.core.status import ConfigurationView, Counters, Instance, Moment, document, view
 from sgpud.gpus.faults import Fault
 from sgpud.gpus.host import look
 from sgpud.gpus.monitor import Monitor
@@ -42,7 +42,7 @@ class Found:
 
 def gpus(arguments: argparse.Namespace) -> dict[str, Any]:
     """The GPUs of the node as a document, each with what it is shared as."""
-    found = _read(arguments)
+    found = read_gpus(arguments)
     try:
         sharing = load(arguments.config, overrides(arguments)).sharing
         problem = ""
@@ -66,7 +66,7 @@ def gpus(arguments: argparse.Namespace) -> dict[str, Any]:
 def plan(arguments: argparse.Namespace) -> dict[str, Any]:
     """What a daemon would advertise, were it started now; ConfigError for a bad file."""
     config = load(arguments.config, overrides(arguments))
-    found = _read(arguments)
+    found = read_gpus(arguments)
     directory = Path(config.kubelet.plugin_directory)
     try:
         books = read(directory / CHECKPOINT)
@@ -93,11 +93,12 @@ def plan(arguments: argparse.Namespace) -> dict[str, Any]:
         ConfigurationView(arguments.config, "file", warnings=warnings),
         Counters(),
         Instance("not running", str(directory)),
+        Moment(time.monotonic(), now),
     )
     return {"view": document(seen), "reload": None}
 
 
-def _read(arguments: argparse.Namespace) -> Found:
+def read_gpus(arguments: argparse.Namespace) -> Found:
     """Read the GPUs once, in the way the daemon does."""
     reactor: Any = installed
     found = Found()

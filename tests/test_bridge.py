@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import SynchronousTestCase
 
-from sgpud.bridge import Follower, Published, deferred, in_thread
+from sgpud.bridge import Follower, Published, Recent, deferred, in_thread
 
 LIMIT = 30.0
 """Seconds that no wait of these tests comes near."""
@@ -363,3 +363,42 @@ def test_a_burst_of_notes_is_told_once() -> None:
     assert len(told) == 1
     value.decide(lambda seen: (seen, "granted"))
     assert len(told) == 2
+
+
+def test_the_last_so_many_are_kept() -> None:
+    recent: Recent[int] = Recent(3)
+    assert recent.all() == ()
+    for number in range(5):
+        recent.add(number)
+    assert recent.all() == (2, 3, 4)
+
+
+def test_many_threads_add_while_others_read() -> None:
+    recent: Recent[tuple[int, int]] = Recent(100)
+    over = Event()
+    reads: Queue[bool] = Queue()
+
+    def read() -> None:
+        while not over.is_set():
+            seen = recent.all()
+            # Of each writer, what is kept is in the order in which it was added.
+            kept = [[at for who, at in seen if who == writer] for writer in range(4)]
+            reads.put(all(each == sorted(each) for each in kept))
+
+    def write(who: int) -> None:
+        for at in range(5000):
+            recent.add((who, at))
+
+    readers = [Thread(target=read) for _ in range(2)]
+    writers = [Thread(target=write, args=(who,)) for who in range(4)]
+    for thread in (*readers, *writers):
+        thread.start()
+    for thread in writers:
+        thread.join(LIMIT)
+    over.set()
+    for thread in readers:
+        thread.join(LIMIT)
+    assert len(recent.all()) == 100
+    assert not reads.empty()
+    while not reads.empty():
+        assert reads.get_nowait()

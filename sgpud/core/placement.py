@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import filterfalse, islice
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from sgpud.core.index import SHIFT, Index
 from sgpud.core.plan import UNMEASURED, Group, Plan, Pool, Standing
@@ -16,6 +16,18 @@ _NUMBER = (1 << SHIFT) - 1
 
 Rank = tuple[bool, float, int, str]
 """What GPUs are ordered by, the best first: sick last, load, measured free memory, UUID."""
+
+
+@frozen
+class Preference:
+    """The shares that a container should get, and what they were chosen from."""
+
+    ids: list[str]
+    """As many as were asked for, where so many are available."""
+    offered: tuple[int, ...]
+    """Available shares of each GPU of the pool."""
+    taken: tuple[tuple[int, ...], ...]
+    """The numbers of the chosen shares of each GPU of the pool."""
 
 
 @define
@@ -46,7 +58,7 @@ class _Room:
 
 def prefer(
     plan: Plan, pool: Pool, index: Index, available: Sequence[str], must: Sequence[str], size: int
-) -> list[str]:
+) -> Preference:
     """Exactly `size` ids out of `available`, those of `must` among them: never an error.
 
     `available` includes `must`, as the kubelet sends it. What a request asks too much of (more
@@ -57,12 +69,17 @@ def prefer(
     chosen = list(dict.fromkeys(must))[:size]
     required = {place for item in chosen if (place := index.places.get(item)) is not None}
     rooms = _rooms(pool, _free(pool, index, available, required))
+    musts: dict[int, list[int]] = {}
+    for place in required:
+        musts.setdefault(place >> SHIFT, []).append(place & _NUMBER)
+    offered = tuple(room.left + len(musts.get(room.position, ())) for room in rooms)
     _fill(rooms, required, size - len(chosen), plan.placement, pool)
     chosen += [share_id(room.group.uuid, number) for room in rooms for number in room.given]
     if len(chosen) < size:
         already = set(chosen)
         chosen += sorted(item for item in set(available) if item not in already)
-    return chosen[:size]
+    taken = tuple((*musts.get(room.position, ()), *room.given) for room in rooms)
+    return Preference(chosen[:size], offered, taken)
 
 
 def pick(plan: Plan, pool: Pool, free: Sequence[int], size: int) -> list[int]:

@@ -56,6 +56,33 @@ def read(path: Path, *, registered: bool = False) -> Books:
 
     CheckpointError when the file is there and cannot be read or understood.
     """
+    found = _content(path)
+    if found is None:
+        return Books()
+    text, written = found
+    try:
+        holders, ids = parse(text, registered=registered)
+    except ValueError as problem:
+        raise CheckpointError(path, str(problem)) from problem
+    return Books(holders, written, ids)
+
+
+def registered_ids(path: Path) -> dict[str, tuple[str, ...]]:
+    """The ids of every resource, of whichever plugin, that were registered; errors as `read`."""
+    found = _content(path)
+    try:
+        lists = _get(_data(found[0]), "RegisteredDevices", dict) if found else None
+    except ValueError as problem:
+        raise CheckpointError(path, str(problem)) from problem
+    return {
+        resource: tuple(item for item in ids if isinstance(item, str))
+        for resource, ids in (lists or {}).items()
+        if isinstance(ids, list)
+    }
+
+
+def _content(path: Path) -> tuple[bytes, float] | None:
+    """The file's bytes, and when they were written; None where there is no file."""
     try:
         with open(path, "rb", opener=_at_once) as file:
             facts = os.fstat(file.fileno())
@@ -63,16 +90,11 @@ def read(path: Path, *, registered: bool = False) -> Books:
                 raise CheckpointError(path, "no ordinary file")
             if facts.st_size > LARGEST:
                 raise CheckpointError(path, f"{facts.st_size} bytes are more than it can have")
-            text = file.read()
+            return file.read(), facts.st_mtime
     except FileNotFoundError:
-        return Books()
+        return None
     except OSError as problem:
         raise CheckpointError(path, problem.strerror or str(problem)) from problem
-    try:
-        holders, ids = parse(text, registered=registered)
-    except ValueError as problem:
-        raise CheckpointError(path, str(problem)) from problem
-    return Books(holders, facts.st_mtime, ids)
 
 
 def parse(text: bytes, *, registered: bool = True) -> tuple[tuple[Holder, ...], dict[Key, Numbers]]:
@@ -81,15 +103,7 @@ def parse(text: bytes, *, registered: bool = True) -> tuple[tuple[Holder, ...], 
     Entries of other plugins are passed over, and so is a part of an entry that is not as it
     should be, as long as the shares in it are known.
     """
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as problem:
-        message = f"not JSON ({problem})"
-        raise ValueError(message) from problem
-    data = _get(document, "Data", dict)
-    if data is None:
-        message = 'no object "Data" in it: not a checkpoint of the device manager'
-        raise ValueError(message)
+    data = _data(text)
     entries = _get(data, "PodDeviceEntries", list)
     holders = [found for entry in entries or () if (found := _holder(entry))]
     known: dict[Key, Numbers] = {}
@@ -99,6 +113,20 @@ def parse(text: bytes, *, registered: bool = True) -> tuple[tuple[Holder, ...], 
             for uuid, numbers in shares(ids).items():
                 known[resource, uuid] = numbers
     return tuple(holders), known
+
+
+def _data(text: bytes) -> Mapping[str, object]:
+    """The part that counts; ValueError where it is no checkpoint."""
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as problem:
+        message = f"not JSON ({problem})"
+        raise ValueError(message) from problem
+    data = _get(document, "Data", dict)
+    if data is None:
+        message = 'no object "Data" in it: not a checkpoint of the device manager'
+        raise ValueError(message)
+    return data
 
 
 def shares(ids: Iterable[object]) -> dict[str, Numbers]:

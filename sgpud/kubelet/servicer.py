@@ -18,6 +18,7 @@ from twisted.logger import Logger
 
 from sgpud.bridge import Follower
 from sgpud.core.allocation import Granted, RefusalRule, RefusedError, allocate
+from sgpud.core.decisions import Decision, failed, given, preferred, refused
 from sgpud.core.holding import Grant
 from sgpud.core.placement import prefer
 from sgpud.kubelet.api import deviceplugin_pb2 as api
@@ -41,6 +42,9 @@ class Told(Protocol):
     def refused(self, resource: str, refusal: RefusedError) -> None:
         """Shares were refused."""
 
+    def listed(self, resource: str) -> None:
+        """A list message is sent."""
+
 
 class Servicer:
     """Answers the kubelet for one pool and one endpoint."""
@@ -51,6 +55,7 @@ class Servicer:
         """`wall` gives seconds since the epoch."""
         self._resource = resource
         self._shelf = shelf
+        self._decided = shelf.decisions
         self._told = told
         self._wall = wall
         self._lock = Lock()
@@ -91,6 +96,7 @@ class Servicer:
                     continue
                 if sent != (served.message.data, served.nudges):
                     sent = (served.message.data, served.nudges)
+                    self._told.listed(self._resource)
                     yield served.message.data
         finally:
             self._ended(follower)
@@ -129,9 +135,15 @@ class Servicer:
     ) -> list[str]:
         if snapshot is not None and served is not None:
             try:
-                return prefer(snapshot.plan, served.pool, served.index, available, must, size)
-            except Exception:  # noqa: BLE001 - an error here fails the pod, any valid answer does not
+                pool = served.pool
+                chosen = prefer(snapshot.plan, pool, served.index, available, must, size)
+                said = preferred(self._wall(), snapshot.plan, pool, served.sights, chosen)
+            except Exception as problem:  # noqa: BLE001 - an error here fails the pod, any valid answer does not
                 self._log.failure("Choosing shares of {resource} failed", resource=self._resource)
+                self._decided.add(failed(self._wall(), self._resource, size, repr(problem)))
+            else:
+                self._decided.add(said)
+                return chosen.ids
         return list(dict.fromkeys([*must, *available]))[: max(0, size)]
 
     def _allocate(self, request: bytes, context: grpc.ServicerContext) -> bytes:
@@ -142,7 +154,7 @@ class Servicer:
             try:
                 granted = self._granted(ids)
             except RefusedError as refusal:
-                self._told.refused(self._resource, refusal)
+                self._refused(ids, refusal)
                 invalid, failed = (
                     grpc.StatusCode.INVALID_ARGUMENT,
                     grpc.StatusCode.FAILED_PRECONDITION,
@@ -151,22 +163,33 @@ class Servicer:
             answer.container_responses.append(container_response(granted.answer))
         return answer.SerializeToString()
 
+    def _refused(self, ids: list[str], refusal: RefusedError) -> None:
+        snapshot, now = self._shelf.snapshot, self._wall()
+        served = snapshot.pools.get(self._resource) if snapshot else None
+        seen, known = (served.sights, served.index) if served else ((), None)
+        self._decided.add(refused(now, self._resource, ids, seen, known, refusal))
+        self._told.refused(self._resource, refusal)
+
     def _granted(self, ids: list[str]) -> Granted:
         """What is given, with its note taken. Thought out before the lock is: 16 callers wait."""
         snapshot = self._shelf.snapshot
-        decided = self._grant(ids, snapshot)
-        return self._shelf.published.decide(
-            lambda latest: decided if latest is snapshot else self._grant(ids, latest)
+        thought = self._grant(ids, snapshot)
+        granted, decision = self._shelf.published.decide(
+            lambda latest: thought if latest is snapshot else self._grant(ids, latest)
         )
+        self._decided.add(decision)
+        return granted
 
-    def _grant(self, ids: list[str], snapshot: Snapshot | None) -> tuple[Granted, Grant]:
+    def _grant(
+        self, ids: list[str], snapshot: Snapshot | None
+    ) -> tuple[tuple[Granted, Decision], Grant]:
         served = snapshot.pools.get(self._resource) if snapshot else None
         if snapshot is None or served is None:
             raise RefusedError(RefusalRule.UNKNOWN, ids, f"{self._resource} is not served: ")
         now = self._wall()
         granted = allocate(snapshot.plan, served.pool, served.index, ids, now)
         grant = Grant(self._resource, granted.shares, granted.per_gpu, now, granted.sizes)
-        return granted, grant
+        return (granted, given(now, served.pool, served.sights, granted)), grant
 
 
 def _parsed(message: type[M], request: bytes, context: grpc.ServicerContext) -> M:

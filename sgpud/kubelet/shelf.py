@@ -7,7 +7,8 @@ from itertools import chain
 
 from attrs import evolve, field, frozen
 
-from sgpud.bridge import Follower, Published
+from sgpud.bridge import Follower, Published, Recent
+from sgpud.core.decisions import KEPT, Decision, Sight, sights
 from sgpud.core.holding import Grant
 from sgpud.core.index import Index, index
 from sgpud.core.plan import Plan, Pool
@@ -21,6 +22,8 @@ class Served:
     pool: Pool
     message: ListMessage
     index: Index
+    sights: tuple[Sight, ...] = ()
+    """What decisions keep of it."""
     nudges: int = 0
     """Raised to send the same list once more, so that the kubelet writes its checkpoint."""
 
@@ -42,6 +45,8 @@ class Shelf:
         `granted` is called in a worker's thread when there are grants to collect.
         """
         self.published: Published[Snapshot | None, Grant] = Published(None, granted)
+        self.decisions: Recent[Decision] = Recent(KEPT)
+        """The last answers, written by the workers."""
 
     @property
     def snapshot(self) -> Snapshot | None:
@@ -66,6 +71,7 @@ class Shelf:
                 pool,
                 list_message(pool, before.message if before else None),
                 index(pool, before.index if before else None),
+                sights(pool, before.sights if before else ()),
                 before.nudges if before else 0,
             )
         return self.published.publish(Snapshot(plan, pools), lambda grant: _lists(pools, grant))

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from sgpud.config.diff import diff
 from sgpud.config.load import load, parse
 from sgpud.config.problems import ConfigError, Problem
-from sgpud.config.values import Config
+from sgpud.config.values import Config, HttpSettings
 from sgpud.core.changes import changes
 from sgpud.core.limits import LimitError, check_size
 from sgpud.core.node import Node
@@ -77,6 +77,10 @@ class Configuration:
         self._store = store
         self._applied = applied
         self._keeps = False
+
+    def http(self) -> HttpSettings:
+        """What is to be read over HTTP, as it is configured now."""
+        return self.config.http
 
     def start(self, *, strict: bool) -> None:
         """Read the file, or fall back on what was good last.

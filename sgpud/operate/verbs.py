@@ -9,7 +9,8 @@ from attrs import asdict
 from twisted.internet.defer import Deferred
 
 from sgpud.core.errors import SgpudError
-from sgpud.core.status import View, document
+from sgpud.core.explaining import Evidence, explain
+from sgpud.core.status import document
 from sgpud.operate.requests import Verb
 
 
@@ -37,15 +38,20 @@ class Word(Protocol):
 
 
 class NamelessError(SgpudError):
-    """A request about a GPU that names none."""
+    """A request that does not say what it is about."""
+
+    def __init__(self, key: str = "gpu", what: str = "the UUID or the index of a GPU") -> None:
+        """`key`: the argument that is missing; `what` it has to be."""
+        super().__init__(key, what)
+        self.key, self.what = key, what
 
     def __str__(self) -> str:
         """What is missing."""
-        return 'the request needs "gpu": the UUID or the index of a GPU'
+        return f'the request needs "{self.key}": {self.what}'
 
 
 def verbs(
-    look: Callable[[], View],
+    known: Callable[[], Evidence],
     preview: Callable[[], Any],
     reload: Callable[[], Any],
     source: Source,
@@ -54,7 +60,7 @@ def verbs(
     """The verbs by name. `preview` and `reload` give attrs values, answered as documents."""
 
     def plan(_: Mapping[str, object]) -> dict[str, object]:
-        return {"view": document(look()), "reload": asdict(preview())}
+        return {"view": document(known().seen), "reload": asdict(preview())}
 
     def release(_: Mapping[str, object]) -> Deferred[dict[str, object]]:
         return source.release().addCallback(lambda gone: {"released": gone})
@@ -62,6 +68,12 @@ def verbs(
     def acquire(_: Mapping[str, object]) -> dict[str, object]:
         source.acquire()
         return {"acquired": True}
+
+    def explained(arguments: Mapping[str, object]) -> dict[str, object]:
+        name = arguments.get("about")
+        if not isinstance(name, str) or not name:
+            raise NamelessError("about", "a pod, a share or a GPU")
+        return asdict(explain(name, known()))
 
     def about(do: Callable[[str], tuple[str, ...]]) -> Verb:
         def verb(arguments: Mapping[str, object]) -> dict[str, object]:
@@ -73,7 +85,8 @@ def verbs(
         return verb
 
     return {
-        "status": lambda _: document(look()),
+        "status": lambda _: document(known().seen),
+        "explain": explained,
         "plan": plan,
         "reload": lambda _: asdict(reload()),
         "release": release,

@@ -36,7 +36,7 @@ class Request:
     size: int
 
     def ask(self) -> list[str]:
-        return prefer(self.plan, self.pool, self.index, self.available, self.must, self.size)
+        return prefer(self.plan, self.pool, self.index, self.available, self.must, self.size).ids
 
 
 @st.composite

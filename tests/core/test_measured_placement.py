@@ -61,7 +61,7 @@ def used(of: Node, *gigabytes: float, now: float = 5.0) -> Node:
 def choice(of: Node, size: int = 1, must: Sequence[str] = ()) -> list[int]:
     """The GPUs of the shares that are preferred."""
     found, pool, places = served(of)
-    return gpus_of(prefer(found, pool, places, free(pool), must, size))
+    return gpus_of(prefer(found, pool, places, free(pool), must, size).ids)
 
 
 def one_node(placement: Placement = Placement.SPREAD, *held: int) -> Node:
@@ -194,12 +194,12 @@ def test_exactly_what_was_asked_for_and_the_same_for_every_order(
     there = free(pool)
     size = data.draw(st.integers(0, len(there)), "size")
     must = data.draw(st.lists(st.sampled_from(there), max_size=size, unique=True)) if size else []
-    chosen = prefer(found, pool, places, there, must, size)
+    chosen = prefer(found, pool, places, there, must, size).ids
     assert len(set(chosen)) == len(chosen) == size
     assert set(must) <= set(chosen) <= set(there)
     for part in (there, must):
         random.shuffle(part)  # type: ignore[attr-defined]
-    assert set(prefer(found, pool, places, there, must, size)) == set(chosen)
+    assert set(prefer(found, pool, places, there, must, size).ids) == set(chosen)
 
 
 @given(configurations, helds, uses, st.data())
@@ -212,7 +212,7 @@ def test_what_can_be_given_is_given(
     size = data.draw(st.integers(1, 3))
     if len(there) < size:
         return
-    chosen = prefer(found, pool, places, there, (), size)
+    chosen = prefer(found, pool, places, there, (), size).ids
     if not _granted(found, pool, chosen):
         assert not any(_granted(found, pool, ids) for ids in combinations(there, size))
 
@@ -223,7 +223,7 @@ def test_best_fit_is_the_least_room_that_holds_it(held: list[int], size: int) ->
     found, pool, places = served(random_node(config, held, []))
     room = {n: 4 - count for n, count in enumerate(held)}
     fitting = [(left, n) for n, left in room.items() if left >= size]
-    chosen = prefer(found, pool, places, free(pool), (), min(size, sum(room.values())))
+    chosen = prefer(found, pool, places, free(pool), (), min(size, sum(room.values()))).ids
     if fitting:
         assert gpus_of(chosen) == [min(fitting)[1]]
 

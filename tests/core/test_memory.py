@@ -241,7 +241,7 @@ def test_best_fit_takes_the_gpu_with_the_least_room_that_holds_the_request() -> 
     found, pool, places = served(of)
     free = _free(pool)
     for size, expected in ((5, 0), (6, 1), (20, 1), (21, 2), (30, 2)):
-        chosen = prefer(found, pool, places, free, (), size)
+        chosen = prefer(found, pool, places, free, (), size).ids
         assert {one.partition("-_-")[0] for one in chosen} == {uuid(expected)}
 
 
@@ -299,7 +299,7 @@ def test_nothing_is_ever_split_and_what_is_shown_always_fits(
             continue
         free = _free(pool)
         if asks and number < len(free):
-            chosen = prefer(found, pool, index(pool), free, (), number)
+            chosen = prefer(found, pool, index(pool), free, (), number).ids
         else:
             chosen = list(free)
             random.shuffle(chosen)  # type: ignore[attr-defined]

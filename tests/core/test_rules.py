@@ -156,7 +156,7 @@ class FourRules(Watched):
             return
         assert pool is not None
         known = index(pool)
-        chosen = prefer(self.plan, pool, known, free, (), size)
+        chosen = prefer(self.plan, pool, known, free, (), size).ids
         try:
             granted = allocate(self.plan, pool, known, chosen)
         except RefusedError as refusal:

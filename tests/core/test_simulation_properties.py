@@ -176,7 +176,7 @@ def daemon(node: Node, shares: int) -> Holder | None:
     if len(ids) < shares:
         return None
     places = index(pool)
-    chosen = prefer(made, pool, places, ids, (), shares) if len(ids) > shares else ids
+    chosen = prefer(made, pool, places, ids, (), shares).ids if len(ids) > shares else ids
     try:
         granted = allocate(made, pool, places, chosen)
     except RefusedError:
@@ -209,7 +209,7 @@ def test_pick_takes_what_prefer_takes(
         for group, numbers in zip(pool.groups, free, strict=True)
         for number in numbers
     ]
-    places = [parse_share_id(one) for one in prefer(made, pool, index(pool), ids, (), size)]
+    places = [parse_share_id(one) for one in prefer(made, pool, index(pool), ids, (), size).ids]
     chosen = Counter(place[0] for place in places if place)
     taken = pick(made, pool, list(map(len, free)), size)
     assert taken == [chosen[group.uuid] for group in pool.groups]

@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from sgpud.config.kinds import toml
 from sgpud.core.gpu import Gpu
 from sgpud.core.observation import GpuEvent, Sample
+from sgpud.core.usage import Process, Running
 from sgpud.gpus.faults import Fault
 from sgpud.gpus.monitor import Machine, Monitor
 from sgpud.gpus.run import Patience
@@ -53,6 +54,8 @@ class Log:
 
     lines: list[tuple[object, ...]] = field(factory=list)
     samples: dict[str, Sample] = field(factory=dict)
+    running: dict[str, Running] = field(factory=dict)
+    """The processes of each GPU, as they were told of last."""
 
     def inventory(self, gpus: Sequence[Gpu], driver: str) -> None:
         assert driver
@@ -71,6 +74,9 @@ class Log:
     def sampled(self, samples: Sequence[Sample]) -> None:
         self.samples = {sample.uuid: sample for sample in samples}
 
+    def runs(self, running: Sequence[Running]) -> None:
+        self.running = {each.uuid: each for each in running}
+
 
 @frozen
 class Step:
@@ -79,6 +85,7 @@ class Step:
     happens: dict[str, Any]
     told: tuple[tuple[object, ...], ...] = ()
     sampled: Callable[[dict[str, Sample]], object] = lambda _: True
+    runs: Callable[[dict[str, Running]], object] = lambda _: True
     perhaps: frozenset[tuple[object, ...]] = frozenset()
     """What is told too, where the GPU is asked in the moment in which it goes."""
 
@@ -96,8 +103,9 @@ def as_script(world: World, counts: dict[str, int]) -> str:
             f"gpu {physical}",
             f"name {gpu.product.partition(' MIG ')[0]}",
             f"memory {gpu.memory} {gpu.reserved}",
-            f"used {world.used.get(gpu.uuid, 0)}",
-            "utilisation 0",
+            f"used {used(world, gpu)}",
+            *([] if gpu.mig else processes(world, gpu)),
+            f"utilisation {busy(world, gpu)}",
             f"recovery {world.recovery.get(gpu.index, 0)}",
             f"ecc {world.ecc.get(gpu.index, 0)}",
             "mig 1" if gpu.mig else "mig 0",
@@ -105,14 +113,30 @@ def as_script(world: World, counts: dict[str, int]) -> str:
         for part in parts:
             if part.mig:
                 place = f"{part.mig.gi} {part.mig.ci} {part.memory} 1 {part.product}"
-                used = f"used {world.used.get(part.uuid, 0)}"
-                lines += [f"instance {part.uuid} {place}", used]
+                lines += [f"instance {part.uuid} {place}", f"used {used(world, part)}"]
+                lines += processes(world, part)
         trouble = {
             "lost": f"error nvmlDeviceGetHandleByIndex_v2 {index} 15",
             "hang": f"hang nvmlDeviceGetName {index}",
         }
         lines.append(trouble.get(world.sick.get(gpu.index, ""), ""))
     return "\n".join([*lines, *(f"event {count} {line}" for line, count in counts.items())]) + "\n"
+
+
+def used(world: World, gpu: Gpu) -> int:
+    mine = world.processes.get(gpu.uuid, {}).values()
+    return world.used.get(gpu.uuid, 0) + sum(process.used or 0 for process in mine)
+
+
+def busy(world: World, gpu: Gpu) -> int:
+    return sum(one.utilisation or 0 for one in world.processes.get(gpu.uuid, {}).values())
+
+
+def processes(world: World, gpu: Gpu) -> list[str]:
+    return [
+        f"process {one.pid} {one.used} {one.utilisation or 0} c"
+        for one in world.processes.get(gpu.uuid, {}).values()
+    ]
 
 
 class Player:
@@ -142,6 +166,10 @@ class Player:
 
 def in_use(uuid: str, number: int) -> Callable[[dict[str, Sample]], object]:
     return lambda samples: uuid in samples and samples[uuid].used == number
+
+
+def running(uuid: str, *processes: Process) -> Callable[[dict[str, Running]], object]:
+    return lambda running: uuid in running and running[uuid] == Running(uuid, processes)
 
 
 def whole(uuid: str, **expected: object) -> Callable[[dict[str, Sample]], object]:
@@ -215,7 +243,7 @@ SCENES: dict[str, list[Step]] = {
             {"gpu": 2, "unplug": True},
             (("inventory", T4_0, T4_1),),
             absent(CUT, MIG_1, MIG_2),
-            frozenset({("error", CUT, 0, None, None), ("gpu-error", CUT)}),
+            perhaps=frozenset({("error", CUT, 0, None, None), ("gpu-error", CUT)}),
         ),
         Step({"gpu": 2, "plug": True}, (EVERYTHING,), whole(CUT, error="")),
     ],
@@ -235,6 +263,27 @@ SCENES: dict[str, list[Step]] = {
         Step({"gpu": 0, "used": "3GiB"}, (), in_use(T4_0, 3 << 30)),
         Step({"gpu": 2, "gi": 2, "ci": 0, "used": "1GiB"}, (), in_use(MIG_2, 1 << 30)),
         Step({"gpu": 0, "used": "0"}, (), in_use(T4_0, 0)),
+    ],
+    "processes": [
+        Step(
+            {"gpu": 0, "process": 12, "memory": "3GiB", "utilisation": 40},
+            (),
+            whole(T4_0, used=3 << 30, utilisation=40),
+            running(T4_0, Process(12, 3 << 30, 40)),
+        ),
+        Step(
+            {"gpu": 0, "process": 7, "memory": "1GiB"},
+            (),
+            in_use(T4_0, 4 << 30),
+            running(T4_0, Process(7, 1 << 30, 0), Process(12, 3 << 30, 40)),
+        ),
+        Step({"gpu": 0, "ended": 12}, (), in_use(T4_0, 1 << 30)),
+        Step(
+            {"gpu": 2, "gi": 2, "process": 12, "memory": "1GiB"},
+            (),
+            in_use(MIG_2, 1 << 30),
+            running(MIG_2, Process(12, 1 << 30)),
+        ),
     ],
 }
 
@@ -273,7 +322,12 @@ def play(
     if request.param == "simulated":
         make: Callable[..., Source] = partial(SimulatedMonitor, bench.reactor, simulation)
         source = make(
-            log.inventory, log.fault, log.error, on_event=log.event, on_samples=log.sampled
+            log.inventory,
+            log.fault,
+            log.error,
+            on_event=log.event,
+            on_samples=log.sampled,
+            on_processes=log.runs,
         )
         made = Play(scene, log, source, lambda _: None)
     else:
@@ -287,6 +341,7 @@ def play(
             log.error,
             on_event=log.event,
             on_samples=log.sampled,
+            on_processes=log.runs,
         )
         made = Play(scene, log, source, player.play)
     made.source.set_measure_every(0.05)
@@ -315,5 +370,6 @@ def test_a_scene_is_told_alike_whoever_plays_it(play: Play, bench: Bench) -> Non
         bench.until(lambda: len(lines()) >= len(expected))  # noqa: B023 - at once
         assert lines()[: len(expected)] == expected
         bench.until(lambda: step.sampled(play.log.samples))  # noqa: B023 - at once
+        bench.until(lambda: step.runs(play.log.running))  # noqa: B023 - at once
     bench.during(0.1)
     assert lines() == expected

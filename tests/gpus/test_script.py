@@ -38,12 +38,16 @@ def test_events_are_taken_in_the_order_of_their_times() -> None:
         'at = "2m"\ndriver = "gone"',
         'at = "500ms"\ngpu = 1\ngi = 1\nci = 0\nxid = 45',
         'at = "1.5s"\ngpu = 0\nused = "14GiB"',
+        'at = "3s"\ngpu = 1\ngi = 2\nended = 4711',
+        'at = "2s"\ngpu = 0\nprocess = 4711\nmemory = "2GiB"\nutilisation = 40',
         'at = "0"\ngpu = 0\nlost = true',
     )
     assert parse_simulation(text, "sim.toml").script == (
         Happening(0.0, "lost", 0),
         Happening(0.5, "xid", 1, 1, 0, 45),
         Happening(1.5, "used", 0, number=14 << 30),
+        Happening(2.0, "process", 0, number=4711, memory=2 << 30, utilisation=40),
+        Happening(3.0, "ended", 1, 2, number=4711),
         Happening(120.0, "driver", word="gone"),
     )
 
@@ -78,6 +82,17 @@ def test_events_are_taken_in_the_order_of_their_times() -> None:
         ('at = "5s"\ngpu = 0\nused = "15GiB"', "2: event.used: is more than the"),
         ('at = "5s"\ngpu = 1\nused = "5GiB"', "2: event.used: a GPU with MIG instances"),
         ('at = "5s"\ngpu = 1\ngi = 2\nused = "6GiB"', "3: event.used: is more than the"),
+        ('at = "5s"\ngpu = 0\nprocess = 0', "2: event.process: "),
+        ('at = "5s"\ngpu = 0\nprocess = 1\nmemory = "15GiB"', "3: event.memory: is more than"),
+        ('at = "5s"\ngpu = 0\nprocess = 1\nutilisation = 101', "3: event.utilisation: "),
+        ('at = "5s"\ngpu = 0\nxid = 79\nmemory = "1GiB"', "3: event.memory: is of a process"),
+        ('at = "5s"\ngpu = 0\nended = 1\nutilisation = 1', "3: event.utilisation: is of a"),
+        ('at = "5s"\ngpu = 1\nprocess = 1', "2: event.process: a GPU with MIG instances"),
+        (
+            'at = "5s"\ngpu = 1\ngi = 1\nprocess = 1\nutilisation = 1',
+            "4: event.utilisation: NVML tells none on MIG",
+        ),
+        ('at = "5s"\ngpu = 0\nprocess = 1\nended = 1', "3: event.ended: write one of"),
     ],
 )
 def test_each_problem_names_file_line_and_key(event: str, text: str) -> None:

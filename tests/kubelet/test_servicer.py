@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sgpud.core.allocation import RefusalRule, RefusedError
+from sgpud.core.decisions import Decision, Kind, Part
 from sgpud.core.node import Node, advance
 from sgpud.core.numbers import Numbers
 from sgpud.core.placement import prefer
@@ -41,12 +42,16 @@ class Told:
 
     lives: SimpleQueue[int] = field(factory=SimpleQueue)
     refusals: list[tuple[str, RefusedError]] = field(factory=list)
+    lists: list[str] = field(factory=list)
 
     def streams(self, live: int) -> None:
         self.lives.put(live)
 
     def refused(self, resource: str, refusal: RefusedError) -> None:
         self.refusals.append((resource, refusal))
+
+    def listed(self, resource: str) -> None:
+        self.lists.append(resource)
 
     def reach(self, live: int) -> None:
         """Wait until so many streams live; queue.Empty where that does not come."""
@@ -277,7 +282,7 @@ def test_the_choice_is_the_cores(line: Line) -> None:
     assert snapshot is not None
     served = snapshot.pools[POOL]
     available = [*ids(0, 0, 1, 2, 3), *ids(1, 0, 1, 2, 3)]
-    wanted = prefer(snapshot.plan, served.pool, served.index, available, ids(1, 2), 2)
+    wanted = prefer(snapshot.plan, served.pool, served.index, available, ids(1, 2), 2).ids
     assert line.prefer(available, ids(1, 2), 2) == wanted
 
 
@@ -356,6 +361,7 @@ def test_a_nudge_sends_the_same_list_again(line: Line) -> None:
     first = watch.next()
     line.shelf.nudge()
     assert watch.next() == first
+    assert line.told.lists == [POOL, POOL]
     line.serve(shared(1))
     line.serve(shared(2))
     assert len(watch.next() or {}) == 4
@@ -448,3 +454,49 @@ def test_paths_of_the_service_are_the_kubelets() -> None:
     proto = Path(api.__file__).with_name("deviceplugin.proto").read_text()
     assert "package v1beta1;" in proto
     assert "service DevicePlugin" in proto
+
+
+# Decisions. --------------------------------------------------------------------------------------
+
+
+def decided(line: Line) -> list[tuple[Kind, int, tuple[Part, ...], str]]:
+    found = line.shelf.decisions.all()
+    assert all(one.at == WALL and one.resource == POOL for one in found)
+    return [(one.kind, one.asked, one.parts, one.rule) for one in found]
+
+
+def test_every_answer_leaves_a_decision(line: Line) -> None:
+    refusal(line, *ids(0, 1))
+    line.serve(shared())
+    assert line.prefer([*ids(0, 1, 2), *ids(1, 3)], [], 1) == ids(0, 1)
+    line.allocate(ids(0, 1))
+    refusal(line, *ids(0, 2, 3))
+    assert decided(line) == [
+        (Kind.REFUSAL, 1, (), "unknown"),
+        (Kind.PREFERENCE, 1, (Part(uuid(0), 1, 1),), "distinct, spread"),
+        (Kind.ALLOCATION, 1, (Part(uuid(0), 1, 1),), "distinct"),
+        (Kind.REFUSAL, 2, (Part(uuid(0), 2, 2),), "multiple"),
+    ]
+    _, preference, allocation, _ = line.shelf.decisions.all()
+    assert preference.offered == (2, 1)
+    assert [(one.uuid, one.shares) for one in allocation.sights] == [(uuid(0), 4), (uuid(1), 4)]
+
+
+def test_a_choice_that_fails_leaves_a_decision_too(line: Line) -> None:
+    line.serve(shared())
+    snapshot = line.shelf.snapshot
+    assert snapshot is not None
+    broken = evolve(snapshot.pools[POOL], sights=())
+    line.shelf.published.publish(evolve(snapshot, pools={POOL: broken}), lambda _: True)
+    assert line.prefer(ids(0, 1, 2), [], 2) == ids(0, 1, 2)[:2]
+    (one,) = line.shelf.decisions.all()
+    assert (one.kind, one.asked, one.rule) == (Kind.PREFERENCE, 2, "none")
+    assert "choosing failed" in one.text
+
+
+def test_decisions_of_many_callers_at_once_are_all_kept(line: Line) -> None:
+    line.serve(shared(40))
+    with ThreadPoolExecutor(8) as callers:
+        list(callers.map(lambda number: line.allocate(ids(number % 2, number)), range(40)))
+    parts: list[Decision] = list(line.shelf.decisions.all())
+    assert sorted(one.parts[0].first for one in parts) == list(range(40))

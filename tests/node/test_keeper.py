@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from attrs import define, evolve, field
 from twisted.internet.task import Clock
 
@@ -275,3 +276,23 @@ def test_a_change_that_changes_nothing_wakes_nobody() -> None:
     bench.keeper.change(lambda node: node)
     bench.clock.advance(0)
     assert len(bench.turned) == before
+
+
+def test_a_turn_that_fails_shows_until_one_comes_to_its_end() -> None:
+    bench = Bench()
+    assert bench.keeper.alive
+    turned, fails = bench.turned.append, [True]
+
+    def turn(node: Node) -> None:
+        if fails:
+            raise OSError(5, "as the test wants it")
+        turned(node)
+
+    keeper = Keeper(bench.clock, lambda: EPOCH, bench.shelf, bench.published.append, turn)
+    keeper.learn(sharing=sharing(4), gpus=GPUS, books=books())
+    with pytest.raises(OSError, match="as the test wants it"):
+        keeper.turn()
+    assert not keeper.alive
+    fails.clear()
+    keeper.turn()
+    assert keeper.alive

@@ -6,6 +6,8 @@ from attrs import frozen
 from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
+from sgpud.core.explaining import Evidence
+from sgpud.core.node import Node
 from sgpud.core.status import ConfigurationView, Counters, View
 from sgpud.operate.verbs import NamelessError, verbs
 
@@ -66,7 +68,7 @@ class VerbsTest(SynchronousTestCase):
         self.gpus = GpusThatLetGo()
         self.words = Words()
         self.verbs = verbs(
-            lambda: VIEW,
+            lambda: Evidence(Node(), None, VIEW, ()),
             lambda: Outcome("applied", ("sharing.duplication_factor",)),
             lambda: Outcome("unchanged"),
             self.gpus,
@@ -111,3 +113,13 @@ class VerbsTest(SynchronousTestCase):
             with self.assertRaises(NamelessError):
                 self.answer("cordon", **arguments)
         assert self.words.said == []
+
+    def test_an_explanation_is_about_something(self) -> None:
+        found = self.answer("explain", about="default/chat")
+        assert isinstance(found, dict)
+        assert (found["subject"], found["decisions"], found["kept"]) == ("pod", [], 0)
+        assert found["answer"][0].startswith("No container of a pod default/chat")
+        for arguments in ({}, {"about": ""}, {"about": 0}):
+            with self.assertRaises(NamelessError) as caught:
+                self.answer("explain", **arguments)
+            assert 'needs "about"' in str(caught.exception)

@@ -11,6 +11,9 @@
  *     mig 0|1                 NVML's MIG mode; without it MIG is not supported
  *     instance UUID GI CI MEMORY SLICES REST-OF-LINE-NAME
  *     used BYTES              of the instance that stands last before it, otherwise of the GPU
+ *     process PID BYTES PERCENT KINDS   of the instance that stands last before it, otherwise of the
+ *                             GPU; BYTES or PERCENT of -1: not told; KINDS: any of c, g, m for the
+ *                             lists of compute, graphics and MPS compute processes
  *     utilisation PERCENT     ecc COUNT         recovery ACTION   unless written: not supported
  *   event TOTAL INDEX TYPE DATA GI CI   since the start TOTAL such events (8: XID DATA, 2: ECC)
  *                             have come for that GPU (-1: of no instance). An event set hears of
@@ -35,8 +38,8 @@
 #include <unistd.h>
 
 enum {
-    SUCCESS = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, TIMED_OUT = 10,
-    MOST_GPUS = 16, MOST_INSTANCES = 7, MOST_EVENTS = 32, TEXT = 96, LINE = 512, NO_GPU = -1
+    SUCCESS = 0, INVALID_ARGUMENT = 2, INSUFFICIENT_SIZE = 7, NOT_SUPPORTED = 3, NOT_FOUND = 6, TIMED_OUT = 10,
+    MOST_GPUS = 16, MOST_INSTANCES = 7, MOST_EVENTS = 32, MOST_PROCESSES = 1024, TEXT = 96, LINE = 512, NO_GPU = -1
 };
 
 typedef struct {
@@ -53,15 +56,23 @@ typedef struct {
 } Gpu;
 
 typedef struct {
+    int index, position, percent;
+    unsigned pid;
+    long long bytes;
+    char kinds[8];
+} Process;
+
+typedef struct {
     int total, index, gi, ci;
     unsigned long long type, data;
 } Event;
 
 typedef struct {
     char driver[TEXT], nvml[TEXT];
-    int gpus, events;
+    int gpus, events, processes;
     Gpu gpu[MOST_GPUS];
     Event event[MOST_EVENTS];
+    Process process[MOST_PROCESSES];
 } Machine;
 
 /* A handle is a number: 1 + index for a GPU, and 256 * (1 + position) more for its instances. */
@@ -104,6 +115,13 @@ static void describe(Machine *machine, Gpu *gpu, const char *word, const char *r
                &event->data, &event->gi, &event->ci);
     } else if (!gpu)
         return;
+    else if (!strcmp(word, "process") && machine->processes < MOST_PROCESSES) {
+        Process *process = &machine->process[machine->processes++];
+        process->index = machine->gpus - 1;
+        process->position = gpu->instances - 1;
+        sscanf(rest, "%u %lld %d %7s", &process->pid, &process->bytes, &process->percent,
+               process->kinds);
+    }
     else if (!strcmp(word, "name"))
         copy(gpu->name, rest);
     else if (!strcmp(word, "minor"))
@@ -339,6 +357,82 @@ int nvmlDeviceGetUtilizationRates(Handle handle, Utilisation *rates)
     rates->gpu = (unsigned)gpu->utilisation;
     rates->memory = 0;
     return SUCCESS;
+}
+
+typedef struct {
+    unsigned pid;
+    unsigned long long used;
+    unsigned gi, ci;
+} ProcessInfo;
+
+/* Lists the processes of one kind; says how many there are where there is no room for them. */
+static int list_processes(Machine *machine, Handle handle, char kind, unsigned *count,
+                          ProcessInfo *infos)
+{
+    unsigned found = 0, room = infos ? *count : 0;
+    for (int each = 0; each < machine->processes; each++) {
+        Process *process = &machine->process[each];
+        if (process->index != index_of(handle) || process->position != position_of(handle) ||
+            !strchr(process->kinds, kind))
+            continue;
+        if (found < room) {
+            infos[found].pid = process->pid;
+            infos[found].used = (unsigned long long)process->bytes; /* -1: not available */
+            infos[found].gi = infos[found].ci = 0xFFFFFFFF;
+        }
+        found++;
+    }
+    *count = found;
+    return found > room ? INSUFFICIENT_SIZE : SUCCESS;
+}
+
+#define LIST(name, kind)                                                                           \
+    int name(Handle handle, unsigned *count, ProcessInfo *infos)                                   \
+    {                                                                                              \
+        ENTER_FOR(handle);                                                                         \
+        return list_processes(&machine, handle, kind, count, infos);                               \
+    }
+
+LIST(nvmlDeviceGetComputeRunningProcesses_v2, 'c')
+LIST(nvmlDeviceGetGraphicsRunningProcesses_v2, 'g')
+#ifndef STUB_OLD
+LIST(nvmlDeviceGetComputeRunningProcesses_v3, 'c')
+LIST(nvmlDeviceGetGraphicsRunningProcesses_v3, 'g')
+LIST(nvmlDeviceGetMPSComputeRunningProcesses_v3, 'm')
+#endif
+
+typedef struct {
+    unsigned pid;
+    unsigned long long time;
+    unsigned multiprocessors, memory, encoder, decoder;
+} ProcessSample;
+
+/* Every process that is busy; NOT_FOUND where none is. The time counts the calls. */
+int nvmlDeviceGetProcessUtilization(Handle handle, ProcessSample *samples, unsigned *count,
+                                    unsigned long long since)
+{
+    unsigned found = 0, room = samples ? *count : 0;
+    ENTER_FOR(handle);
+    if (inst || gpu->instances)
+        return NOT_SUPPORTED;
+    for (int each = 0; each < machine.processes; each++) {
+        Process *process = &machine.process[each];
+        if (process->index != index_of(handle) || !process->percent)
+            continue;
+        if (process->percent < 0)
+            return NOT_SUPPORTED;
+        if (found < room) {
+            memset(&samples[found], 0, sizeof *samples);
+            samples[found].pid = process->pid;
+            samples[found].time = since + 1;
+            samples[found].multiprocessors = (unsigned)process->percent;
+        }
+        found++;
+    }
+    *count = found;
+    if (!found)
+        return NOT_FOUND;
+    return found > room ? INSUFFICIENT_SIZE : SUCCESS;
 }
 
 int nvmlDeviceGetTotalEccErrors(Handle handle, int kind, int counter, unsigned long long *count)

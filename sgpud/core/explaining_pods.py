@@ -1,0 +1,82 @@
+"""Why a pod has what it has, or why it did not start."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sgpud.core.decisions import Decision, Kind
+from sgpud.core.node import Node
+from sgpud.core.plan import Plan
+from sgpud.core.reasons import Held, Said, all_held, allocations_of, moment, obstacles, shares
+from sgpud.core.sizes import format_size
+from sgpud.core.status import View
+
+
+def about_pod(
+    name: str, node: Node, plan: Plan | None, seen: View, decisions: Sequence[Decision]
+) -> Said:
+    """What a pod (NAME, NAMESPACE/NAME or UID) holds and why; or what may have kept it out."""
+    held = tuple(one for one in all_held(seen) if _is(name, one.namespace, one.pod, one.uid))
+    if held:
+        holders = node.books.holders if node.books else ()
+        mine = [one for one in holders if _is(name, one.namespace, one.name, one.pod)]
+        return _holding(held, seen, allocations_of(mine, decisions))
+    return _missing(name, plan, seen, decisions)
+
+
+def _is(name: str, namespace: str, pod: str, uid: str) -> bool:
+    return name in {uid, pod, f"{namespace}/{pod}"} - {"", "/"}
+
+
+def _holding(held: tuple[Held, ...], seen: View, given: tuple[Decision, ...]) -> Said:
+    sentences = [
+        f"{one.named} holds {shares(one.shares)} of {one.resource} on {one.gpu}"
+        f"{f' ({format_size(one.bytes)})' if one.bytes else ''}"
+        f"{f', since {moment(one.since)}' if one.since else ''}."
+        for one in held
+    ]
+    if not given:
+        sentences.append(
+            "How they were chosen is no longer remembered: it was before this sgpud started, or"
+            " too many decisions ago."
+        )
+    sentences += [_doubt(seen)] if seen.holders else []
+    return Said("pod", tuple(sentences), held, given)
+
+
+def _missing(name: str, plan: Plan | None, seen: View, decisions: Sequence[Decision]) -> Said:
+    refusals = tuple(one for one in decisions if one.kind is Kind.REFUSAL)
+    sentences = [f"No container of a pod {name} holds a share on this node."]
+    nameless = {one.uid for one in all_held(seen) if one.uid and not one.pod}
+    if nameless:
+        sentences.append(
+            f"The names of {len(nameless)} pods that hold shares are not known (podresources has"
+            " not told them): ask with the pod's UID."
+        )
+    sentences += [_doubt(seen)] if seen.holders else []
+    sentences.append(_about(refusals, decisions))
+    sentences += obstacles(plan, seen)
+    return Said("pod", tuple(sentences), (), refusals)
+
+
+def _doubt(seen: View) -> str:
+    return f"Who holds shares may be stale: {seen.holders}."
+
+
+def _about(refusals: Sequence[Decision], decisions: Sequence[Decision]) -> str:
+    if not decisions:
+        return (
+            "The kubelet has asked for no share since this sgpud started: if the pod is Pending,"
+            " the scheduler has not bound it to this node (kubectl describe pod says why)."
+        )
+    since = moment(decisions[0].at)
+    if not refusals:
+        return (
+            f"No container was refused since {since}: if the pod is Pending, the scheduler has not"
+            " bound it to this node (kubectl describe pod says why)."
+        )
+    return (
+        f"{len(refusals)} containers were refused since {since}; the kubelet does not say whose"
+        " they were. If the pod failed with UnexpectedAdmissionError, the message in its events"
+        " (kubectl describe pod) is that of one of the refusals below."
+    )

@@ -1,0 +1,147 @@
+"""What explanations have in common: who holds shares, when, and what stands against new pods."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timezone
+
+from attrs import frozen
+
+from sgpud.core.decisions import Decision, Kind, Part
+from sgpud.core.holding import Holder
+from sgpud.core.plan import Plan, Pool, Standing
+from sgpud.core.pool_views import PoolView
+from sgpud.core.registration import Phase
+from sgpud.core.sharing import Multiple
+from sgpud.core.status import View
+
+
+@frozen
+class Held:
+    """What a container holds of one GPU."""
+
+    resource: str
+    gpu: str
+    namespace: str
+    """Empty, as the pod's name, where podresources has not told it."""
+    pod: str
+    uid: str
+    """Empty for what was given this moment and is in no record yet."""
+    container: str
+    shares: int
+    bytes: int
+    """Memory that the shares stand for; 0 for places."""
+    since: float
+    """When they were given, in seconds since the epoch; 0 where nobody knows."""
+
+    @property
+    def named(self) -> str:
+        """The container, as a person would name it."""
+        pod = f"{self.namespace}/{self.pod}" if self.pod else self.uid
+        return f"{pod}/{self.container}" if pod else "a container that is being started"
+
+
+@frozen
+class Said:
+    """What there is to say about a pod, a share or a GPU."""
+
+    subject: str
+    answer: tuple[str, ...]
+    holders: tuple[Held, ...] = ()
+    decisions: tuple[Decision, ...] = ()
+
+
+def all_held(seen: View) -> Iterator[Held]:
+    """Everything that is held, by resource, GPU and container."""
+    for pool in seen.pools:
+        for gpu in pool.gpus:
+            for one in gpu.holders:
+                names = (one.namespace, one.pod, one.uid, one.container)
+                yield Held(pool.resource, gpu.uuid, *names, one.shares, one.bytes, one.since)
+
+
+def moment(at: float) -> str:
+    """A time as people read it, in UTC."""
+    return datetime.fromtimestamp(at, timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def shares(count: int) -> str:
+    """`1 share`, `2 shares`."""
+    return f"{count} share{'' if count == 1 else 's'}"
+
+
+def allocations_of(
+    holders: Iterable[Holder], decisions: Iterable[Decision]
+) -> tuple[Decision, ...]:
+    """The allocations that gave these holders what they hold, as far as they are remembered.
+
+    The time is compared in whole seconds: that is what the container was told.
+    """
+    known = {(holder.resource, int(holder.since), frozenset(_parts(holder))) for holder in holders}
+    return tuple(
+        one
+        for one in decisions
+        if one.kind is Kind.ALLOCATION
+        and (one.resource, int(one.at), frozenset(one.parts)) in known
+    )
+
+
+def _parts(holder: Holder) -> Iterator[Part]:
+    for uuid, numbers in holder.shares.items():
+        yield Part(uuid, len(numbers), numbers.ranges[0][0])
+
+
+def obstacles(plan: Plan | None, seen: View) -> list[str]:
+    """What a pod that asks for a share meets on this node now, resource by resource."""
+    if seen.serving != "serving":
+        return [f"This sgpud does not serve the node now ({seen.serving})."]
+    if plan is None:
+        waits = ", ".join(seen.unknown)
+        return [f"Nothing is advertised yet: sgpud does not know the {waits} of this node."]
+    if not plan.pools:
+        return [seen.probe or "No GPU of this node is shared, so that no pod can get one."]
+    views = {view.resource: view for view in seen.pools}
+    return [
+        sentence
+        for pool in plan.pools
+        if not pool.dropped and pool.resource in views
+        for sentence in _met(pool, views[pool.resource])
+    ]
+
+
+def _met(pool: Pool, view: PoolView) -> Iterator[str]:
+    if view.registration != Phase.LIVE.value:
+        problem = f": {view.problem}" if view.problem else ""
+        yield (
+            f"{pool.resource} is not registered with the kubelet ({view.registration}{problem}):"
+            " the node shows none of it, and pods that ask for it stay Pending."
+        )
+    free = [len(group.free) for group in pool.groups if group.standing is Standing.WELL]
+    if not sum(free):
+        yield (
+            f"{pool.resource}: no share can be given now ({view.held} are held): pods that ask for"
+            " it stay Pending, or fail where the scheduler has not heard of it yet (10 s)."
+        )
+    else:
+        most, why = _largest(pool, free)
+        yield (
+            f"{pool.resource}: {shares(sum(free))} can be given now, up to {most} to one container"
+            f" ({why}). A request for more fails on this node."
+        )
+    for group in pool.groups:
+        if group.standing is not Standing.WELL:
+            yield f"{pool.resource}: {group.uuid} is {group.standing.value}: {group.reason}."
+
+
+def _largest(pool: Pool, free: list[int]) -> tuple[int, str]:
+    """The most shares that one container can get, and by which rule."""
+    if pool.memory:
+        return max(free), "memory shares are of one GPU"
+    by = f'multiple = "{pool.multiple.value}"'
+    if pool.multiple is Multiple.DISTINCT:
+        return sum(1 for each in free if each), f"{by}: each on another GPU"
+    if pool.multiple is Multiple.SAME:
+        return max(free), f"{by}: all on one GPU"
+    if pool.multiple is Multiple.REFUSE:
+        return 1, by
+    return sum(free), by

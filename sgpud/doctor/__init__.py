@@ -1,0 +1,1 @@
+"""`sgpud doctor`: facts of a node, read by thin adapters, and small pure checks over them."""

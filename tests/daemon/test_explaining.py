@@ -1,0 +1,82 @@
+"""`sgpud explain`: what the daemon remembers of what the kubelet asked it."""
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+from sgpud.testing.kubelet import StandInKubelet
+from sgpud.testing.plugins import PluginError
+from tests.daemon.node import RESOURCE, A, B, Node, of
+from tests.daemon.process import Process
+from tests.daemon.record import WITHIN
+from tests.daemon.test_reloading import admit
+
+
+def explained(node: Node, about: str) -> dict[str, Any]:
+    done = node.command("explain", about, "--json", "--run-dir", str(node.run))
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def until_it_holds(node: Node, about: str) -> dict[str, Any]:
+    """The explanation, once sgpud has read who holds what."""
+    end = time.monotonic() + WITHIN
+    found = explained(node, about)
+    while not found["holders"]:
+        assert time.monotonic() < end, found
+        found = explained(node, about)
+    return found
+
+
+def test_why_a_pod_has_its_gpu(node: Node, daemon: Process, kubelet: StandInKubelet) -> None:
+    first = of(A, admit(kubelet, "first").ids[RESOURCE])
+    second = admit(kubelet, "second").ids[RESOURCE]
+    daemon.status(lambda status: "2 held" in status)
+    found = until_it_holds(node, "default/second")
+    (held,) = found["holders"]
+    mine = B if first else A
+    assert (held["gpu"], held["container"], held["shares"]) == (mine, "main", 1)
+    preference, allocation = found["decisions"]
+    assert (preference["kind"], allocation["kind"]) == ("preference", "allocation")
+    assert (preference["rule"], allocation["rule"]) == ("distinct, spread", "distinct")
+    taken = {gpu["gpu"]: gpu["taken"] for gpu in preference["gpus"]}
+    assert taken == {mine: 1, ({A, B} - {mine}).pop(): 0}
+    assert sorted(gpu["offered"] for gpu in preference["gpus"]) == [9, 10]
+    (share,) = second
+    about_share = explained(node, share)
+    assert about_share["subject"] == "share"
+    assert [one["at"] for one in about_share["decisions"]] == [preference["at"], allocation["at"]]
+    about_gpu = explained(node, mine)
+    assert [one["container"] for one in about_gpu["holders"]] == ["main"]
+    shown = node.command("explain", "second", "--run-dir", str(node.run))
+    assert shown.returncode == 0
+    told = " ".join(shown.stdout.split())
+    assert f"default/second/main holds 1 share of {RESOURCE} on {mine}, since " in told
+    assert "first the GPU with the smallest fraction held" in told
+
+
+def test_why_a_pod_did_not_start(node: Node, daemon: Process, kubelet: StandInKubelet) -> None:
+    assert daemon.running
+    with pytest.raises(PluginError) as caught:
+        kubelet.plugin(RESOURCE).allocate((f"{A}-_-1", f"{A}-_-2"), WITHIN)
+    found = explained(node, "default/refused")
+    (refusal,) = found["decisions"]
+    assert (refusal["kind"], refusal["rule"], refusal["asked"]) == ("refusal", "multiple", 2)
+    assert refusal["why"] in caught.value.details
+    assert {gpu["gpu"]: gpu["taken"] for gpu in refusal["gpus"]} == {A: 2, B: 0}
+    text = "\n".join(found["answer"])
+    assert "1 containers were refused" in text
+    assert f"{RESOURCE}: 20 shares can be given now, up to 2 to one container" in text
+
+
+def test_what_is_not_there_and_nobody_who_answers(node: Node, daemon: Process) -> None:
+    unknown = node.command("explain", "GPU-00000000", "--run-dir", str(node.run))
+    assert (unknown.returncode, unknown.stdout) == (1, "")
+    assert A in unknown.stderr
+    daemon.end()
+    nobody = node.command("explain", "default/pod", "--run-dir", str(node.run))
+    assert nobody.returncode == 1
+    assert "No sgpud answers" in nobody.stderr
