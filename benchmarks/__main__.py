@@ -16,6 +16,7 @@ from typing import Protocol
 
 from benchmarks import report
 from benchmarks.calls import allocate, prefer, storm
+from benchmarks.eyes import eyes
 from benchmarks.memory import memory
 from benchmarks.report import NotMeasuredError, Number
 from benchmarks.resources import probe, resources
@@ -40,6 +41,7 @@ MEASUREMENTS: Mapping[str, Measurement] = {
     "takeover": takeover,
     "resources": resources,
     "probe": probe,
+    "eyes": eyes,
 }
 
 

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.client import Job, Side, allocates, call, prefers, processes
@@ -50,17 +50,8 @@ def resources(*, quick: bool) -> Iterator[Number]:
 
 def probe(*, quick: bool) -> Iterator[Number]:
     """Memory of the probe on the stub NVML, with eight GPUs, idle and after 20 reloads."""
-    cc = shutil.which("cc")
-    if cc is None or not STUB.exists():
-        raise NotMeasuredError("no C compiler, or no tests/stub_nvml, to build the stub NVML with")
     with Node(8, 100) as node:
-        library = node.folder / SONAME
-        flags = ["-shared", "-fPIC", "-O1", f"-Wl,-soname,{SONAME}"]
-        subprocess.run([cc, *flags, "-o", str(library), str(STUB)], check=True, timeout=60)
-        script = node.folder / "script"
-        gpus = (_GPU.format(index=index, bus=index + 1) for index in range(node.gpus))
-        script.write_text("driver 580.12\nnvml 12.580.12\n" + "".join(gpus))
-        daemon = node.sgpud_on_nvml({"LD_LIBRARY_PATH": str(node.folder), "STUB_NVML": str(script)})
+        daemon = node.sgpud_on_nvml(stub_library(node))
         node.registered(RESOURCE, daemon.began)
         found = children(daemon.pid)
         if len(found) != 1:
@@ -69,6 +60,26 @@ def probe(*, quick: bool) -> Iterator[Number]:
         yield _small("probe: RSS idle", memory(found[0]).rss)
         _reload(node, daemon, 6 if quick else 20)
         yield _small("probe: RSS after load", memory(found[0]).rss)
+
+
+def stub_library(node: Node, pids: Callable[[int], Sequence[int]] = lambda _: ()) -> dict[str, str]:
+    """Build the stub NVML for a node; the environment of what is to load it.
+
+    `pids` gives the processes on each GPU.
+    """
+    cc = shutil.which("cc")
+    if cc is None or not STUB.exists():
+        raise NotMeasuredError("no C compiler, or no tests/stub_nvml, to build the stub NVML with")
+    library = node.folder / SONAME
+    flags = ["-shared", "-fPIC", "-O1", f"-Wl,-soname,{SONAME}"]
+    subprocess.run([cc, *flags, "-o", str(library), str(STUB)], check=True, timeout=60)
+    lines = ["driver 580.12", "nvml 12.580.12"]
+    for index in range(node.gpus):
+        lines.append(_GPU.format(index=index, bus=index + 1).rstrip())
+        lines += [f"  process {pid} {2**30} 3 c" for pid in pids(index)]
+    script = node.folder / "script"
+    script.write_text("\n".join(lines) + "\n")
+    return {"LD_LIBRARY_PATH": str(node.folder), "STUB_NVML": str(script)}
 
 
 def _memory(

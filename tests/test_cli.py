@@ -287,6 +287,8 @@ print(status, sorted(heavy & set(sys.modules)), file=sys.stderr)
         (["--help"], 0),
         (["--version"], 0),
         (["check-config", "etc/sgpud.toml"], 0),
+        (["status", "--run-dir", "/nonexistent"], 1),
+        (["top", "--run-dir", "/nonexistent"], 1),
         (["reload", "--run-dir", "/nonexistent"], 1),
         (["release", "--run-dir", "/nonexistent"], 1),
         (["acquire", "--run-dir", "/nonexistent"], 1),

@@ -27,6 +27,9 @@ class Owner(Enum):
     """It cannot be told."""
 
 
+_HOLDER, _UNKNOWN = Owner.HOLDER.value, Owner.UNKNOWN.value
+
+
 @frozen
 class ProcessView:
     """One process on a GPU."""
@@ -152,7 +155,7 @@ def gpu_use(uuid: str, usage: Usage | None, owners: Owners) -> GpuUse:
         for process in running.processes
         if process.pid in usage.places
     )
-    unplaced = [view for view in views if view.owner == Owner.UNKNOWN.value and not view.uid]
+    unplaced = [view for view in views if view.owner == _UNKNOWN and not view.uid]
     problem = usage.problem
     if unplaced and not problem:
         problem = f"process {unplaced[0].pid} belongs to nobody known: {unplaced[0].problem}"
@@ -160,24 +163,27 @@ def gpu_use(uuid: str, usage: Usage | None, owners: Owners) -> GpuUse:
         views,
         problem,
         _uses(views),
-        frozenset(view.uid for view in views if view.owner == Owner.UNKNOWN.value),
+        frozenset(view.uid for view in views if view.owner == _UNKNOWN),
     )
 
 
 def _uses(views: Sequence[ProcessView]) -> dict[Container, Use]:
-    found: dict[Container, Use] = {}
+    found: dict[Container, list[ProcessView]] = {}
     for view in views:
-        if view.owner == Owner.HOLDER.value:
-            key = (view.uid, view.container)
-            use = found.get(key, Use())
-            utilisation = _sum(use.utilisation, view.utilisation)
-            found[key] = Use(
-                use.processes + 1,
-                _sum(use.used, view.used),
-                None if utilisation is None else min(100, utilisation),
-            )
-    return found
+        if view.owner == _HOLDER:
+            found.setdefault((view.uid, view.container), []).append(view)
+    return {key: _use(mine) for key, mine in found.items()}
 
 
-def _sum(one: int | None, other: int | None) -> int | None:
-    return None if one is None or other is None else one + other
+def _use(views: Sequence[ProcessView]) -> Use:
+    busy = _sum([view.utilisation for view in views])
+    return Use(
+        len(views),
+        _sum([view.used for view in views]),
+        None if busy is None else min(100, busy),
+    )
+
+
+def _sum(numbers: Sequence[int | None]) -> int | None:
+    known = [number for number in numbers if number is not None]
+    return sum(known) if len(known) == len(numbers) else None

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import Metric
-from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from sgpud.core.status import View
+from sgpud.operate.exposition import exposed
 from sgpud.operate.families import Family
 from sgpud.operate.metrics_gpus import GPUS
 from sgpud.operate.metrics_node import NODE
@@ -54,8 +54,4 @@ def encoder(view: Callable[[], View]) -> Callable[[str], tuple[bytes, str]]:
     """
     registry = make_registry(view)
 
-    def encode(accept: str) -> tuple[bytes, str]:
-        form, content_type = choose_encoder(accept)
-        return form(registry), content_type
-
-    return encode
+    return lambda accept: exposed(registry.collect(), accept)

@@ -1,7 +1,16 @@
 """The metrics."""
 
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
 from attrs import evolve
 from prometheus_client import generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as of_openmetrics,
+)
 from prometheus_client.parser import text_string_to_metric_families
 
 from sgpud.core.allocation import RefusalRule
@@ -10,6 +19,7 @@ from sgpud.core.gpu_states import ContainerView, GpuState, UsageView
 from sgpud.core.health_view import HealthView
 from sgpud.core.pool_views import GpuView, PoolView
 from sgpud.core.status import CallTimes, ConfigurationView, Counters, View
+from sgpud.operate.exposition import exposed
 from sgpud.operate.metrics import FAMILIES, make_registry
 from tools.metrics_page import PAGE, page
 
@@ -201,6 +211,49 @@ def test_every_family_is_in_the_answer_as_prometheus_reads_it() -> None:
         for sample in found.samples:
             assert set(sample.labels) == set(family.labels), sample
     assert len({family.name for family in FAMILIES}) == len(FAMILIES)
+
+
+@pytest.mark.parametrize("accept", ["", "application/openmetrics-text;version=1.0.0,*/*;q=0.1"])
+def test_both_formats_say_what_prometheus_clients_own_would(accept: str) -> None:
+    odd = evolve(CONTAINER, pod='a "b"\\\n{c}', namespace="é,=")
+    registry = make_registry(lambda: evolve(VIEW, gpus=(evolve(STATE, containers=(odd,)),)))
+    text, content_type = exposed(registry.collect(), accept)
+    assert ("openmetrics" in content_type) is bool(accept)
+    parse = of_openmetrics if accept else text_string_to_metric_families
+    encode, _ = choose_encoder(accept)
+    ours, theirs = (known(parse(each.decode())) for each in (text, encode(registry)))
+    ours_fixed = {name: found for name, found in ours.items() if not name.startswith("process_")}
+    assert ours_fixed
+    assert ours_fixed.items() <= theirs.items()
+    assert ours.keys() == theirs.keys()
+
+
+def known(families: Iterable[Metric]) -> dict[str, Any]:
+    """Type and samples of each family."""
+    return {
+        family.name: (
+            family.type,
+            {(s.name, tuple(sorted(s.labels.items()))): s.value for s in family.samples},
+        )
+        for family in families
+    }
+
+
+def test_numbers_that_are_none_are_written_as_go_reads_them() -> None:
+    family = GaugeMetricFamily("x", "Odd.", labels=("a",))
+    for number, value in enumerate(
+        (float("inf"), float("-inf"), float("nan"), 1e300, 0.1, 2.0**60)
+    ):
+        family.add_metric([str(number)], value)
+    lines = exposed([family], "")[0].decode().splitlines()[2:]
+    assert [line.rpartition(" ")[2] for line in lines] == [
+        "+Inf",
+        "-Inf",
+        "NaN",
+        "1e+300",
+        "0.1",
+        "1.152921504606847e+18",
+    ]
 
 
 def test_the_page_in_docs_is_current() -> None:

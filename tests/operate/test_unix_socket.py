@@ -44,6 +44,11 @@ class Timed:
         self.next = None
 
 
+@pytest.fixture(scope="module")
+def bench() -> Bench:
+    return Bench()
+
+
 @pytest.fixture
 def timed(bench: Bench) -> Timed:
     return Timed(bench)
