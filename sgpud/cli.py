@@ -145,6 +145,10 @@ def _parser() -> argparse.ArgumentParser:
         "simulate", commands.simulate, "Play a list of pods on simulated nodes.", as_json, sets
     )
     add_arguments(played, CONFIG)
+    text = "Write another GPU plugin's configuration as an sgpud.toml."
+    converted = add("convert", commands.convert, text, as_json)
+    converted.add_argument("file", metavar="FILE", help="of NVIDIA's plugin, or gpu_config.json")
+    converted.add_argument("--entry", metavar="NAME", help="the entry of a ConfigMap with several")
     return parser
 
 
