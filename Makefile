@@ -8,7 +8,7 @@ UV_COMPILE := uv pip compile --quiet --universal --python-version 3.10 --fork-st
 	--generate-hashes --no-header --no-annotate --upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-debian check format bench bench-debian proto pins clean
+.PHONY: help venv kube demo test test-debian check format bench bench-debian proto pins clean
 .DELETE_ON_ERROR:
 
 help: ## say what each target does
@@ -18,6 +18,9 @@ venv: $(READY) ## make .venv from the pinned requirements; it has sgpud in its b
 
 $(READY): tools/venv pyproject.toml requirements/build.txt requirements/dev.txt
 	tools/venv $(VENV)
+
+kube: $(READY) ## put kubectl and helm into .venv/bin, for the tests of deploy/
+	@[ -x $(BIN)/helm ] || tools/kube $(VENV)
 
 demo: $(READY) ## share simulated GPUs with a stand-in kubelet and show it
 	$(BIN)/python -m sgpud.testing.demo
