@@ -8,7 +8,7 @@ UV_COMPILE := uv pip compile --quiet --universal --python-version 3.10 --fork-st
 	--generate-hashes --no-header --no-annotate --upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: help venv kube demo test test-debian check format bench bench-debian proto pins clean
+.PHONY: help venv kube demo test test-debian check format bench bench-debian bench-boot deb test-boot proto pins clean
 .DELETE_ON_ERROR:
 
 help: ## say what each target does
@@ -47,6 +47,15 @@ bench: $(READY) ## print the numbers: times, rates, memory, beside their floors
 bench-debian: $(READY) ## print the numbers on Debian 12's own packages (as root)
 	tools/debian-stack python3 -m benchmarks $(BENCH)
 
+bench-boot: $(READY) ## print how soon a node that boots has its shares (as root, after `make deb`)
+	$(BIN)/python -m benchmarks.boot $(BENCH)
+
+deb: $(READY) ## build the Debian package into dist/ (with Debian's tools)
+	tools/deb
+
+test-boot: $(READY) ## install, run, break and purge the package of `make deb` under a real systemd (as root)
+	SGPUD_BOOT=1 $(BIN)/python -m pytest tests/boot $(TESTS)
+
 proto: ## generate the messages of the kubelet's APIs anew (protoc 3.21.12)
 	@protoc --version | grep -qx 'libprotoc 3.21.12' || \
 		{ echo "protoc 3.21.12 is needed: newer ones write code that older runtimes refuse" >&2; exit 1; }
@@ -55,6 +64,7 @@ proto: ## generate the messages of the kubelet's APIs anew (protoc 3.21.12)
 pins: ## resolve the pinned requirements anew, on Python 3.10 (needs uv)
 	$(UV_COMPILE) --output-file requirements/build.txt requirements/build.in
 	$(UV_COMPILE) --output-file requirements/debian.txt requirements/debian.in
+	$(UV_COMPILE) --output-file requirements/package.txt requirements/package.in
 	$(UV_COMPILE) --output-file requirements/dev.txt pyproject.toml requirements/dev.in
 
 clean: ## remove what make made

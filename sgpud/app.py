@@ -133,7 +133,7 @@ class Daemon:
         self._http.start()
         if self._options.watch_config:
             self._follow.start()
-        self._face.changed()
+        self._face.show()
 
     def stop(self) -> Deferred[None]:
         """Stop every part; nothing comes before the endpoints and then the lock."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -42,6 +43,8 @@ class Call:
 
 def run(call: Call) -> int:
     """Run the daemon."""
+    # What is imported stays: the collector, on again in service, would look through it many times.
+    gc.disable()
     from sgpud import service  # noqa: PLC0415 - Twisted and gRPC
 
     return service.run(call.arguments, call.environment)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import signal
 import sys
@@ -39,6 +40,8 @@ def overrides(arguments: argparse.Namespace) -> tuple[str, ...]:
 
 def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     """Run until a signal ends it; the exit status. ConfigError when it cannot start."""
+    gc.freeze()
+    gc.enable()
     os.umask(0o077)
     sys.setswitchinterval(SWITCH)
     reactor: Any = installed

@@ -62,7 +62,7 @@ def test_no_file_names_the_machine_it_was_written_on() -> None:
     assert found(rf"{re.escape(str(ROOT))}/|/root[/]|[.]pyen[v]", text_files()) == []
 
 
-@pytest.mark.parametrize("pins", ["build", "debian", "dev"])
+@pytest.mark.parametrize("pins", ["build", "debian", "dev", "package"])
 def test_every_pin_has_one_version_and_hashes_and_names_no_index(pins: str) -> None:
     text = (ROOT / "requirements" / f"{pins}.txt").read_text()
     entries = re.split(r"\n(?=\S)", text.strip())

@@ -1,0 +1,154 @@
+"""The package on a machine: installed, upgraded, removed, purged."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import sgpud
+from tests.boot.machine import Machine
+from tests.boot.node import Host, install, said, shown, simulate_driver
+from tests.e2e.waiting import until
+
+TRACES = r"""find / -xdev \( -path /proc -o -path /sys -o -path /run -o -path /tmp -o -path /io \
+    -o -path /var/log -o -path /var/lib/dpkg -o -path /var/lib/apt -o -path /var/cache \
+    -o -path /var/lib/systemd -o -path /var/lib/private -o -path /root \) -prune -o -print | sort"""
+"""Every file but those of others: the package managers', the journal's."""
+
+
+def test_a_machine_without_gpu_and_kubelet_gets_a_service_that_says_so(bare: Machine) -> None:
+    printed = install(bare)
+    assert "no NVIDIA driver loaded" in printed
+    assert "no kubelet runs on this machine" in printed
+    assert "/etc/sgpud.toml is good" in printed
+    assert shown(bare, "ActiveState") == "active"
+    assert bare.says("systemctl is-enabled sgpud") == "enabled"
+    assert "no-library" in shown(bare, "StatusText")
+    assert bare.says("getent group sgpud").startswith("sgpud:")
+    assert bare.says("stat -c '%U %G' /var/lib/kubelet") == "root root"
+    assert bare.says("dpkg-query -W -f '${Conffiles}' sgpud").startswith("/etc/sgpud.toml ")
+    assert bare.says("dpkg --verify sgpud") == ""
+
+
+def test_what_is_installed_is_compiled_and_listens_to_nobody_elses_python(bare: Machine) -> None:
+    install(bare)
+    folder = "/usr/share/sgpud"
+    sources = bare.says(f"find {folder} -name '*.py' | wc -l")
+    assert bare.says(f"find {folder} -name '*.pyc' | wc -l") == sources
+    bare.write("/evil/attr.py", "raise SystemExit('the wrong one')\n")
+    assert bare.says("PYTHONPATH=/evil sgpud --version") == f"sgpud {sgpud.__version__}"
+    assert bare.says("ls /usr/share/man/man8/sgpud.8.gz /usr/share/man/man5/sgpud.toml.5.gz")
+
+
+def test_the_units_have_nothing_to_complain_about(bare: Machine) -> None:
+    install(bare)
+    done = bare.run("systemd-analyze verify --man=no sgpud.service sgpud-nodes.service")
+    assert done.stdout + done.stderr == ""
+    bare.run(
+        "systemd-analyze security --offline=true --threshold=15 /lib/systemd/system/sgpud.service"
+    )
+
+
+def test_completion_offers_commands_and_options(bare: Machine) -> None:
+    install(bare)
+    complete = (
+        "source /usr/share/bash-completion/completions/sgpud; COMP_WORDS=(sgpud {}); "
+        "COMP_CWORD={}; _sgpud; echo ${{COMPREPLY[*]}}"
+    )
+    assert bare.says(complete.format("rel", 1)).split() == ["reload", "release"]
+    assert "--strict" in bare.says(complete.format("run --st", 2)).split()
+
+
+def test_a_driver_that_comes_later_is_used_without_a_restart(bare: Machine, library: Path) -> None:
+    install(bare)
+    with Host(bare) as host:
+        host.status("no-library")
+        before = host.pid
+        simulate_driver(bare, library)
+        host.machine.run("systemctl restart sgpud")  # for STUB_NVML: only the stub needs that
+        host.became(100, 100)
+        assert host.pid != before
+
+
+def test_device_nodes_are_made_by_nvidia_modprobe_where_it_is(bare: Machine) -> None:
+    bare.write("/usr/bin/nvidia-modprobe", '#!/bin/sh\necho "$@" >>/var/lib/called\nexec cat\n')
+    bare.run("chmod 755 /usr/bin/nvidia-modprobe")
+    install(bare)
+    called = until(
+        lambda: bare.run("cat /var/lib/called", check=False).stdout, "nvidia-modprobe is called"
+    )
+    assert called.split() == ["-c0", "-u"]
+    assert shown(bare, "ActiveState") == "active"
+
+
+def test_an_upgrade_keeps_what_is_held_and_the_shares_that_are_listed(
+    bare: Machine, library: Path, package: Path, tmp_path: Path
+) -> None:
+    earlier(package, tmp_path, bare.shared / "earlier.deb")
+    simulate_driver(bare, library)
+    install(bare, "earlier.deb")
+    with Host(bare) as host:
+        host.became(100, 100)
+        held = host.admit("pod").ids
+        assert '"version": "0.0.9"' in bare.says("sgpud plan --json")
+        before = host.pid
+        install(bare)
+        assert host.restarted(before)
+        host.became(100, 100)
+        until(
+            lambda: f'"version": "{sgpud.__version__}"' in bare.says("sgpud plan --json"),
+            "the new version serves",
+            60,
+        )
+        assert bare.run("systemctl status sgpud-standby", check=False).returncode == 4
+        assert host.kubelet.container("uid-pod", "main").ids == held
+        host.status("100 shares of 1 GPUs, 1 held, registered")
+        # Each of the two handovers is one new registration: nobody was without a plugin for long.
+        assert len(host.kubelet.registrations) == 3
+
+
+def test_removing_keeps_the_configuration_and_purging_leaves_nothing(bare: Machine) -> None:
+    bare.run("mkdir -p /etc/systemd/system/multi-user.target.wants")
+    before = bare.says(TRACES)
+    install(bare)
+    bare.write("/etc/sgpud.toml", "[sharing]\nduplication_factor = 7\n")
+    bare.run("apt-get remove -y sgpud")
+    assert bare.says("cat /etc/sgpud.toml").endswith("duplication_factor = 7")
+    assert bare.run("systemctl is-active sgpud", check=False).stdout.strip() == "inactive"
+    bare.run("apt-get purge -y sgpud")
+    left = set(bare.says(TRACES).splitlines()) - set(before.splitlines())
+    own = {path for path in left if path.rpartition("/")[2] not in {"gshadow-", "group-"}}
+    assert own == set()
+    assert bare.run("getent group sgpud", check=False).returncode == 2
+    assert bare.run("ls /run/sgpud", check=False).returncode != 0
+
+
+def test_a_drop_in_opens_the_network_for_metrics(machine: Machine) -> None:
+    machine.write("/etc/sgpud.toml", '[http]\nlisten = "tcp:9449:interface=127.0.0.1"\n')
+    machine.run("systemctl restart sgpud")
+    said(machine, "Cannot serve HTTP")
+    get = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:9449/metrics').status)"
+    assert machine.run(f'python3 -c "{get}"', check=False).returncode != 0
+    machine.run(
+        "install -D -m 644 /usr/share/doc/sgpud/examples/http.conf"
+        " /etc/systemd/system/sgpud.service.d/http.conf"
+        " && systemctl daemon-reload && systemctl restart sgpud"
+    )
+    assert machine.says(f'python3 -c "{get}"') == "200"
+
+
+def earlier(package: Path, work: Path, target: Path) -> None:
+    """The same package as version 0.0.9."""
+    tree = work / "earlier"
+    subprocess.run(["dpkg-deb", "-R", package, tree], check=True, timeout=60)
+    for name, old, new in (
+        ("DEBIAN/control", f"Version: {sgpud.__version__}", "Version: 0.0.9"),
+        ("usr/share/sgpud/sgpud/__init__.py", sgpud.__version__, "0.0.9"),
+    ):
+        file = tree / name
+        text = file.read_text()
+        assert old in text
+        file.write_text(text.replace(old, new))
+    subprocess.run(["dpkg-deb", "-b", "-Znone", tree, target], check=True, timeout=60)
+    shutil.rmtree(tree)

@@ -1,0 +1,180 @@
+"""Each restriction of the unit holds, and each of its needs is met."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.boot.machine import Machine
+from tests.boot.node import drop_in, install, shown, simulate_driver
+
+HERE = Path(__file__).parent
+INSTEAD = """\
+[Service]
+Type=oneshot
+ExecStart=
+ExecStart=/usr/bin/python3 -I /io/sandbox.py {group} {other}
+Restart=no
+WatchdogSec=0
+"""
+FOREIGN = """\
+int main(void)
+{
+    int result = 20; /* getpid of 32 bits */
+    __asm__ volatile("int $0x80" : "+a"(result) : : "memory");
+    return result > 0 ? 0 : 1;
+}
+"""
+NEEDS = [
+    "write /var/lib/sgpud",
+    "write /run/sgpud",
+    "serve in /var/lib/kubelet",
+    "lock /var/lib/kubelet",
+    "open /dev/null",
+    "AF_UNIX",
+    "chown to the group",
+    "cgroup of another",
+    "NVML",
+    "child",
+    "inotify",
+]
+FORBIDDEN = {
+    "write /usr": "EROFS",
+    "write /etc": "EROFS",
+    "write /var/lib": "EROFS",
+    "write /run": "EROFS",
+    "list /home": "EACCES",
+    "list /root": "EACCES",
+    "see another's /tmp": "ENOENT",
+    "open another node": "EPERM",
+    "AF_INET": "EAFNOSUPPORT",
+    "AF_INET6": "EAFNOSUPPORT",
+    "AF_NETLINK": "EAFNOSUPPORT",
+    "AF_PACKET": "EAFNOSUPPORT",
+    "writable code": "EPERM",
+    "setuid file": "EPERM",
+    "real time": "EPERM",
+    "nice": "EPERM",
+    "mount": "EPERM",
+    "unshare": "EPERM",
+    "sethostname": "EPERM",
+    "clock": "EPERM",
+    "syslog": "EPERM",
+    "reboot": "EPERM",
+    "swapoff": "EPERM",
+    "chroot": "EPERM",
+    "personality": "EPERM",
+    "ptrace": "EPERM",
+    "bpf": "EPERM",
+    "perf_event_open": "EPERM",
+    "init_module": "EPERM",
+    "kernel tunable": "EROFS",
+    "cgroup tree": "EROFS",
+    "kernel modules": "EACCES",
+    "mknod": "EPERM",
+}
+
+
+def found(machine: Machine, more: str = "") -> dict[str, Any]:
+    """What sandbox.py finds in the unit's place."""
+    shutil.copy(HERE / "sandbox.py", machine.shared)
+    source = machine.shared / "foreign.c"
+    source.write_text(FOREIGN if os.uname().machine == "x86_64" else "int main(void){return 1;}")
+    subprocess.run(
+        ["cc", "-static", "-o", machine.shared / "foreign", source], check=True, timeout=60
+    )
+    machine.run(
+        "echo x >/tmp/of-another; mkdir -p /usr/lib/modules; "
+        "mknod /dev/gpu c 195 77; mknod /dev/other c 10 229"
+    )
+    group = machine.says("getent group sgpud | cut -d: -f3")
+    machine.run("systemd-run --unit=other -p User=nobody tail -f /dev/null")
+    other = shown(machine, "MainPID", "other.service")
+    drop_in(machine, "sandbox", INSTEAD.format(group=group, other=other) + more)
+    machine.run("systemctl stop sgpud; systemctl start sgpud")
+    result: dict[str, Any] = json.loads(machine.path("/var/lib/sgpud/found.json").read_text())
+    return result
+
+
+@pytest.fixture(scope="module")
+def sandbox(root: Path, package: Path, library: Path) -> dict[str, Any]:
+    """What is possible under the unit as it is shipped."""
+    with Machine(root) as machine:
+        shutil.copy(package, machine.shared / "sgpud.deb")
+        simulate_driver(machine, library)
+        install(machine)
+        return found(machine)
+
+
+@pytest.mark.parametrize("need", NEEDS)
+def test_what_it_needs_it_may(sandbox: dict[str, Any], need: str) -> None:
+    assert sandbox[need] == "ok"
+
+
+@pytest.mark.parametrize("what", FORBIDDEN)
+def test_what_it_does_not_need_it_may_not(sandbox: dict[str, Any], what: str) -> None:
+    assert sandbox[what] == FORBIDDEN[what]
+
+
+def test_a_gpus_node_is_let_through_though_no_driver_was_there(sandbox: dict[str, Any]) -> None:
+    assert sandbox["open a GPU's node"] in {"ENXIO", "ENODEV", "ok"}
+
+
+def test_it_has_no_capability_and_gets_none(sandbox: dict[str, Any]) -> None:
+    assert sandbox["status"] == {
+        "CapBnd": "0000000000000000",
+        "CapEff": "0000000000000000",
+        "NoNewPrivs": "1",
+        "Umask": "0077",
+    }
+
+
+def test_it_has_a_network_of_its_own(sandbox: dict[str, Any]) -> None:
+    assert sandbox["interfaces"] == ["lo"]
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="there is no other ABI to try")
+def test_calls_by_another_abi_are_not_carried_out(sandbox: dict[str, Any]) -> None:
+    assert sandbox["foreign ABI"] != "ok"
+
+
+def test_without_the_restrictions_the_same_tries_succeed(machine: Machine) -> None:
+    """So that what fails above fails because of them, and for no other reason."""
+    lifted = [
+        *(
+            "ProtectSystem=no",
+            "ReadOnlyPaths=",
+            "ProtectHome=no",
+            "PrivateTmp=no",
+            "DevicePolicy=auto",
+        ),
+        *("DeviceAllow=", "PrivateNetwork=no", "RestrictAddressFamilies=", "SystemCallFilter="),
+        *("SystemCallArchitectures=", "MemoryDenyWriteExecute=no", "LockPersonality=no"),
+        *("ProtectControlGroups=no", "ProtectKernelLogs=no", "ProtectKernelModules=no"),
+        *("ProtectKernelTunables=no", "RestrictNamespaces=no", "RestrictRealtime=no"),
+        *("RestrictSUIDSGID=no", "NoNewPrivileges=no", "ProtectClock=no", "ProtectHostname=no"),
+        "CapabilityBoundingSet=~",
+    ]
+    free = found(machine, "\n".join(lifted) + "\n")
+    names = ["write /usr", "write /etc", "write /var/lib", "list /home", "list /root"]
+    names += ["see another's /tmp", "AF_INET", "AF_NETLINK", "writable code", "setuid file"]
+    names += ["personality", "unshare", "mount", "chroot", "nice"]
+    names += ["cgroup tree", "kernel modules"]
+    assert {name: free[name] for name in names} == dict.fromkeys(names, "ok")
+    assert free["open another node"] != "EPERM"
+
+
+def test_its_limits_are_the_units(machine: Machine) -> None:
+    assert shown(machine, "MemoryMax") == str(512 * 1024 * 1024)
+    assert shown(machine, "CPUWeight") == "400"
+    assert shown(machine, "TimeoutStartUSec") == "10s"
+    assert shown(machine, "OOMPolicy") == "continue"
+    assert shown(machine, "OOMScoreAdjust") == "-900"
+    assert "kubelet.service" in shown(machine, "Before")
+    assert "nvidia-persistenced.service" not in shown(machine, "After")

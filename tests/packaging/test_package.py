@@ -1,0 +1,100 @@
+"""The Debian package says what the project says: versions, bounds, manuals, completions."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import sgpud
+from sgpud.cli import command_line
+from sgpud.config.kinds import Key, ListOf, Table
+from sgpud.config.schema import ROOT
+from tools.manuals.__main__ import main
+from tools.manuals.commands import read
+
+TOP = Path(__file__).parents[2]
+NAMES = {"attrs": "attr", "prometheus_client": "prometheus-client"}
+BOUNDS = {"protobuf": "3.21"}
+"""Debian counts protobuf as its C++ library: Python's 4.21 is 3.21 there."""
+ELSEWHERE = {"nvidia-ml-py", "tomli"}
+"""Carried in the package; in Python itself from 3.11 on."""
+
+
+def test_the_package_has_the_version_of_the_project() -> None:
+    first = (TOP / "debian/changelog").read_text().split("\n", 1)[0]
+    assert first.startswith(f"sgpud ({sgpud.__version__}) ")
+
+
+def test_the_package_depends_on_what_the_project_depends_on() -> None:
+    project = (TOP / "pyproject.toml").read_text()
+    section = re.search(r"^dependencies = \[\n(.*?)^\]", project, re.MULTILINE | re.DOTALL)
+    assert section is not None
+    wanted = {
+        f"python3-{NAMES.get(name, name)} (>= {BOUNDS.get(name, bound)})"
+        for name, bound in re.findall(r'"([\w-]+)>=([\d.]+)', section[1])
+        if name not in ELSEWHERE
+    }
+    control = (TOP / "debian/control").read_text().partition("\nDepends:\n")[2]
+    assert set(re.findall(r"^ (python3-.+),$", control, re.MULTILINE)) == wanted
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of manuals and completions."""
+    folder = tmp_path_factory.mktemp("manuals")
+    main(folder)
+    return folder
+
+
+def test_the_manual_has_every_command_and_option(made: Path) -> None:
+    page = (made / "sgpud.8").read_text()
+    for command in read(command_line())[1:]:
+        assert f'.SS "{command.name}"' in page
+        for option in command.options:
+            for flag in option.flags:
+                assert flag.replace("-", "\\-") in page or flag in {"-h", "--help"}
+    assert "@" not in re.sub(r"`[^`]*`", "", page.replace("\\(at", ""))
+
+
+def test_the_manual_of_the_file_has_every_key(made: Path) -> None:
+    page = (made / "sgpud.toml.5").read_text()
+
+    def keys(key: Key) -> tuple[Key, ...]:
+        kind = key.kind.element if isinstance(key.kind, ListOf) else key.kind
+        return kind.keys if isinstance(kind, Table) else ()
+
+    for section in ROOT.keys:
+        for key in keys(section):
+            assert f'.SS "{key.name}"' in page
+
+
+def test_bash_completes_commands_options_and_choices(
+    made: Path, need_tool: Callable[[str], str]
+) -> None:
+    def offered(*words: str) -> list[str]:
+        line = " ".join(f"'{word}'" for word in ("sgpud", *words))
+        program = (
+            f"source {made / 'sgpud'}; COMP_WORDS=({line}); COMP_CWORD={len(words)};"
+            " _sgpud; printf '%s\\n' \"${COMPREPLY[@]}\""
+        )
+        done = subprocess.run(
+            [need_tool("bash"), "--norc", "-c", program],
+            capture_output=True, text=True, timeout=30, check=True,
+        )  # fmt: skip
+        return done.stdout.split()
+
+    assert set(offered("")) == {command.name for command in read(command_line())[1:]}
+    assert offered("run", "--str") == ["--strict"]
+    assert offered("run", "--config", str(made / "sgpud.t")) == [str(made / "sgpud.toml.5")]
+
+
+def test_zsh_knows_every_command(made: Path) -> None:
+    text = (made / "_sgpud").read_text()
+    assert text.startswith("#compdef sgpud\n")
+    for command in read(command_line())[1:]:
+        assert f"'{command.name}:" in text
+        assert f"{command.name}) _arguments " in text
