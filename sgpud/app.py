@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,9 @@ from twisted.logger import Logger
 from sgpud.config.values import Config, LogSettings
 from sgpud.core.node import Node, books_read
 from sgpud.core.plan import Plan
-from sgpud.core.status import Instance, View, view
+from sgpud.core.status import Instance, Moment, View, view
 from sgpud.gpus.hostwatch import HostWatch
-from sgpud.gpus.monitor import Monitor
-from sgpud.gpus.simulated import SimulatedMonitor
-from sgpud.gpus.simulation import Simulation
+from sgpud.gpus.source import source
 from sgpud.kubelet.directory import CHECKPOINT
 from sgpud.kubelet.holders import Holders, Wiring
 from sgpud.kubelet.podresources import PodResources
@@ -38,12 +37,13 @@ from sgpud.notify import Hints
 from sgpud.operate.announce import Announcer
 from sgpud.operate.client import CONTROL
 from sgpud.operate.control import Control
-from sgpud.operate.http import HttpServer
 from sgpud.operate.logs import Log
+from sgpud.operate.reading import Reading
 from sgpud.operate.systemd import Systemd
 from sgpud.operate.verbs import verbs
 from sgpud.options import Options, Reactor
 
+PARTS = ("keeper of facts", "reading of GPUs", "reading of holders", "watch over the directory")
 TEMPORARY = 75
 """Exit status where only a new start helps (sysexits' EX_TEMPFAIL)."""
 
@@ -86,7 +86,7 @@ class Daemon:
         self._known = Known(store, self._keeper, reactor, simulated=bool(options.simulation))
         self._known.start()
         self._facts = GpuFacts(self._keeper, reactor, self._known.save, self._tally.xid, self._look)
-        self._source = self._gpus(options.simulation)
+        self._source, self._usage = source(reactor, options.simulation, self._facts)
         self._source.set_measure_every(config.sharing.measure_every)
         path = Path(config.kubelet.plugin_directory)
         self._holders = Holders(
@@ -119,7 +119,8 @@ class Daemon:
         self._follow = Follow(options.config, reactor, partial(Hints, reactor), self.reload)
         gpus = (self._source, self._facts)
         asked = verbs(lambda: self.view, self._configuration.preview, self.reload, *gpus)
-        self._http = HttpServer(reactor, config.http.listen, lambda: self.view)
+        http = lambda: self._configuration.config.http  # noqa: E731 - a reload changes it
+        self._reading = Reading(reactor, options.run, http, lambda: self.view)
         self._control = Control(reactor, options.run / CONTROL, asked)
         self._served = False
         self._stopped: Deferred[None] | None = None
@@ -130,7 +131,7 @@ class Daemon:
         self._source.start()
         self._serving.start()
         self._holders.start()
-        self._http.start()
+        self._reading.start()
         if self._options.watch_config:
             self._follow.start()
         self._face.show()
@@ -145,7 +146,7 @@ class Daemon:
             ends: list[Deferred[Any]] = [
                 self._serving.stop().addBoth(self._release),
                 self._source.stop(),
-                self._http.stop(),
+                self._reading.stop(),
             ]
             DeferredList(ends).addCallback(self._end)
         return self._stopped
@@ -167,17 +168,21 @@ class Daemon:
             self._keeper.plan,
             self._serving.registrations,
             self._configuration.view,
-            self._tally.counters(self._serving.registered),
-            Instance(self._serving.state, str(self._serving.path)),
+            self._tally.counters(self._serving.registered, *self._source.calls.counted),
+            self._instance,
+            Moment(self._reactor.seconds(), time.time()),
+            self._usage.latest,
         )
 
-    def _gpus(self, simulation: Simulation | None) -> Monitor | SimulatedMonitor:
-        facts = self._facts
-        seen = (facts.inventory, facts.fault, facts.error)
-        if simulation is None:
-            return Monitor(self._reactor, *seen, on_event=facts.event, on_samples=facts.samples)
-        return SimulatedMonitor(
-            self._reactor, simulation, *seen, on_event=facts.event, on_samples=facts.samples
+    @property
+    def _instance(self) -> Instance:
+        parts = (self._keeper, self._source, self._holders, self._serving)
+        lives = zip(PARTS, map(attrgetter("alive"), parts), strict=True)
+        return Instance(
+            self._serving.state,
+            str(self._serving.path),
+            () if self._face.ready else ("it could not take over yet: its log says why",),
+            tuple(name for name, alive in lives if not alive),
         )
 
     # What the parts tell. ------------------------------------------------------------------------

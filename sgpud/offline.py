@@ -18,7 +18,7 @@ from sgpud.core.healths import gpus_seen
 from sgpud.core.holding import Books
 from sgpud.core.node import Node, advance
 from sgpud.core.plan import plan as make_plan
-from sgpud.core.status import ConfigurationView, Counters, Instance, document, view
+from sgpud.core.status import ConfigurationView, Counters, Instance, Moment, document, view
 from sgpud.gpus.faults import Fault
 from sgpud.gpus.host import look
 from sgpud.gpus.monitor import Monitor
@@ -93,6 +93,7 @@ def plan(arguments: argparse.Namespace) -> dict[str, Any]:
         ConfigurationView(arguments.config, "file", warnings=warnings),
         Counters(),
         Instance("not running", str(directory)),
+        Moment(time.monotonic(), now),
     )
     return {"view": document(seen), "reload": None}
 

@@ -49,7 +49,7 @@ def build(document: dict[str, Any]) -> Config:
     """The configuration that a checked document stands for, without warnings."""
     full = complete(document)
     gpus, sharing, container = full["gpus"], full["sharing"], full["container"]
-    kubelet, log = full["kubelet"], full["log"]
+    kubelet, http, log = full["kubelet"], full["http"], full["log"]
     return Config(
         sharing=Sharing(
             allow=tuple(gpus["allow"]),
@@ -77,7 +77,7 @@ def build(document: dict[str, Any]) -> Config:
         ),
         health=_policy(full["health"]),
         kubelet=KubeletSettings(kubelet["plugin_directory"], kubelet["pod_resources"]),
-        http=HttpSettings(full["http"]["listen"]),
+        http=HttpSettings(http["listen"], http["expose_status"], tuple(http["hosts"])),
         log=LogSettings(LogLevel(log["level"]), LogFormat(log["format"])),
     )
 
@@ -161,6 +161,10 @@ def document_of(config: Config) -> dict[str, Any]:
             "plugin_directory": config.kubelet.plugin_directory,
             "pod_resources": config.kubelet.pod_resources,
         },
-        "http": {"listen": config.http.listen},
+        "http": {
+            "listen": config.http.listen,
+            "expose_status": config.http.expose_status,
+            "hosts": list(config.http.hosts),
+        },
         "log": {"level": config.log.level.value, "format": config.log.format.value},
     }

@@ -8,6 +8,7 @@ from sgpud.config.names import (
     absolute_path,
     cdi_kind,
     endpoint,
+    host_name,
     mount_point,
     socket_folder,
     socket_path,
@@ -111,9 +112,30 @@ HTTP = (
         "listen",
         Text('an endpoint in quotes such as "tcp:9449:interface=127.0.0.1"', endpoint),
         "",
-        "Where metrics for Prometheus are served, at /metrics: tcp:PORT:interface=ADDRESS, or"
-        " tcp:PORT for every address of the node. Empty serves nothing and opens no port.",
+        "Where metrics for Prometheus are served, at /metrics, beside /healthz, /readyz and, to the"
+        " node itself, /status: tcp:PORT:interface=ADDRESS, or tcp:PORT for every address of the"
+        " node. Empty opens no port; the socket status.sock in the run directory is there anyway.",
         restart=True,
+    ),
+    Key(
+        "expose_status",
+        Truth(),
+        default=False,
+        doc="Whether /status, which names pods and their processes, is served to other machines too"
+        " where listen lets them come. The metrics, which have the names of the pods that hold"
+        " shares, are in any case.",
+    ),
+    Key(
+        "hosts",
+        ListOf(
+            Text("a host name in quotes", host_name),
+            'a list of names such as ["node-1.example.com"]',
+            16,
+        ),
+        [],
+        "Names that a request may call this node by, beside its IP addresses and localhost. A"
+        " request under any other name is refused, since a page of the web that a browser shows"
+        " could have made it.",
     ),
 )
 

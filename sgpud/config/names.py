@@ -31,6 +31,9 @@ _QUOTA = "requests."
 _DOMAIN_LENGTH = 253
 _NAME_LENGTH = 63
 _PATH_LENGTH = 4095
+_LABEL = r"[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?"
+_HOST = re.compile(rf"{_LABEL}(\.{_LABEL})*")
+_HOST_LENGTH = 253
 _ENTRY_LENGTH = 128
 _EXAMPLE = 'write one like "example.com/shared-gpu"'
 
@@ -83,6 +86,13 @@ def endpoint(text: str) -> str | None:
     if not text or (found and 0 < int(found[1]) <= _PORTS):
         return None
     return 'is no endpoint, write "tcp:9449:interface=127.0.0.1", or "tcp:9449" for all addresses'
+
+
+def host_name(text: str) -> str | None:
+    """Whether a text is the name of a host, without a port."""
+    if len(text) <= _HOST_LENGTH and _HOST.fullmatch(text):
+        return None
+    return 'is no name of a host, write "node-1.example.com", without a port'
 
 
 def cdi_kind(text: str) -> str | None:

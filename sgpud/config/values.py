@@ -56,6 +56,10 @@ class HttpSettings:
 
     listen: str = ""
     """A Twisted endpoint string, or empty for no server."""
+    expose_status: bool = False
+    """Whether other machines may read the status, which names pods."""
+    hosts: tuple[str, ...] = ()
+    """Names of the node that a request may use, beside IP addresses and localhost."""
 
 
 @frozen

@@ -26,6 +26,8 @@ class HealthView:
     advice: str
     """What a person should do, or empty."""
     cordoned: bool
+    cause: str = ""
+    """The name of the reason alone, e.g. `XID 79`, or empty."""
 
 
 def healths(node: Node) -> tuple[HealthView, ...]:
@@ -42,6 +44,7 @@ def healths(node: Node) -> tuple[HealthView, ...]:
                 str(cause) if cause else "",
                 advice(cause, gpu.physical) if cause else "",
                 health.cordoned,
+                cause.name if cause else "",
             )
         )
     return tuple(found)

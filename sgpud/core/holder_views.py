@@ -1,4 +1,4 @@
-"""The holders of one GPU, as people see them."""
+"""The holders of shares, as people see them."""
 
 from __future__ import annotations
 
@@ -28,25 +28,30 @@ class HolderView:
     """When they were given, in seconds since the epoch; 0 where nobody knows."""
 
 
-def holder_views(node: Node, key: Key) -> tuple[HolderView, ...]:
-    """The holders of one GPU in one pool, the oldest first."""
-    found = sorted(_views(node, key), key=lambda view: (view.since, view.namespace, view.pod))
-    return tuple(found)
+def holder_views(node: Node) -> dict[Key, tuple[HolderView, ...]]:
+    """The holders by resource and GPU, the oldest first."""
+    found: dict[Key, list[HolderView]] = {}
+    for key, view in _views(node):
+        found.setdefault(key, []).append(view)
+    return {
+        key: tuple(sorted(views, key=lambda view: (view.since, view.namespace, view.pod)))
+        for key, views in found.items()
+    }
 
 
-def _views(node: Node, key: Key) -> Iterator[HolderView]:
+def _views(node: Node) -> Iterator[tuple[Key, HolderView]]:
     if node.books is None:
         return
-    resource, uuid = key
     for holder in node.books.holders:
-        if holder.resource == resource and uuid in holder.shares:
-            count = len(holder.shares[uuid])
-            size = count * holder.sizes.get(uuid, 0)
-            names = (holder.namespace, holder.name, holder.pod, holder.container)
-            yield HolderView(*names, count, size, holder.since)
-    recorded = held(node.books, ()).get(key, Numbers())
+        names = (holder.namespace, holder.name, holder.pod, holder.container)
+        for uuid, numbers in holder.shares.items():
+            size = len(numbers) * holder.sizes.get(uuid, 0)
+            yield (holder.resource, uuid), HolderView(*names, len(numbers), size, holder.since)
+    recorded = held(node.books, ()) if node.grants else {}
     for grant in node.grants:
-        fresh = grant.shares.get(uuid, Numbers()) - recorded if grant.resource == resource else None
-        if fresh:
-            size = len(fresh) * grant.sizes.get(uuid, 0)
-            yield HolderView("", "", "", "", len(fresh), size, grant.at)
+        for uuid, numbers in grant.shares.items():
+            key = (grant.resource, uuid)
+            fresh = numbers - recorded.get(key, Numbers())
+            if fresh:
+                size = len(fresh) * grant.sizes.get(uuid, 0)
+                yield key, HolderView("", "", "", "", len(fresh), size, grant.at)

@@ -2,67 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from attrs import asdict, field, frozen
 
 from sgpud import __version__
+from sgpud.core.gpu_states import GpuState, UsageView, gpu_states, usage_view
 from sgpud.core.health_view import HealthView, healths, troubles
-from sgpud.core.healths import worst
 from sgpud.core.holder_views import HolderView, holder_views
+from sgpud.core.holding import Key
 from sgpud.core.node import Node
-from sgpud.core.plan import Group, Plan, Pool
+from sgpud.core.plan import Plan
+from sgpud.core.pool_views import PoolView, pool_view, unregistered
 from sgpud.core.registration import Phase, State
+from sgpud.core.usage import Usage
 
-
-@frozen
-class GpuView:
-    """What one pool lists of one GPU. Numbers are shares, memory is in bytes."""
-
-    uuid: str
-    product: str
-    index: int | None
-    memory: int
-    shares: int
-    """Shares that stay: free and held."""
-    held: int
-    free: int
-    draining: int
-    surplus: int
-    """Held beyond what is configured."""
-    healthy: int
-    """Listed Healthy: what the node shows as allocatable."""
-    standing: str
-    """well, withheld or sick."""
-    reason: str
-    holders: tuple[HolderView, ...] = ()
-    health: str = ""
-    """The phase of its health, or of its physical GPU's where that is worse; empty: it is gone."""
-
-
-@frozen
-class PoolView:
-    """One resource."""
-
-    resource: str
-    registration: str
-    """The phase of its registration."""
-    problem: str
-    """Why the last try failed, or empty."""
-    generation: int
-    dropped: bool
-    """No longer configured, and on its way out."""
-    gpus: tuple[GpuView, ...]
-
-    @property
-    def healthy(self) -> int:
-        """Allocatable shares."""
-        return sum(gpu.healthy for gpu in self.gpus)
-
-    @property
-    def held(self) -> int:
-        """Held shares."""
-        return sum(gpu.held for gpu in self.gpus)
+SERVING, STANDBY = "serving", "standby"
+FORMAT = 1
+"""The version of the document's shape: it grows by keys, and counts up when one goes or changes its
+meaning."""
+NOT_YET = UsageView(None, fresh=False, problem="no process has been asked for yet")
 
 
 @frozen
@@ -75,6 +34,18 @@ class ConfigurationView:
     problems: tuple[str, ...] = ()
     """What is wrong with the file as it is now, where it is not what is in use."""
     warnings: tuple[str, ...] = ()
+
+
+@frozen
+class CallTimes:
+    """How long the NVML process took for its calls of one kind, as it measured itself."""
+
+    call: str
+    """`nvmlInit`, `nvmlDeviceGetCount`, `read` (all facts of a GPU), `sample` (its measurements),
+    and those for events."""
+    times: int
+    seconds: float
+    """All of them together."""
 
 
 @frozen
@@ -91,6 +62,11 @@ class Counters:
     """Register calls that the kubelet answered."""
     xids: tuple[tuple[str, int, int], ...] = ()
     """GPU, XID, and how many of them."""
+    lists: Mapping[str, int] = field(factory=dict)
+    """List messages that were sent to the kubelet, by resource."""
+    probe_starts: int = 0
+    """How many NVML processes were started; more than 1: one was replaced."""
+    calls: tuple[CallTimes, ...] = ()
 
 
 @frozen
@@ -101,6 +77,20 @@ class Instance:
     """As in View."""
     directory: str
     """The plugin directory."""
+    unready: tuple[str, ...] = ()
+    """Why a standby could not take over."""
+    dead: tuple[str, ...] = ()
+    """Parts of it that have ended although it runs."""
+
+
+@frozen
+class Moment:
+    """When a view is made."""
+
+    now: float
+    """Seconds of the monotonic clock, which facts carry."""
+    wall: float
+    """Seconds since the epoch."""
 
 
 @frozen
@@ -126,6 +116,17 @@ class View:
     """Facts without which nothing can be advertised yet."""
     healths: tuple[HealthView, ...] = ()
     """Of every GPU, shared or not, and of the physical GPUs of MIG instances."""
+    format: int = FORMAT
+    at: float = 0.0
+    """When this was made, in seconds since the epoch."""
+    unready: tuple[str, ...] = ()
+    """Why this sgpud is not ready; empty: it serves and the kubelet follows every list, or it is a
+    standby that could take over."""
+    dead: tuple[str, ...] = ()
+    """Parts of it that have ended although it runs: it has to be started anew."""
+    gpus: tuple[GpuState, ...] = ()
+    """Every GPU, shared or not, in their order."""
+    usage: UsageView = NOT_YET
 
 
 def view(
@@ -135,11 +136,16 @@ def view(
     configuration: ConfigurationView,
     counters: Counters,
     instance: Instance,
+    moment: Moment,
+    usage: Usage | None = None,
 ) -> View:
     """The view of a node."""
-    pools = plan.pools if plan else ()
+    holders = holder_views(node)
+    pools = tuple(
+        pool_view(pool, registrations.get(pool.resource), node, holders)
+        for pool in (plan.pools if plan else ())
+    )
     chosen = plan.chosen if plan else None
-    facts = {"configuration": node.sharing, "GPUs": node.gpus, "holders": node.books}
     return View(
         version=__version__,
         serving=instance.serving,
@@ -149,11 +155,16 @@ def view(
         probe=node.probe_problem,
         method=f"{chosen.method.value}: {chosen.why}" if chosen else "",
         holders=(node.books.problem or node.books.doubt) if node.books else "",
-        pools=tuple(_pool(pool, registrations.get(pool.resource), node) for pool in pools),
+        pools=pools,
         notes=plan.notes if plan else (),
         counters=counters,
-        unknown=tuple(name for name, fact in facts.items() if fact is None),
+        unknown=tuple(_unknown(node)),
         healths=healths(node),
+        at=moment.wall,
+        unready=tuple(_unready(node, pools, instance)),
+        dead=instance.dead,
+        gpus=gpu_states(node, _by_gpu(holders), usage, moment.now),
+        usage=usage_view(node, usage, moment.now),
     )
 
 
@@ -165,7 +176,7 @@ def document(seen: View) -> dict[str, object]:
 def summary(seen: View) -> str:
     """One line for systemd: what is shared, whether the kubelet knows, and what is wrong."""
     parts = []
-    if seen.serving != "serving":
+    if seen.serving != SERVING:
         parts.append(seen.serving)
     if seen.configuration.problems:
         parts.append(
@@ -187,32 +198,24 @@ def summary(seen: View) -> str:
     return "; ".join(parts)
 
 
-def _pool(pool: Pool, state: State | None, node: Node) -> PoolView:
-    return PoolView(
-        pool.resource,
-        state.phase.value if state else "not registered",
-        state.problem if state else "",
-        state.generation if state else 0,
-        pool.dropped,
-        tuple(_gpu(group, node, pool.resource) for group in pool.groups),
-    )
+def _unready(node: Node, pools: Sequence[PoolView], instance: Instance) -> Iterator[str]:
+    if instance.serving.startswith(STANDBY):
+        yield from instance.unready
+    elif instance.serving != SERVING:
+        yield instance.serving
+    else:
+        why = f" ({node.probe_problem})" if node.probe_problem else ""
+        yield from (f"the {name} are not known yet{why}" for name in _unknown(node))
+        yield from unregistered(pools)
 
 
-def _gpu(group: Group, node: Node, resource: str) -> GpuView:
-    gpu = group.gpu
-    return GpuView(
-        uuid=group.uuid,
-        product=gpu.product if gpu else "",
-        index=gpu.index if gpu else None,
-        memory=gpu.memory if gpu else 0,
-        shares=len(group.active),
-        held=len(group.held),
-        free=len(group.free),
-        draining=len(group.draining),
-        surplus=group.surplus,
-        healthy=len(group.healthy),
-        standing=group.standing.value,
-        reason=group.reason,
-        holders=holder_views(node, (resource, group.uuid)),
-        health=worst(node, gpu).value if gpu else "",
-    )
+def _unknown(node: Node) -> list[str]:
+    facts = {"configuration": node.sharing, "GPUs": node.gpus, "holders": node.books}
+    return [name for name, fact in facts.items() if fact is None]
+
+
+def _by_gpu(holders: Mapping[Key, Sequence[HolderView]]) -> dict[str, list[HolderView]]:
+    found: dict[str, list[HolderView]] = {}
+    for (_, uuid), views in holders.items():
+        found.setdefault(uuid, []).extend(views)
+    return found

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
-from typing import TypeVar
 
 from attrs import frozen
 
 from sgpud.core.errors import SgpudError
 from sgpud.core.gpu import Gpu, Mig, pci_address
 from sgpud.core.observation import EventKind, GpuEvent, Sample
+from sgpud.core.usage import Process, Running
 from sgpud.gpus.faults import Fault, FaultKind
-
-UUID = re.compile(r"(?:GPU|MIG)-[0-9A-Za-z/.-]{1,51}", re.ASCII)
-"""A UUID that can be part of a share id of at most 63 characters."""
-_SHOWN = 120
-_LARGEST = 2**63
-_T = TypeVar("_T")
+from sgpud.gpus.fields import SHOWN, is_a, maybe, number, pair, seconds_of, uuid_of
 
 
 @frozen
@@ -29,7 +23,7 @@ class MessageError(SgpudError):
 
     def __str__(self) -> str:
         """The reason and the beginning of the line."""
-        return f"{self.reason}: {self.line[:_SHOWN]!r}"
+        return f"{self.reason}: {self.line[:SHOWN]!r}"
 
 
 @frozen
@@ -67,6 +61,9 @@ class Begin:
 class End:
     """They came back."""
 
+    took: tuple[tuple[str, int, float], ...] = ()
+    """Each call, how often it was made since the last end, and the seconds that it took."""
+
 
 @frozen
 class Happened:
@@ -83,7 +80,14 @@ class Samples:
     samples: tuple[Sample, ...]
 
 
-Facts = Inventory | GpuError | Happened | Samples
+@frozen
+class Processes:
+    """The processes of every GPU, read with its samples."""
+
+    running: tuple[Running, ...]
+
+
+Facts = Inventory | GpuError | Happened | Samples | Processes
 """What is told of GPUs."""
 Message = Facts | Begin | End | Fault
 
@@ -101,20 +105,22 @@ def parse(line: bytes) -> Message:
 
 
 def _message(said: dict[str, object]) -> Message:
-    kind = _is(dict, said)["type"]
+    kind = is_a(dict, said)["type"]
     if kind == "begin":
-        gpu = "" if said["gpu"] is None else _is(str, said["gpu"])
-        return Begin(_is(str, said["call"]), gpu, _maybe(said["index"]))
+        gpu = "" if said["gpu"] is None else is_a(str, said["gpu"])
+        return Begin(is_a(str, said["call"]), gpu, maybe(said["index"]))
     if kind == "end":
-        return End()
+        return _end(said)
     if kind == "gpu-error":
-        return GpuError(_is(str, said["gpu"]), _is(str, said["error"]))
+        return GpuError(is_a(str, said["gpu"]), is_a(str, said["error"]))
     if kind == "fault":
-        return Fault(FaultKind(said["kind"]), _is(str, said["detail"]))
+        return Fault(FaultKind(said["kind"]), is_a(str, said["detail"]))
     if kind == "inventory":
         return _inventory(said)
     if kind == "samples":
         return _samples(said)
+    if kind == "processes":
+        return _processes(said)
     if kind in ("xid", "ecc", "error"):
         return _happened(EventKind(kind), said)
     reason = f"unknown type {kind!r}"
@@ -124,32 +130,32 @@ def _message(said: dict[str, object]) -> Message:
 def _inventory(said: dict[str, object]) -> Inventory:
     gpus: dict[str, Gpu] = {}
     refused = []
-    for entry in _is(list, said["gpus"]):
+    for entry in is_a(list, said["gpus"]):
         try:
             gpu = _gpu(entry)
         except (KeyError, TypeError, ValueError) as error:
-            refused.append(f"{error} in {str(entry)[:_SHOWN]}")
+            refused.append(f"{error} in {str(entry)[:SHOWN]}")
             continue
         if gpu.uuid in gpus:
             refused.append(f"two GPUs say that they are {gpu.uuid}")
             continue
         gpus[gpu.uuid] = gpu
     ordered = tuple(sorted(gpus.values(), key=lambda gpu: gpu.order))
-    return Inventory(_is(str, said["driver"]), _is(str, said["nvml"]), ordered, tuple(refused))
+    return Inventory(is_a(str, said["driver"]), is_a(str, said["nvml"]), ordered, tuple(refused))
 
 
 def _happened(kind: EventKind, said: dict[str, object]) -> Happened:
-    uuid = _uuid(said["gpu"])
+    uuid = uuid_of(said["gpu"])
     if kind is EventKind.ERROR:
-        return Happened(GpuEvent(uuid, kind, detail=_is(str, said["error"])))
-    number = _number(said["number"]) if kind is EventKind.XID else 0
-    event = GpuEvent(uuid, kind, number, _maybe(said["gi"]), _maybe(said["ci"]))
-    return Happened(event, _number(said["count"]))
+        return Happened(GpuEvent(uuid, kind, detail=is_a(str, said["error"])))
+    xid = number(said["number"]) if kind is EventKind.XID else 0
+    event = GpuEvent(uuid, kind, xid, maybe(said["gi"]), maybe(said["ci"]))
+    return Happened(event, number(said["count"]))
 
 
 def _samples(said: dict[str, object]) -> Samples:
     found: dict[str, Sample] = {}
-    for entry in _is(list, said["gpus"]):
+    for entry in is_a(list, said["gpus"]):
         try:
             sample = _sample(entry)
         except (KeyError, TypeError, ValueError):
@@ -161,64 +167,52 @@ def _samples(said: dict[str, object]) -> Samples:
 
 def _sample(entry: dict[str, object]) -> Sample:
     return Sample(
-        uuid=_uuid(entry["uuid"]),
-        used=_maybe(entry["used"]),
-        total=_maybe(entry["total"]),
-        utilisation=_maybe(entry["utilisation"]),
-        recovery=_maybe(entry["recovery"]),
-        ecc=_maybe(entry["ecc"]),
-        error=_is(str, entry["error"]),
+        uuid=uuid_of(entry["uuid"]),
+        used=maybe(entry["used"]),
+        total=maybe(entry["total"]),
+        utilisation=maybe(entry["utilisation"]),
+        recovery=maybe(entry["recovery"]),
+        ecc=maybe(entry["ecc"]),
+        error=is_a(str, entry["error"]),
     )
+
+
+def _end(said: dict[str, object]) -> End:
+    took = is_a(dict, said["took"]).items()
+    return End(tuple((is_a(str, call), *_counted(counted)) for call, counted in took))
+
+
+def _counted(value: object) -> tuple[int, float]:
+    times, seconds = is_a(list, value)
+    return number(times), seconds_of(seconds)
+
+
+def _processes(said: dict[str, object]) -> Processes:
+    return Processes(tuple(_running(is_a(dict, entry)) for entry in is_a(list, said["gpus"])))
+
+
+def _running(entry: dict[str, object]) -> Running:
+    rows = [is_a(list, row) for row in is_a(list, entry["processes"])]
+    processes = [Process(number(pid), maybe(used), maybe(busy)) for pid, used, busy in rows]
+    return Running(uuid_of(entry["uuid"]), tuple(processes), is_a(str, entry["error"]))
 
 
 def _gpu(entry: dict[str, object]) -> Gpu:
     compute = entry["compute"]
     mig = entry["mig"]
     return Gpu(
-        uuid=_uuid(entry["uuid"]),
-        index=_number(entry["index"]),
-        product=_is(str, entry["product"]) or "unnamed GPU",
-        memory=_number(entry["memory"]),
-        reserved=_number(entry["reserved"]),
-        minor=_maybe(entry["minor"]),
-        pci=pci_address(_is(str, entry["pci"])) or "",
-        numa=_maybe(entry["numa"]),
-        compute=None if compute is None else _pair(compute),
-        mig=None if mig is None else _mig(_is(dict, mig)),
+        uuid=uuid_of(entry["uuid"]),
+        index=number(entry["index"]),
+        product=is_a(str, entry["product"]) or "unnamed GPU",
+        memory=number(entry["memory"]),
+        reserved=number(entry["reserved"]),
+        minor=maybe(entry["minor"]),
+        pci=pci_address(is_a(str, entry["pci"])) or "",
+        numa=maybe(entry["numa"]),
+        compute=None if compute is None else pair(compute),
+        mig=None if mig is None else _mig(is_a(dict, mig)),
     )
 
 
 def _mig(entry: dict[str, object]) -> Mig:
-    return Mig(_uuid(entry["parent"]), _number(entry["gi"]), _number(entry["ci"]))
-
-
-def _uuid(value: object) -> str:
-    uuid = _is(str, value)
-    if not UUID.fullmatch(uuid) or "-_-" in uuid:
-        reason = f"no UUID of a GPU: {uuid[:_SHOWN]!r}"
-        raise ValueError(reason)
-    return uuid
-
-
-def _pair(value: object) -> tuple[int, int]:
-    major, minor = _is(list, value)
-    return _number(major), _number(minor)
-
-
-def _maybe(value: object) -> int | None:
-    return None if value is None else _number(value)
-
-
-def _number(value: object) -> int:
-    number = _is(int, value)
-    if isinstance(value, bool) or not 0 <= number < _LARGEST:
-        reason = f"no natural number: {value!r}"
-        raise ValueError(reason)
-    return number
-
-
-def _is(kind: type[_T], value: object) -> _T:
-    if not isinstance(value, kind):
-        reason = f"{kind.__name__} expected, not {str(value)[:_SHOWN]!r}"
-        raise TypeError(reason)
-    return value
+    return Mig(uuid_of(entry["parent"]), number(entry["gi"]), number(entry["ci"]))

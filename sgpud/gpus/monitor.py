@@ -13,9 +13,12 @@ from twisted.logger import Logger
 
 from sgpud.core.gpu import Gpu
 from sgpud.core.observation import EventKind, GpuEvent, Sample
+from sgpud.core.usage import Running
+from sgpud.gpus.calls import CallCounts
 from sgpud.gpus.child import Reactor, start_child
 from sgpud.gpus.faults import Fault, FaultKind, back_off
-from sgpud.gpus.messages import UUID, Facts, GpuError, Happened, Inventory
+from sgpud.gpus.fields import UUID
+from sgpud.gpus.messages import Facts, GpuError, Happened, Inventory, Samples
 from sgpud.gpus.protocol import MEASURE_EVERY
 from sgpud.gpus.run import Patience, Run, Start, Timer
 from sgpud.gpus.signs import LOOK_EVERY, signs
@@ -55,7 +58,8 @@ class Monitor:
     `on_event` gets what happens to a GPU within milliseconds: XIDs and ECC errors, an NVML error
     (`detail` is its text, with its number) and a call that hangs, once each time they begin. Events
     that come in a burst are told together: `detail` then says how many. `on_samples` gets a
-    reading of every GPU, and of every MIG instance, each MEASURE_EVERY seconds.
+    reading of every GPU, and of every MIG instance, each MEASURE_EVERY seconds; `on_processes` gets
+    the processes on each of them, just after that.
 
     A child that ends or hangs after it had answered is replaced at once, and becomes a fault only
     if the next one does not answer. A GPU at which one hung is left out for some minutes.
@@ -63,7 +67,7 @@ class Monitor:
 
     _log = Logger()
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each of them hears something else
         self,
         reactor: Reactor,
         on_inventory: Callable[[tuple[Gpu, ...], str], None],
@@ -72,6 +76,7 @@ class Monitor:
         *,
         on_event: Callable[[GpuEvent], None] = unheard,
         on_samples: Callable[[tuple[Sample, ...]], None] = unheard,
+        on_processes: Callable[[tuple[Running, ...]], None] = unheard,
         machine: Machine | None = None,
         patience: Patience | None = None,
     ) -> None:
@@ -81,6 +86,8 @@ class Monitor:
         self._on_gpu_error = on_gpu_error
         self._on_event = on_event
         self._on_samples = on_samples
+        self._on_processes = on_processes
+        self.calls = CallCounts()
         self._measure_every = MEASURE_EVERY
         self._machine = machine or Machine(partial(start_child, reactor), partial(signs, Path("/")))
         self._patience = patience or Patience()
@@ -118,6 +125,11 @@ class Monitor:
             self._attempt = 0
             self._begin()
 
+    @property
+    def alive(self) -> bool:
+        """Whether a child runs, or is to be started."""
+        return self._run is not None or self._next.active
+
     def set_measure_every(self, seconds: float) -> None:
         """Sample every so many seconds from now on."""
         if seconds != self._measure_every:
@@ -128,7 +140,8 @@ class Monitor:
     def _begin(self) -> None:
         self._next.cancel()
         self._looking.cancel()
-        self._run = Run(self._reactor, self._patience, self._said, self._over)
+        self.calls.started()
+        self._run = Run(self._reactor, self._patience, self._said, self._over, self.calls.took)
         options = [word for name in self._suspects for word in ("--leave-out", name)]
         options += ["--measure-every", str(self._measure_every)]
         try:
@@ -155,8 +168,10 @@ class Monitor:
             self._on_gpu_error(message.gpu, message.error)
         elif isinstance(message, Happened):
             self._on_event(_counted(message))
-        else:
+        elif isinstance(message, Samples):
             self._on_samples(message.samples)
+        else:
+            self._on_processes(message.running)
 
     def _over(self, fault: Fault | None) -> None:
         run, self._run = self._run, None

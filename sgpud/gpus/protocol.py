@@ -3,11 +3,13 @@
 The child writes one JSON object per line to its standard output:
 
     {"type": "begin", "call": C, "gpu": UUID, "index": N}         calls that may not come back
-    {"type": "end"}                                               they did; a pause, PERIOD at most
+    {"type": "end", "took": {C: [TIMES, SECONDS]}}                they did; a pause, PERIOD at most
     {"type": "inventory", "driver": V, "nvml": V, "gpus": [...]}  at first, and when it changed
     {"type": "gpu-error", "gpu": UUID, "error": TEXT}             a GPU that fails by itself
     {"type": "samples", "gpus": [{"uuid": UUID, "used": BYTES, "total": BYTES, "utilisation": %,
      "recovery": ACTION, "ecc": COUNT, "error": TEXT}]}           each period; null: not told
+    {"type": "processes", "gpus": [{"uuid": UUID, "processes": [[PID, BYTES, %], ...],
+     "error": TEXT}]}                                             with them; error: why not told
     {"type": "fault", "kind": K, "detail": TEXT}                  the last line: it ends by itself
 
 and, at any time between two such lines, what happens to a GPU:

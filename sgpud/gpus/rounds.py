@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sgpud.gpus.events import Events
 from sgpud.gpus.failures import Fault, explain, nothing
+from sgpud.gpus.processes import Processes
 from sgpud.gpus.protocol import HOT_PLUGGED, PLUGGED, STATUS
 from sgpud.gpus.reading import Reader, error_text
 from sgpud.gpus.sampling import Physical, Sampler
@@ -41,11 +42,16 @@ class Rounds:
         self._wake = threading.Event()
         self._reader = Reader(nvml, options.root)
         self._sampler = Sampler(nvml, self._reader)
+        self._processes = Processes(nvml, self._reader)
         self._events = Events(nvml, self._reader, say, self._wake.set)
         self._gpus: dict[int, Physical] = {}
         self._last: dict[str, Any] = {}
         self._failing: dict[str, str] = {}
         self._errors: dict[str, str] = {}
+        self._call = ""
+        self._since = 0.0
+        self._took: dict[str, tuple[int, float]] = {}
+        """By call, how often it was made since the last `end`, and the seconds that it took."""
 
     def measure_every(self, seconds: float) -> None:
         """Sample every so many seconds from now on; for another thread."""
@@ -69,6 +75,7 @@ class Rounds:
         os._exit(STATUS[fault.kind])
 
     def _start(self) -> None:
+        self._calls("nvmlInit")
         self._say("begin", call="nvmlInit", gpu=None, index=None)
         try:
             self._nvml.nvmlInit()
@@ -96,14 +103,26 @@ class Rounds:
                 sampled, busy = now, True
             if busy:
                 self._tell_errors()
-                self._say("end")
+                self._calls("")
+                self._say("end", took=self._took)
+                self._took = {}
             due = min(read + self._options.period, sampled + self._options.measure_every)
             self._wake.wait(max(0.0, min(PLUGGED, due - time.monotonic())))
 
+    def _calls(self, call: str) -> None:
+        """Count the time that the calls before took, and begin with that of others; `""`: none."""
+        now = time.monotonic()
+        if self._call:
+            times, seconds = self._took.get(self._call, (0, 0.0))
+            self._took[self._call] = (times + 1, seconds + now - self._since)
+        self._call, self._since = call, now
+
     def _begin(self, call: str, gpu: Physical) -> None:
+        self._calls(call)
         self._say("begin", call=call, gpu=gpu.uuid, index=gpu.index)
 
     def _read(self) -> None:
+        self._calls("nvmlDeviceGetCount")
         self._say("begin", call="nvmlDeviceGetCount", gpu=None, index=None)
         try:
             versions = self._reader.versions()
@@ -162,10 +181,15 @@ class Rounds:
 
     def _sample(self) -> None:
         samples: list[dict[str, Any]] = []
+        running: list[dict[str, Any]] = []
         for gpu in self._known():
             self._begin("sample", gpu)
             samples += self._sampler.sample(gpu)
+            if gpu.uuid not in self._sampler.errors and gpu.error is None:
+                self._begin("processes", gpu)
+                running += self._processes.of(gpu)
         self._say("samples", gpus=samples)
+        self._say("processes", gpus=running)
 
     def _tell_errors(self) -> None:
         """Say which GPUs have begun to fail."""

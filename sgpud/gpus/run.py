@@ -17,6 +17,8 @@ from sgpud.gpus.messages import Begin, End, Facts, Happened, Inventory, MessageE
 from sgpud.gpus.protocol import HOT_PLUGGED, PERIOD
 
 _GONE = True
+Took = tuple[tuple[str, int, float], ...]
+"""Calls, how often each was made, and the seconds that it took."""
 
 
 @frozen
@@ -86,11 +88,14 @@ class Run:
         patience: Patience,
         on_message: Callable[[Facts], None],
         on_over: Callable[[Fault | None], None],
+        on_took: Callable[[Took], None] = lambda _: None,
     ) -> None:
+        """`on_took` gets how long the child's calls took."""
         self._reactor = reactor
         self._patience = patience
         self._on_message = on_message
         self._on_over = on_over
+        self._on_took = on_took
         self._deadline = Timer(reactor)
         self._process: Process | None = None
         self._step: Begin | None = None
@@ -142,6 +147,7 @@ class Run:
             self._step = message
         elif isinstance(message, End):
             self._step = None
+            self._on_took(message.took)
             limit = PERIOD + self._patience.call
         elif isinstance(message, Fault):
             self._fault = message

@@ -16,7 +16,11 @@ back = true               # neither lost nor hanging any more, and no recovery a
 unplug = true             # it is gone
 plug = true               # it is there again
 recovery = 1              # NVML's recovery action, 0 to 7
-used = "30GiB"            # memory in use from then on
+used = "30GiB"            # memory in use from then on, beside that of processes
+process = 4711            # this process id is on the GPU from then on, with
+memory = "2GiB"           # so much of its memory, and
+utilisation = 40          # so many percent of its time; not on MIG
+ended = 4711              # it no longer is
 driver = "gone"           # or "back": of all GPUs, so without gpu
 """
 
@@ -37,10 +41,14 @@ from sgpud.core.sizes import SizeError, parse_size
 MOST_EVENTS = 1000
 """Events of one file, at most."""
 _FLAGS = ("ecc", "lost", "hang", "back", "unplug", "plug")
-_ACTIONS = ("xid", *_FLAGS, "recovery", "used", "driver")
-_OF_INSTANCES = ("xid", "ecc", "unplug", "plug", "used")
+_ACTIONS = ("xid", *_FLAGS, "recovery", "used", "process", "ended", "driver")
+_OF_INSTANCES = ("xid", "ecc", "unplug", "plug", "used", "process", "ended")
+_OF_WHAT_RUNS = ("used", "process", "ended")
+"""What happens where processes run: in the instances of a GPU that is cut into some."""
+_OF_PROCESSES = ("memory", "utilisation")
 _LAST_XID = 2**31 - 1
 _LAST_ACTION = 7
+_LAST_PID = 2**22
 
 
 def size_fault(text: str) -> str | None:
@@ -71,6 +79,10 @@ EVENTS = ListOf(
             *(Key(name, Truth()) for name in _FLAGS),
             Key("recovery", Whole(0, _LAST_ACTION)),
             Key("used", Text('a size such as "30GiB"', size_fault)),
+            Key("process", Whole(1, _LAST_PID)),
+            Key("memory", Text('a size such as "2GiB"', size_fault)),
+            Key("utilisation", Whole(0, 100)),
+            Key("ended", Whole(1, _LAST_PID)),
             Key("driver", Choice(("gone", "back"))),
         ),
         "a table [[event]]",
@@ -94,9 +106,13 @@ class Happening:
     gi: int | None = None
     ci: int | None = None
     number: int = 0
-    """The XID, the recovery action, or the bytes in use."""
+    """The XID, the recovery action, the bytes in use, or the process id."""
     word: str = ""
     """`gone` or `back`, for the driver."""
+    memory: int = 0
+    """Bytes that the process uses."""
+    utilisation: int | None = None
+    """Percent that it is busy."""
 
 
 def happenings(source: Source) -> tuple[Happening, ...]:
@@ -123,6 +139,9 @@ def _senseless(entry: dict[str, Any], gpus: Sequence[Gpu]) -> Iterator[tuple[str
         yield (actions or ["at"])[-1], f"write one of {', '.join(_ACTIONS)} in each event{others}"
         return
     (action,) = actions
+    for key in _OF_PROCESSES if action != "process" else ():
+        if key in entry:
+            yield key, "is of a process: write process and its id too"
     for key in ("gpu", "gi", "ci"):
         if action == "driver" and key in entry:
             yield key, "has no meaning for the driver, which is all GPUs': leave it out"
@@ -145,17 +164,22 @@ def _nowhere(action: str, entry: dict[str, Any], gpus: Sequence[Gpu]) -> Iterato
         known = ", ".join(str(gpu.mig.gi) for gpu in parts if gpu.mig)
         has = f"has the instances {known}, each with ci = 0" if known else "has no MIG instances"
         yield "gi", f"GPU {entry['gpu']} {has}"
-    elif action == "used":
-        yield from _too_much(entry, parts)
+    elif action in _OF_WHAT_RUNS:
+        yield from _not_there(action, entry, parts)
 
 
-def _too_much(entry: dict[str, Any], parts: Sequence[Gpu]) -> Iterator[tuple[str, str]]:
+def _not_there(
+    action: str, entry: dict[str, Any], parts: Sequence[Gpu]
+) -> Iterator[tuple[str, str]]:
     if parts[0].mig and "gi" not in entry:
-        yield "used", "a GPU with MIG instances has memory in use in those: write gi too"
+        yield action, "a GPU with MIG instances has memory in use in those: write gi too"
         return
     gpu = next(part for part in parts if _is_at(part, entry.get("gi"), entry.get("ci")))
-    if parse_size(entry["used"]) > gpu.memory - gpu.reserved:
-        yield "used", f"is more than the {gpu.memory - gpu.reserved} bytes that the GPU has"
+    for key in ("used", "memory"):
+        if parse_size(entry.get(key, "0")) > gpu.memory - gpu.reserved:
+            yield key, f"is more than the {gpu.memory - gpu.reserved} bytes that the GPU has"
+    if gpu.mig and "utilisation" in entry:
+        yield "utilisation", "NVML tells none on MIG: leave it out"
 
 
 def _is_at(gpu: Gpu, gi: int | None, ci: int | None) -> bool:
@@ -167,7 +191,7 @@ def _is_at(gpu: Gpu, gi: int | None, ci: int | None) -> bool:
 def _happening(entry: dict[str, Any]) -> Happening:
     action = next(name for name in _ACTIONS if name in entry)
     value = entry[action]
-    number = value if action in ("xid", "recovery") else 0
+    number = value if action in ("xid", "recovery", "process", "ended") else 0
     return Happening(
         at=parse_duration(entry["at"]),
         action=action,
@@ -176,4 +200,6 @@ def _happening(entry: dict[str, Any]) -> Happening:
         ci=entry.get("ci"),
         number=parse_size(value) if action == "used" else number,
         word=value if action == "driver" else "",
+        memory=parse_size(entry.get("memory", "0")),
+        utilisation=entry.get("utilisation"),
     )

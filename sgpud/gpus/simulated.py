@@ -8,6 +8,8 @@ from twisted.internet.defer import Deferred, succeed
 
 from sgpud.core.gpu import Gpu
 from sgpud.core.observation import GpuEvent, Sample
+from sgpud.core.usage import Running
+from sgpud.gpus.calls import CallCounts
 from sgpud.gpus.child import Reactor
 from sgpud.gpus.faults import Fault, FaultKind
 from sgpud.gpus.monitor import RELEASE, ignored, unheard
@@ -38,6 +40,7 @@ class SimulatedMonitor:
         *,
         on_event: Callable[[GpuEvent], None] = unheard,
         on_samples: Callable[[tuple[Sample, ...]], None] = unheard,
+        on_processes: Callable[[tuple[Running, ...]], None] = unheard,
     ) -> None:
         self._reactor = reactor
         self._on_inventory = on_inventory
@@ -45,6 +48,9 @@ class SimulatedMonitor:
         self._on_gpu_error = on_gpu_error
         self._on_event = on_event
         self._on_samples = on_samples
+        self._on_processes = on_processes
+        self.calls = CallCounts()
+        """Stays empty: there is no NVML process."""
         self._world = World(simulation.gpus)
         self._script = list(simulation.script)
         self._began: float | None = None
@@ -81,6 +87,11 @@ class SimulatedMonitor:
         """End a release; without effect otherwise."""
         if self._away:
             self.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it tells of the GPUs, or will."""
+        return self._next.active or self._sampling.active
 
     def set_measure_every(self, seconds: float) -> None:
         """Sample every so many seconds from now on."""
@@ -152,3 +163,4 @@ class SimulatedMonitor:
             self._sampling.set(self._measure_every, self._sample)
             if self._world.fault is None:
                 self._on_samples(self._world.samples)
+                self._on_processes(self._world.running)

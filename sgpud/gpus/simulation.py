@@ -29,7 +29,7 @@ from sgpud.config.problems import ConfigError, Problem
 from sgpud.config.source import Source, file_text, read_text
 from sgpud.core.gpu import Gpu, Mig
 from sgpud.core.sizes import parse_size
-from sgpud.gpus.messages import UUID
+from sgpud.gpus.fields import UUID
 from sgpud.gpus.script import EVENTS, Happening, happenings, script_problems, size_fault
 
 SLICES = 7

@@ -8,6 +8,7 @@ from attrs import evolve, field, frozen
 
 from sgpud.core.gpu import Gpu
 from sgpud.core.observation import EventKind, GpuEvent, Sample
+from sgpud.core.usage import Process, Running
 from sgpud.gpus.faults import Fault, FaultKind
 from sgpud.gpus.script import Happening
 
@@ -33,6 +34,8 @@ class World:
     used: dict[str, int] = field(factory=dict)
     recovery: dict[int, int] = field(factory=dict)
     ecc: dict[int, int] = field(factory=dict)
+    processes: dict[str, dict[int, Process]] = field(factory=dict)
+    """By UUID and process id."""
 
     def plugged(self, gpu: Gpu) -> bool:
         """Whether this GPU is there, well or not."""
@@ -84,15 +87,33 @@ class World:
             found[gpu.uuid] = self._sample(gpu, gpu.uuid)
         return tuple(found.values())
 
+    @property
+    def running(self) -> tuple[Running, ...]:
+        """The processes of every GPU, and of every MIG instance, that answers."""
+        return tuple(
+            Running(gpu.uuid, tuple(self.processes.get(gpu.uuid, {}).values()))
+            for gpu in self.inventory
+        )
+
+    def _used(self, gpu: Gpu) -> int:
+        """Its memory in use, by processes and otherwise; never more than there is."""
+        mine = self.processes.get(gpu.uuid, {}).values()
+        used = self.used.get(gpu.uuid, 0) + sum(process.used or 0 for process in mine)
+        return min(used, gpu.memory - gpu.reserved)
+
+    def _busy(self, gpu: Gpu) -> int:
+        mine = self.processes.get(gpu.uuid, {}).values()
+        return min(100, sum(process.utilisation or 0 for process in mine))
+
     def _sample(self, gpu: Gpu, uuid: str) -> Sample:
         if gpu.index in self.sick:
             return Sample(uuid, error=_LOST_TEXT)
         physical = uuid == gpu.physical
         return Sample(
             uuid=uuid,
-            used=self.used.get(uuid, 0) if uuid == gpu.uuid else None,
+            used=self._used(gpu) if uuid == gpu.uuid else None,
             total=gpu.memory if uuid == gpu.uuid else None,
-            utilisation=0 if physical and not gpu.mig else None,
+            utilisation=self._busy(gpu) if physical and not gpu.mig else None,
             recovery=self.recovery.get(gpu.index, 0) if physical else None,
             ecc=self.ecc.get(gpu.index, 0) if physical else None,
         )
@@ -121,9 +142,25 @@ def after(world: World, happening: Happening) -> World:
         case "used":
             meant = {gpu.uuid: number for gpu in world.gpus if _means(happening, gpu)}
             changed = {"used": {**world.used, **meant}}
+        case "process" | "ended":
+            changed = {"processes": _with(world, happening)}
         case _:
             changed = {}
     return evolve(world, **changed)
+
+
+def _with(world: World, happening: Happening) -> dict[str, dict[int, Process]]:
+    """The processes after one has come, changed or ended."""
+    found = dict(world.processes)
+    for gpu in world.gpus:
+        if _means(happening, gpu):
+            kept = dict(found.get(gpu.uuid, {}))
+            kept.pop(happening.number, None)
+            if happening.action == "process":
+                busy = None if gpu.mig else happening.utilisation or 0
+                kept[happening.number] = Process(happening.number, happening.memory, busy)
+            found[gpu.uuid] = kept
+    return found
 
 
 def event_of(world: World, happening: Happening) -> GpuEvent | None:

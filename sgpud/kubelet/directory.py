@@ -97,6 +97,11 @@ class Directory:
         """Look, and go on looking."""
         self._look_and_again()
 
+    @property
+    def alive(self) -> bool:
+        """Whether it looks again."""
+        return self._timer is not None and self._timer.active()
+
     def stop_looking(self) -> None:
         """Tell nothing more; the lock is kept until `release`."""
         self._stopped = True

@@ -96,6 +96,11 @@ class Holders:
         if asking is not None:
             asking.cancel()
 
+    @property
+    def alive(self) -> bool:
+        """Whether it looks again."""
+        return self._refreshing is not None and self._refreshing.active()
+
     def changed(self) -> None:
         """The checkpoint may have changed: read it, at once or in a moment."""
         if self._reading is None or not self._reading.active():

@@ -26,6 +26,9 @@ class Hears(Protocol):
     def refused(self, resource: str, refusal: RefusedError) -> None:
         """Shares were refused."""
 
+    def listed(self, resource: str) -> None:
+        """A list message was sent."""
+
 
 @frozen
 class _Told:
@@ -41,6 +44,9 @@ class _Told:
 
     def refused(self, resource: str, refusal: RefusedError) -> None:
         self.reactor.callFromThread(self.hears.refused, resource, refusal)
+
+    def listed(self, resource: str) -> None:
+        self.reactor.callFromThread(self.hears.listed, resource)
 
 
 class Plugin:

@@ -41,6 +41,9 @@ class Told(Protocol):
     def refused(self, resource: str, refusal: RefusedError) -> None:
         """Shares were refused."""
 
+    def listed(self, resource: str) -> None:
+        """A list message is sent."""
+
 
 class Servicer:
     """Answers the kubelet for one pool and one endpoint."""
@@ -91,6 +94,7 @@ class Servicer:
                     continue
                 if sent != (served.message.data, served.nudges):
                     sent = (served.message.data, served.nudges)
+                    self._told.listed(self._resource)
                     yield served.message.data
         finally:
             self._ended(follower)

@@ -82,6 +82,11 @@ class Serving:
         return "no plugin directory"
 
     @property
+    def alive(self) -> bool:
+        """Whether the plugin directory is watched."""
+        return self._directory.alive
+
+    @property
     def registrations(self) -> Mapping[str, State]:
         """Where each pool's registration stands."""
         return self._plugin.registrations

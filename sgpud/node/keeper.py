@@ -54,6 +54,8 @@ class Keeper:
         self._turned = turned
         self._collected = collected
         self._call: IDelayedCall | None = None
+        self.alive = True
+        """Whether the last turn came to its end: one that fails leaves the plan as it was."""
 
     @property
     def unconfirmed(self) -> bool:
@@ -95,10 +97,12 @@ class Keeper:
         """Bring the plan up to date now."""
         if self._call is not None and self._call.active():
             self._call.cancel()
+        self.alive = False
         while not self._publish():
             # A grant came that the plan does not list: it is held now, so this ends.
             continue
         self._turned(self.node)
+        self.alive = True
         delay = next_turn(self.node, self._clock.seconds(), self._wall())
         if delay is not None:
             self.wake(delay)

@@ -10,7 +10,7 @@ from twisted.logger import Logger
 from sgpud.core.allocation import RefusedError
 from sgpud.core.holding import Grant
 from sgpud.core.plan import Plan
-from sgpud.core.status import Counters
+from sgpud.core.status import CallTimes, Counters
 
 MOST_XIDS, OTHER_XIDS = 1000, 0
 """Beyond so many pairs of GPU and XID the rest is counted under this number."""
@@ -27,6 +27,7 @@ class Tally:
         self._refusals: Counter[str] = Counter()
         self._reloads: Counter[str] = Counter()
         self._xids: Counter[tuple[str, int]] = Counter()
+        self._lists: Counter[str] = Counter()
         self._noted: tuple[str, ...] = ()
 
     def granted(self, grants: Sequence[Grant]) -> None:
@@ -51,6 +52,10 @@ class Tally:
             rule=refusal.rule.value,
         )
 
+    def listed(self, resource: str) -> None:
+        """A list was sent to the kubelet."""
+        self._lists[resource] += 1
+
     def planned(self, plan: Plan) -> None:
         """There is a new plan: what a person should know of it, once."""
         for note in plan.notes:
@@ -67,12 +72,17 @@ class Tally:
         """A reload came to this."""
         self._reloads[result] += 1
 
-    def counters(self, registrations: int) -> Counters:
-        """What was counted so far."""
+    def counters(
+        self, registrations: int, probe_starts: int, calls: tuple[CallTimes, ...]
+    ) -> Counters:
+        """What was counted so far, here and elsewhere."""
         return Counters(
             self._allocations,
             dict(self._refusals),
             dict(self._reloads),
             registrations,
             tuple((gpu, xid, count) for (gpu, xid), count in sorted(self._xids.items())),
+            dict(self._lists),
+            probe_starts,
+            calls,
         )

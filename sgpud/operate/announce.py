@@ -28,7 +28,8 @@ class Announcer:
         self._systemd = systemd
         self._look = look
         self._is_ready = ready
-        self._ready = False
+        self.ready = False
+        """Whether it was ready once."""
         self._call: IDelayedCall | None = None
         self._stopped = False
 
@@ -42,10 +43,10 @@ class Announcer:
         """Show it now."""
         self._cancel()
         self._systemd.status(summary(self._look()))
-        if not self._ready and self._is_ready():
-            self._ready = True
+        if not self.ready and self._is_ready():
+            self.ready = True
             self._systemd.ready()
-        elif not self._ready:
+        elif not self.ready:
             self._call = self._clock.callLater(ASK_AGAIN, self.show)
 
     def stop(self) -> None:

@@ -16,6 +16,8 @@ from sgpud.core.errors import SgpudError
 
 CONTROL = "control.sock"
 """The socket's name in the run directory."""
+STATUS = "status.sock"
+"""Likewise of the socket on which the status is read."""
 REQUEST_LIMIT = 4096
 """Bytes of a request, without its line end."""
 _NOTHING: Mapping[str, object] = MappingProxyType({})

@@ -2,49 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IDelayedCall, IProtocolFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from sgpud.bridge import Clock
-from sgpud.core.status import View
 
 TRY_EVERY = 5.0
 """Seconds between tries to listen, while the port is another's or the address is not there."""
 
 
 class HttpServer:
-    """Serves the pages at an endpoint; with an empty one it does nothing and costs nothing."""
+    """Serves a site at an endpoint; with an empty one it does nothing."""
 
     _log = Logger()
 
-    def __init__(self, reactor: Clock, listen: str, look: Callable[[], View]) -> None:
-        """`listen` is a Twisted endpoint string; `look` makes the view that is served."""
+    def __init__(self, reactor: Clock, listen: str, site: IProtocolFactory) -> None:
+        """`listen` is a Twisted endpoint string."""
         self._reactor = reactor
         self._listen = listen
-        self._look = look
+        self._site = site
         self._port: Any = None
         self._timer: IDelayedCall | None = None
         self._problem = ""
-        self._site: Any = None
 
     def start(self) -> None:
         """Listen, at once or as soon as it can be done; the log says why if not at once."""
         if not self._listen:
             return
-        # twisted.web and prometheus_client cost 6 MiB, for those who want them.
-        from twisted.internet.endpoints import serverFromString  # noqa: PLC0415
-        from twisted.web.server import Site  # noqa: PLC0415
-
-        from sgpud.operate.metrics import make_registry  # noqa: PLC0415
-        from sgpud.operate.web import Pages  # noqa: PLC0415
-
-        if self._site is None:
-            self._site = Site(Pages(make_registry(self._look)))  # type: ignore[no-untyped-call]
         endpoint = serverFromString(self._reactor, self._listen)  # type: ignore[no-untyped-call]
         endpoint.listen(self._site).addCallbacks(self._listens, self._fails)
 

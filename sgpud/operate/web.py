@@ -1,40 +1,108 @@
-"""The HTTP server's pages: /metrics."""
+"""Answers HTTP requests with the pages that there are, on the reactor. They can only be read.
+
+It reads the request's line and two of its headers, and nothing else that a client sends.
+"""
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
-from twisted.web.http import NOT_ALLOWED, NOT_FOUND
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.logger import Logger
+from twisted.web.http import FORBIDDEN, INTERNAL_SERVER_ERROR, NOT_ALLOWED, NOT_FOUND
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
-TEXT = "text/plain; charset=utf-8"
+from sgpud.operate.hosts import accepted, is_loopback
+from sgpud.operate.pages import TEXT, Answer, Page
+
+MISDIRECTED = 421
+_PHRASES = {MISDIRECTED: b"Misdirected Request"}
+"""For what Twisted has no words."""
+HEADERS = {
+    "cache-control": "no-store",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+    "server": "sgpud",
+    "x-content-type-options": "nosniff",
+}
+"""Headers of every answer."""
+
+
+class Settings(Protocol):
+    """What the configuration says of HTTP."""
+
+    @property
+    def expose_status(self) -> bool:
+        """Whether other machines may read everything."""
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Names of this node that a request may use."""
 
 
 class Pages(Resource):
-    """Everything that can be read over HTTP, on the reactor. Nothing can be changed there.
+    """Every page.
 
     It is one leaf, because Twisted's own pages for what is not there differ between its versions.
     """
 
+    _log = Logger()
     isLeaf = True
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        """`registry` is collected anew for each request of /metrics."""
+    def __init__(self, pages: Mapping[bytes, Page], settings: Callable[[], Settings]) -> None:
+        """`settings` is asked for each request: a reload may have changed them."""
         super().__init__()  # type: ignore[no-untyped-call]
-        self._registry = registry
+        self._pages = pages
+        self._settings = settings
 
     def render(self, request: Request) -> bytes:
-        """The page; 404 and 405 with a line that says what there is."""
-        if request.path != b"/metrics":
-            request.setResponseCode(NOT_FOUND)
-            content_type, body = TEXT, b"There is /metrics here.\n"
-        elif request.method not in {b"GET", b"HEAD"}:
-            request.setResponseCode(NOT_ALLOWED)
-            request.setHeader("allow", "GET, HEAD")  # type: ignore[no-untyped-call]
-            content_type, body = TEXT, b"This can only be read.\n"
-        else:
-            encode, content_type = choose_encoder(request.getHeader("accept") or "")
-            body = encode(self._registry)
-        request.setHeader("content-type", content_type)  # type: ignore[no-untyped-call]
-        return b"" if request.method == b"HEAD" else body
+        """The page, or a line that says why there is none."""
+        answer = self._answer(request)
+        request.setResponseCode(answer.status, _PHRASES.get(answer.status))
+        headers = {**HEADERS, **dict(answer.headers), "content-type": answer.content_type}
+        for name, value in headers.items():
+            request.setHeader(name, value)  # type: ignore[no-untyped-call]
+        return b"" if request.method == b"HEAD" else answer.body
+
+    def _answer(self, request: Request) -> Answer:
+        settings = self._settings()
+        page = self._pages.get(request.path)
+        local = _is_local(request)
+        if local is not None and not accepted(request.getHeader("host"), settings.hosts):
+            return _line(
+                MISDIRECTED,
+                "Name this host by an IP address, as localhost, or as one of [http] hosts.",
+            )
+        if request.method not in {b"GET", b"HEAD"}:
+            refused = _line(NOT_ALLOWED, "This can only be read.")
+            return Answer(TEXT, refused.body, NOT_ALLOWED, (("allow", "GET, HEAD"),))
+        if page is None:
+            paths = ", ".join(sorted(path.decode() for path in self._pages))
+            return _line(NOT_FOUND, f"There is nothing here. There are: {paths}.")
+        if local is False and not page.everywhere and not settings.expose_status:
+            return _line(
+                FORBIDDEN,
+                "Only the node itself may read this: it names pods. [http] expose_status = true "
+                "shows it to everybody who can reach this address.",
+            )
+        try:
+            return page.make(request.getHeader("accept") or "")
+        except Exception:  # noqa: BLE001 - an error in a view must not become a page of Twisted's
+            self._log.failure(
+                "Answering {path} failed", path=request.path.decode("ascii", "replace")
+            )
+            return _line(INTERNAL_SERVER_ERROR, "It could not be made: the log of sgpud says why.")
+
+
+def _is_local(request: Request) -> bool | None:
+    """Whether the client is on this node; None: it came over a unix socket, which has a mode."""
+    host = request.getHost()  # type: ignore[no-untyped-call]
+    if isinstance(host, (IPv4Address, IPv6Address)):
+        return is_loopback(host.host)
+    return None
+
+
+def _line(status: int, text: str) -> Answer:
+    return Answer(TEXT, f"{text}\n".encode(), status)

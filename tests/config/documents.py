@@ -70,6 +70,10 @@ VALID: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     },
     "http": {
         "listen": st.sampled_from(["", "tcp:9449", "tcp:1:interface=127.0.0.1"]),
+        "expose_status": st.booleans(),
+        "hosts": st.lists(
+            st.sampled_from(["node", "node-1.example.com", "a.b"]), max_size=3, unique=True
+        ),
     },
     "log": {
         "level": st.sampled_from(["debug", "info", "warn", "error"]),

@@ -137,6 +137,13 @@ def test_an_entry_that_can_mean_no_gpu_is_explained(text: str, says: str) -> Non
     assert says in str(names.gpu_entry(text))
 
 
+def test_host_names() -> None:
+    for good in ("node-1", "Node-1.example.com", "10.0.0.1"):
+        assert names.host_name(good) is None
+    for bad in ("", "node:80", "-a", "a..b", "a b", "é", "a" * 254):
+        assert "without a port" in str(names.host_name(bad))
+
+
 @given(st.text())
 def test_no_rule_raises(text: str) -> None:
     for rule in (
@@ -146,5 +153,6 @@ def test_no_rule_raises(text: str) -> None:
         names.socket_folder,
         names.socket_path,
         names.gpu_entry,
+        names.host_name,
     ):
         assert rule(text) != ""

@@ -20,7 +20,7 @@ def test_the_holders_of_a_gpu_the_oldest_first() -> None:
     )
     new = evolve(holder({uuid(0): Numbers.of([5])}), pod="uid", since=900.0)
     other = holder({uuid(0): Numbers.of([7])}, resource=OTHER)
-    found = holder_views(node(CONFIG, [gpu(0)], books(new, other, old)), KEY)
+    found = holder_views(node(CONFIG, [gpu(0)], books(new, other, old)))[KEY]
     assert found == (
         HolderView("team", "train", "pod", "main", 3, 3 * GIB, 500.0),
         HolderView("", "", "uid", "main", 1, 0, 900.0),
@@ -31,9 +31,9 @@ def test_what_was_given_this_moment_has_no_name_yet() -> None:
     given = evolve(grant({uuid(0): Numbers.span(0, 4)}, at=1000.0), sizes={uuid(0): GIB})
     recorded = holder({uuid(0): Numbers.span(0, 3)})
     of = evolve(node(CONFIG, [gpu(0)], books(recorded)), grants=(given,))
-    assert holder_views(of, KEY)[-1] == HolderView("", "", "", "", 1, GIB, 1000.0)
-    assert len(holder_views(of, KEY)) == 2
+    assert holder_views(of)[KEY][-1] == HolderView("", "", "", "", 1, GIB, 1000.0)
+    assert len(holder_views(of)[KEY]) == 2
 
 
 def test_nothing_is_known_before_the_books_are() -> None:
-    assert holder_views(Node(), KEY) == ()
+    assert holder_views(Node()) == {}

@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 
 from sgpud.core.gpu import Gpu
 from sgpud.gpus.faults import Fault, FaultKind
-from sgpud.gpus.messages import UUID
+from sgpud.gpus.fields import UUID
 from sgpud.gpus.monitor import Machine, Monitor
 from sgpud.gpus.simulated import SimulatedMonitor
 from sgpud.gpus.simulation import load, parse_simulation

@@ -93,7 +93,11 @@ def test_an_inventory_becomes_gpus_in_the_order_of_their_indexes() -> None:
     [
         (b'{"type":"begin","call":"read","gpu":"GPU-1","index":0}', Begin("read", "GPU-1", 0)),
         (b'{"type":"begin","call":"nvmlInit","gpu":null,"index":null}', Begin("nvmlInit")),
-        (b'{"type":"end"}', End()),
+        (b'{"type":"end","took":{}}', End()),
+        (
+            b'{"type":"end","took":{"read":[2,0.5],"sample":[1,1]}}',
+            End((("read", 2, 0.5), ("sample", 1, 1.0))),
+        ),
         (b'{"type":"gpu-error","gpu":"3","error":"lost"}', GpuError("3", "lost")),
         (
             b'{"type":"fault","kind":"no-driver","detail":"d"}',

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sgpud.config.problems import ConfigError
 from sgpud.core.gpu import Gpu, matches
 from sgpud.core.share import parse_share_id, share_id
-from sgpud.gpus.messages import UUID
+from sgpud.gpus.fields import UUID
 from sgpud.gpus.simulation import load, parse_simulation
 
 FILE = Path(__file__).parent / "simulated.toml"

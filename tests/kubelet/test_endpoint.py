@@ -133,6 +133,9 @@ class Deaf:
     def refused(self, resource: str, refusal: RefusedError) -> None:
         pass
 
+    def listed(self, resource: str) -> None:
+        pass
+
 
 class EndpointTest(TestCase):
     timeout = 40

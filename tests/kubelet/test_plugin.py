@@ -29,9 +29,13 @@ GPUS = [gpu(number, simulated=True) for number in range(2)]
 @define
 class Hears:
     refusals: list[str] = field(factory=list)
+    lists: list[str] = field(factory=list)
 
     def refused(self, resource: str, refusal: RefusedError) -> None:  # noqa: ARG002 - the seam's
         self.refusals.append(refusal.rule.value)
+
+    def listed(self, resource: str) -> None:
+        self.lists.append(resource)
 
 
 class PluginTest(TestCase):

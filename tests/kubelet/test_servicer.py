@@ -41,12 +41,16 @@ class Told:
 
     lives: SimpleQueue[int] = field(factory=SimpleQueue)
     refusals: list[tuple[str, RefusedError]] = field(factory=list)
+    lists: list[str] = field(factory=list)
 
     def streams(self, live: int) -> None:
         self.lives.put(live)
 
     def refused(self, resource: str, refusal: RefusedError) -> None:
         self.refusals.append((resource, refusal))
+
+    def listed(self, resource: str) -> None:
+        self.lists.append(resource)
 
     def reach(self, live: int) -> None:
         """Wait until so many streams live; queue.Empty where that does not come."""

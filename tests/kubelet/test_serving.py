@@ -34,6 +34,9 @@ class Deaf:
     def refused(self, resource: str, refusal: RefusedError) -> None:
         pass
 
+    def listed(self, resource: str) -> None:
+        pass
+
 
 class Busy:
     """The reactor, with a pool of threads in which nothing runs before `free`."""

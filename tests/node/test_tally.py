@@ -17,7 +17,7 @@ def refusal(rule: RefusalRule) -> RefusedError:
 
 def test_nothing_is_counted_at_first() -> None:
     made = Tally()
-    counters = made.counters(0)
+    counters = made.counters(0, 1, ())
     assert (counters.allocations, counters.registrations) == (0, 0)
     assert (dict(counters.refusals), dict(counters.reloads)) == ({}, {})
 
@@ -27,7 +27,7 @@ def test_each_grant_counts() -> None:
     grant = Grant(POOL, {uuid(0): Numbers.of([1])}, {uuid(0): 4}, 0.0)
     made.granted([grant])
     made.granted([grant, grant])
-    assert made.counters(0).allocations == 3
+    assert made.counters(0, 1, ()).allocations == 3
 
 
 def test_refusals_count_by_rule_and_are_said_with_what_follows() -> None:
@@ -36,7 +36,7 @@ def test_refusals_count_by_rule_and_are_said_with_what_follows() -> None:
         made.refused(POOL, refusal(RefusalRule.SICK))
         made.refused(POOL, refusal(RefusalRule.SICK))
         made.refused(POOL, refusal(RefusalRule.UNKNOWN))
-    assert made.counters(0).refusals == {"sick": 2, "unknown": 1}
+    assert made.counters(0, 1, ()).refusals == {"sick": 2, "unknown": 1}
     assert len(said.about("its pod fails")) == 3
     assert ids(0, 1)[0] in said.lines[0]
     assert said.events[0]["rule"] == "sick"
@@ -46,13 +46,13 @@ def test_reloads_count_by_result() -> None:
     made = Tally()
     for result in ("applied", "refused", "applied"):
         made.reloaded(result)
-    assert made.counters(7).reloads == {"applied": 2, "refused": 1}
-    assert made.counters(7).registrations == 7
+    assert made.counters(7, 1, ()).reloads == {"applied": 2, "refused": 1}
+    assert made.counters(7, 1, ()).registrations == 7
 
 
 def test_counters_that_were_given_out_stay_as_they_were() -> None:
     made = Tally()
-    before = made.counters(0)
+    before = made.counters(0, 1, ())
     made.reloaded("applied")
     made.refused(POOL, refusal(RefusalRule.SICK))
     assert (dict(before.reloads), dict(before.refusals)) == ({}, {})

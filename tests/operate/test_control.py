@@ -22,8 +22,9 @@ from zope.interface import implementer
 
 from sgpud.core.errors import SgpudError
 from sgpud.operate.client import AbsentError, ControlError, RefusedRequestError, ask
-from sgpud.operate.control import CONNECTIONS, GRACE, HANDOVER, LOOK_EVERY, Control
+from sgpud.operate.control import CONNECTIONS, Control
 from sgpud.operate.requests import PATIENCE, Verb
+from sgpud.operate.unix_socket import GRACE, HANDOVER, LOOK_EVERY
 
 reactor: Any = installed
 Steps = Any

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from sgpud.core.status import ConfigurationView, Counters, GpuView, PoolView, View, document
+from sgpud.core.pool_views import GpuView, PoolView
+from sgpud.core.status import ConfigurationView, Counters, View, document
 from sgpud.operate import show
 
 GPU = GpuView(

@@ -1,0 +1,105 @@
+"""From what /proc says of a process to its pod and container. Text in, values out.
+
+/proc/PID/cgroup has lines `ID:CONTROLLERS:PATH`, one of them on cgroup v2 (`0::PATH`) and one for
+each hierarchy on v1. The kubelet's and the runtimes' paths, here for a pod of the class Burstable:
+
+- systemd driver: `/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod<UID, with _ for
+  ->.slice/cri-containerd-<ID>.scope`, `crio-<ID>.scope` or `docker-<ID>.scope`
+- cgroupfs driver: `/kubepods/burstable/pod<UID>/<ID>`, with CRI-O `crio-<ID>`
+- containerd that was set up for cgroupfs under a kubelet that was not:
+  `/system.slice/containerd.service/kubepods-burstable-pod<UID>.slice:cri-containerd:<ID>`
+
+Who reads it in a cgroup namespace of its own sees `/../` for each level above its own cgroup, and
+nothing of what is above that: of its own pod's containers no UID is left.
+
+/proc/PID/mountinfo names the file that the kubelet mounts into every container for its last words:
+`.../pods/<UID>/containers/<NAME>/<HEX>`. Nothing else tells a container's name without asking the
+runtime.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from attrs import frozen
+
+_HEX4 = "(?P=dash)[0-9a-f]{4}"
+_UID = rf"[0-9a-f]{{8}}(?P<dash>[-_]?)[0-9a-f]{{4}}{_HEX4}{_HEX4}(?P=dash)[0-9a-f]{{12}}"
+"""A UID with dashes, with the systemd driver's underscores, or a static pod's, which is a hash."""
+_POD = re.compile(rf"(?:.*-)?pod(?P<uid>{_UID})(?:\.slice)?", re.ASCII)
+_CONTAINER = re.compile(
+    r"(?:(?:cri-containerd|crio|docker|libpod)-)?(?P<id>[0-9a-f]{64})(?:\.scope)?", re.ASCII
+)
+_MOUNTED = re.compile(
+    rf"/pods/(?P<uid>{_UID})/containers/(?P<name>[a-z0-9](?:[a-z0-9-]{{0,61}}[a-z0-9])?)/[0-9a-f]+",
+    re.ASCII,
+)
+_BESIDE = 2
+"""Levels from a container's cgroup up to what it shares with another container of its pod, at most:
+CRI-O with crun has one more. The next pod's is three levels up at least."""
+
+
+@frozen
+class Cgroup:
+    """What the cgroups of a process tell."""
+
+    pods: tuple[str, ...] = ()
+    """Pod UIDs as the API writes them, the outermost first."""
+    container_id: str = ""
+    """Of the container in the outermost of these pods, or of one outside every pod."""
+    path: str = ""
+    """The path that told it; the first one, where none told anything."""
+    hidden: bool = False
+    """Whether it is in the cgroup of the reader's own container, or beside it in the same pod: a
+    cgroup namespace hides which pod that is."""
+
+
+def parse_cgroup(text: str, *, private: bool = False) -> Cgroup:
+    """What the text of /proc/PID/cgroup tells; an empty Cgroup for garbage.
+
+    `private`: it was read in a cgroup namespace that is not the machine's own.
+    """
+    found = [_of_path(path, private=private) for path in _paths(text)]
+    told = next((each for each in found if each.pods), None)
+    told = told or next((each for each in found if each.container_id), None)
+    return told or (found[0] if found else Cgroup())
+
+
+def mounted_in(text: str) -> tuple[str, str] | None:
+    """Pod UID and name of the container whose mounts these are (/proc/PID/mountinfo), or None."""
+    for line in text.splitlines():
+        # The fourth field is the mounted file's path within its own file system.
+        fields = line.split(" ", 5)
+        found = _MOUNTED.search(fields[3]) if len(fields) > 4 else None  # noqa: PLR2004
+        if found:
+            return _uid(found["uid"]), found["name"]
+    return None
+
+
+def _paths(text: str) -> Iterator[str]:
+    """The paths, that of v2 first: on a machine with both, v1's say the same or less."""
+    lines = [line.split(":", 2) for line in text.splitlines()]
+    known = [line for line in lines if len(line) == 3 and line[2].startswith("/")]  # noqa: PLR2004
+    yield from (path for number, _, path in sorted(known, key=lambda line: line[0] != "0"))
+
+
+def _of_path(path: str, *, private: bool) -> Cgroup:
+    pods: list[str] = []
+    containers: list[str] = []
+    segments = re.split("[/:]", path)
+    for segment in segments:
+        pod, container = _POD.fullmatch(segment), _CONTAINER.fullmatch(segment)
+        if pod:
+            if not pods:
+                containers.clear()
+            pods.append(_uid(pod["uid"]))
+        elif container:
+            containers.append(container["id"])
+    inside = containers[0 if pods else -1] if containers else ""
+    hidden = private and not pods and segments.count("..") <= _BESIDE
+    return Cgroup(tuple(pods), inside, path, hidden)
+
+
+def _uid(text: str) -> str:
+    return text.replace("_", "-")

@@ -1,0 +1,61 @@
+#!/usr/bin/env python3
+"""Writes docs/metrics.md: every metric with its labels and what it tells, from the code itself.
+
+`python -m tools.metrics_page`; a test holds the page current.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from sgpud.operate.families import Family, Kind
+from sgpud.operate.metrics_gpus import GPUS
+from sgpud.operate.metrics_node import NODE
+
+PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
+_PAGE = """\
+# Metrics
+
+`/metrics` is there on the socket `/run/sgpud/status.sock`, and on `[http] listen` where set,
+for every machine that can reach it. It is made from the same snapshot as the
+[status document](status.md), at each scrape: what is gone has no series, and what was measured has
+one while it is fresh. A number that is not known has none; none is ever 0 for that.
+
+This page is made from the code: `python -m tools.metrics_page`.
+
+## GPUs, shares and containers
+
+`gpu` is the UUID of a GPU or of a MIG instance; `sgpud_gpu_info` joins its product to it.
+
+{gpus}
+
+## sgpud itself
+
+{node}
+
+Beside these there are those of the process: `process_resident_memory_bytes`,
+`process_cpu_seconds_total`, `process_open_fds`, `process_start_time_seconds`.
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    return _PAGE.format(gpus=_table(GPUS), node=_table(NODE))
+
+
+def _table(families: Iterable[Family]) -> str:
+    return "\n".join(["| metric | labels | what it tells |", "|---|---|---|", *_rows(families)])
+
+
+def _rows(families: Iterable[Family]) -> Iterator[str]:
+    for family in families:
+        labels = ", ".join(f"`{label}`" for label in family.labels)
+        names = [f"`{family.shown}`"]
+        if family.kind is Kind.SUMMARY:
+            names = [f"`{family.name}_count`", f"`{family.name}_sum`"]
+        yield f"| {'<br>'.join(names)} | {labels} | {family.text} |"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
