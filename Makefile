@@ -8,7 +8,7 @@ UV_COMPILE := uv pip compile --quiet --universal --python-version 3.10 --fork-st
 	--generate-hashes --no-header --no-annotate --upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: help venv kube demo test test-debian check format bench bench-debian bench-boot deb test-boot proto pins clean
+.PHONY: help venv kube demo test test-debian check format bench bench-debian bench-boot deb test-boot image test-image proto pins clean
 .DELETE_ON_ERROR:
 
 help: ## say what each target does
@@ -55,6 +55,12 @@ deb: $(READY) ## build the Debian package into dist/ (with Debian's tools)
 
 test-boot: $(READY) ## install, run, break and purge the package of `make deb` under a real systemd (as root)
 	SGPUD_BOOT=1 $(BIN)/python -m pytest tests/boot $(TESTS)
+
+image: ## build the image of the package of `make deb` (IMAGE=NAME, BASE=... as tools/image says)
+	tools/image $(IMAGE)
+
+test-image: $(READY) ## build the image anew, run it as the manifests do, remove it (as root)
+	tools/test-image $(TESTS)
 
 proto: ## generate the messages of the kubelet's APIs anew (protoc 3.21.12)
 	@protoc --version | grep -qx 'libprotoc 3.21.12' || \

@@ -1,7 +1,7 @@
-"""What an image holds, as an SPDX 2.3 document: `spdx.py NAME DIGEST REVISION EPOCH PINS < PACKAGES`.
+"""What an image holds, as SPDX 2.3: `python3 tools/spdx.py NAME DIGEST REVISION EPOCH PINS < LIST`.
 
-PACKAGES has a line for each Debian package: name, version and architecture, with tabs between. PINS is the
-requirements file of what the .deb carries beside. The document depends on these alone.
+LIST has a line for each Debian package: name, version and architecture, with tabs between. PINS is
+the requirements file of what the .deb carries beside. The document depends on these alone.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def main(arguments: list[str]) -> None:
     name, digest, revision, epoch, pins = arguments
     held = [*debian_packages(sys.stdin), *carried_packages(Path(pins).read_text())]
     json.dump(document(name, digest, revision, int(epoch), held), sys.stdout, indent=1)
-    print()
+    sys.stdout.write("\n")
 
 
 if __name__ == "__main__":
