@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """What an image holds, as SPDX 2.3: `python3 tools/spdx.py NAME DIGEST REVISION EPOCH PINS < LIST`.
 
 LIST has a line for each Debian package: name, version and architecture, with tabs between. PINS is
