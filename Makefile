@@ -8,7 +8,8 @@ UV_COMPILE := uv pip compile --quiet --universal --python-version 3.10 --fork-st
 	--generate-hashes --no-header --no-annotate --upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-debian test-browser test-boot check format bench bench-debian bench-boot deb proto pins clean
+.PHONY: help venv kube demo test test-debian test-browser test-boot test-image check format bench bench-debian bench-boot \
+	deb image proto pins clean
 .DELETE_ON_ERROR:
 
 help: ## say what each target does
@@ -18,6 +19,9 @@ venv: $(READY) ## make .venv from the pinned requirements; it has sgpud in its b
 
 $(READY): tools/venv pyproject.toml requirements/build.txt requirements/dev.txt
 	tools/venv $(VENV)
+
+kube: $(READY) ## put kubectl and helm into .venv/bin, for the tests of deploy/
+	@[ -x $(BIN)/helm ] || tools/kube $(VENV)
 
 demo: $(READY) ## share simulated GPUs with a stand-in kubelet and show it
 	$(BIN)/python -m sgpud.testing.demo
@@ -55,6 +59,12 @@ deb: $(READY) ## build the Debian package into dist/ (with Debian's tools)
 
 test-boot: $(READY) ## install, run, break and purge the package of `make deb` under a real systemd (as root)
 	SGPUD_BOOT=1 $(BIN)/python -m pytest tests/boot $(TESTS)
+
+image: ## build the image of the package of `make deb` (IMAGE=NAME, BASE=... as tools/image says)
+	tools/image $(IMAGE)
+
+test-image: $(READY) ## build the image anew, run it as the manifests do, remove it (as root)
+	tools/test-image $(TESTS)
 
 proto: ## generate the messages of the kubelet's APIs anew (protoc 3.21.12)
 	@protoc --version | grep -qx 'libprotoc 3.21.12' || \

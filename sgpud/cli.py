@@ -81,8 +81,8 @@ def _seconds(text: str) -> float:
     return value
 
 
-def command_line() -> argparse.ArgumentParser:
-    """The parser of every command; manuals and completions are made from it too."""
+def _shared() -> tuple[argparse.ArgumentParser, ...]:
+    """The options of every command, `--json`, `--set`, and those of commands that read the node."""
     as_json = argparse.ArgumentParser(add_help=False)
     as_json.add_argument("--json", action="store_true", help="print JSON instead of text")
     common = argparse.ArgumentParser(add_help=False)
@@ -105,6 +105,12 @@ def command_line() -> argparse.ArgumentParser:
     node.add_argument(
         "--plugin-dir", metavar="DIR", help="over [kubelet] plugin_directory of the file"
     )
+    return common, as_json, sets, node
+
+
+def command_line() -> argparse.ArgumentParser:
+    """The parser of every command; manuals and completions are made from it too."""
+    common, as_json, sets, node = _shared()
     parser = argparse.ArgumentParser(
         prog="sgpud",
         description="Shares the NVIDIA GPUs of this node between pods: a kubelet device plugin.",
@@ -178,6 +184,10 @@ def command_line() -> argparse.ArgumentParser:
         "simulate", commands.simulate, "Play a list of pods on simulated nodes.", as_json, sets
     )
     add_arguments(played, CONFIG)
+    text = "Write another GPU plugin's configuration as an sgpud.toml."
+    converted = add("convert", commands.convert, text, as_json)
+    converted.add_argument("file", metavar="FILE", help="of NVIDIA's plugin, or gpu_config.json")
+    converted.add_argument("--entry", metavar="NAME", help="the entry of a ConfigMap with several")
     return parser
 
 

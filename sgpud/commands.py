@@ -211,3 +211,15 @@ def simulate(call: Call) -> int:
 
     call.say(command.run(call.arguments, CONFIG), show_simulation.simulated)
     return 0
+
+
+def convert(call: Call) -> int:
+    """Convert another plugin's configuration."""
+    from sgpud.convert import command  # noqa: PLC0415 - the others do not need it
+
+    found = command.run(call.arguments.file, call.arguments.entry)
+    if call.arguments.json:
+        call.say(found, str)
+    else:
+        call.out.write(found["toml"])  # a document, not a message: its lines are as they are
+    return 0

@@ -15,7 +15,8 @@ from pathlib import Path
 from attrs import frozen
 
 from sgpud.core.gpu import Gpu
-from sgpud.gpus.block_yaml import YamlError, parse_yaml
+from sgpud.yaml.block import parse_yaml
+from sgpud.yaml.scalars import YamlError
 
 FOLDERS = ("etc/cdi", "var/run/cdi")
 """Where the container runtimes look for specs, by the CDI specification."""

@@ -216,7 +216,7 @@ def test_a_gpu_that_no_spec_names_is_told_with_the_spec(node: Node) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "reason"),
     [
-        ("a.yaml", "cdiVersion: [0]", "line 1"),
+        ("a.yaml", "cdiVersion: [0", "line 1"),
         ("a.json", "{", "line 1"),
         ("a.json", "[]", "cdiVersion is missing"),
         ("a.json", '{"cdiVersion": "0.5.0"}', "kind is missing"),

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sgpud.gpus.block_yaml import Value, YamlError, parse_yaml
+from sgpud.yaml.block import parse_yaml
+from sgpud.yaml.scalars import Value, YamlError
 
 DOCUMENT = """\
 ---
@@ -34,6 +35,15 @@ none: ~
 nothing: null
 no-list: []
 no-map: {}
+flow: [0, "1", a:b, {x: [y], 'z': ~}]   # said
+map: {name: nvidia.com/gpu, replicas: 10}
+text: |
+  # kept
+  first:
+
+    second
+last-text: |-
+    one line
 last: --flag=a=b
 """
 
@@ -56,6 +66,10 @@ def test_a_document_of_every_kind_that_is_read() -> None:
         "nothing": None,
         "no-list": [],
         "no-map": {},
+        "flow": ["0", "1", "a:b", {"x": ["y"], "z": None}],
+        "map": {"name": "nvidia.com/gpu", "replicas": "10"},
+        "text": "# kept\nfirst:\n\n  second\n",
+        "last-text": "one line",
         "last": "--flag=a=b",
     }
 
@@ -63,12 +77,20 @@ def test_a_document_of_every_kind_that_is_read() -> None:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("a: [1, 2]", 1),
-        ("a: {b: 1}", 1),
+        ("a: [1, 2", 1),
+        ("a: [1 2] 3", 1),
+        ("a: [1,, 2]", 1),
+        ("a: [&x 1]", 1),
+        ("a: {b: 1, b: 2}", 1),
+        ("a: {b}", 1),
+        ("b: 1\na: " + "[" * 40 + "]" * 40, 2),
         ("a: &x 1", 1),
         ("a: *x", 1),
         ("a: !!str 1", 1),
-        ("a: |\n  text", 1),
+        ("a: |+\n  text", 1),
+        ("a: |2\n  text", 1),
+        ("a: |\n    text\n  less", 3),
+        ("- |\n  text", 1),
         ("a: >-\n  text", 1),
         ("a: b: c", 1),
         ("a: 'open", 1),
@@ -143,11 +165,36 @@ def line_of_error(text: str) -> int:
     return 0
 
 
-TOKENS = st.sampled_from(["- ", "a: ", "b:", "\n", "  ", '"', "'", "#", "---", "x", "[]", "\t"])
+TOKENS = st.sampled_from(
+    [
+        "- ",
+        "a: ",
+        "b:",
+        "\n",
+        "  ",
+        '"',
+        "'",
+        "#",
+        "---",
+        "x",
+        "[]",
+        "\t",
+        "[",
+        "]",
+        "{",
+        "}",
+        ",",
+        "|",
+        "|-",
+    ]
+)
 
 
 @given(st.lists(TOKENS, max_size=40).map("".join) | st.text())
 @example("-")
+@example("a: |")
+@example("a: |\n\n")
+@example("a: [")
 @example("a:\n-")
 @example("- a: 1\n b: 2")
 def test_any_text_is_a_value_or_a_yaml_error(text: str) -> None:

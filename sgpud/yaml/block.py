@@ -1,41 +1,25 @@
-"""Reads the part of YAML that machines write: block mappings, block lists and one-line scalars.
+"""Reads the part of YAML that machines and plain manifests write.
 
-nvidia-ctk writes CDI specs so. Every scalar is a text here, as nothing in a spec that sgpud reads
-is a number. Whatever else YAML has (anchors, tags, flow and folded values, several documents) is
-refused with the line, and never guessed at.
+nvidia-ctk writes CDI specs so, and a ConfigMap or a plugin's configuration is not much more: block
+mappings, block lists, scalars of one line, `[lists]` and `{mappings}` on one line, and texts after
+`|`. Every scalar is a text here: who wants a number reads it out of that. Whatever else YAML has
+(anchors, tags, folded texts, several documents) is refused with the line, and never guessed at.
 """
 
 from __future__ import annotations
 
-import json
 import re
 
 from attrs import define, frozen
 
-from sgpud.core.errors import SgpudError
+from sgpud.yaml.flow import parse_flow
+from sgpud.yaml.scalars import MAX_DEPTH, QUOTED, Value, YamlError, plain, unquoted
 
-Value = dict[str, "Value"] | list["Value"] | str | None
-
-MAX_DEPTH = 32
-_QUOTED = r'"(?:[^"\\]|\\.)*"' + r"|'(?:[^']|'')*'"
-_SCALAR = re.compile(rf"(?P<text>{_QUOTED})[ ]*(?:#.*)?")
-_KEY = re.compile(rf"(?P<key>[A-Za-z0-9_][^\s:#'\"]*|{_QUOTED})[ ]*:(?:[ ]+(?P<rest>.*))?")
+_SCALAR = re.compile(rf"(?P<text>{QUOTED})[ ]*(?:#.*)?")
+_KEY = re.compile(rf"(?P<key>[A-Za-z0-9_][^\s:#'\"]*|{QUOTED})[ ]*:(?:[ ]+(?P<rest>.*))?")
 _ITEM = re.compile(r"-(?P<gap>[ ]+|$)(?P<rest>.*)")
+_LITERAL = re.compile(r"[|](?P<strip>-?)[ ]*(?:(?<=[ ])#.*)?")
 _COMMENT = re.compile(r"(?:^|[ ])#.*$")
-_SPECIAL = tuple("[]{}&*!|>%@`,?:")
-_NULLS = ("~", "null", "")
-
-
-@frozen
-class YamlError(SgpudError):
-    """A text that is no YAML of the kind that is read here."""
-
-    line: int
-    reason: str
-
-    def __str__(self) -> str:
-        """The line and the reason."""
-        return f"line {self.line}: {self.reason}"
 
 
 @frozen
@@ -47,7 +31,7 @@ class _Line:
 
 def parse_yaml(text: str) -> Value:
     """The document in a text; YamlError for anything that is not read here."""
-    return _Parser(_lines(text)).document()
+    return _Parser(_lines(text), text.split("\n")).document()
 
 
 def _lines(text: str) -> list[_Line]:
@@ -72,6 +56,7 @@ class _Parser:
     """Goes through the lines once; a list item's rest is put back as a line of its own."""
 
     lines: list[_Line]
+    raw: list[str]
     at: int = 0
 
     def document(self) -> Value:
@@ -122,9 +107,34 @@ class _Parser:
                 raise YamlError(line.number, f"{key} comes twice")
             self.at += 1
             rest = entry["rest"] or "#"
-            empty = rest.startswith("#")
-            found[key] = self.below_key(indent, depth) if empty else _scalar(rest, line.number)
+            literal = _LITERAL.fullmatch(rest)
+            if rest.startswith("#"):
+                found[key] = self.below_key(indent, depth)
+            elif literal:
+                text = self.literal(line.number, indent)
+                found[key] = text.rstrip("\n") if literal["strip"] else text
+            else:
+                found[key] = _scalar(rest, line.number)
         return found
+
+    def literal(self, number: int, indent: int) -> str:
+        """The lines below line `number` that are indented more than it is, as they stand."""
+        taken: list[str] = []
+        for raw in self.raw[number:]:
+            line = raw.rstrip("\r")
+            if line.strip(" ") and len(line) - len(line.lstrip(" ")) <= indent:
+                break
+            taken.append(line)
+        while taken and not taken[-1].strip(" "):
+            taken.pop()
+        while (here := self.here()) and here.number <= number + len(taken):
+            self.at += 1
+        full = [line for line in taken if line.strip(" ")]
+        margin = len(full[0]) - len(full[0].lstrip(" ")) if full else 0
+        for below, line in enumerate(taken, number + 1):
+            if line[:margin].strip(" "):
+                raise YamlError(below, "indented less than the text that it is in")
+        return "".join(f"{line[margin:]}\n" for line in taken)
 
     def below_key(self, indent: int, depth: int) -> Value:
         line = self.here()
@@ -140,21 +150,7 @@ class _Parser:
 def _scalar(text: str, number: int) -> Value:
     quoted = _SCALAR.fullmatch(text)
     if quoted:
-        return _unquoted(quoted["text"], number)
-    plain = _COMMENT.sub("", text).rstrip()
-    if plain in _NULLS:
-        return None
-    if plain in ("[]", "{}"):
-        return [] if plain == "[]" else {}
-    if plain.startswith((*_SPECIAL, '"', "'")) or ": " in plain or plain.endswith(":"):
-        raise YamlError(number, f"a value of a kind that is not read here: {plain[:60]}")
-    return plain
-
-
-def _unquoted(text: str, number: int) -> str:
-    if text.startswith("'"):
-        return text[1:-1].replace("''", "'")
-    try:
-        return str(json.loads(text))
-    except ValueError as error:
-        raise YamlError(number, f"an escape that is not read here: {text[:60]}") from error
+        return unquoted(quoted["text"], number)
+    if text.startswith(("[", "{")):
+        return parse_flow(text, number)
+    return plain(_COMMENT.sub("", text).rstrip(), number)

@@ -1,0 +1,86 @@
+"""What a configuration becomes while it is converted: sections, rules, and what is left over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import Factory, define, frozen
+
+from sgpud.core.errors import SgpudError
+
+MOST_SHARES = 10_000
+"""The largest `duplication_factor`."""
+_MOST_DIGITS = 9
+
+
+@frozen
+class ConvertError(SgpudError):
+    """A file that is no configuration of a plugin that is known here."""
+
+    file: str
+    reason: str
+
+    def __str__(self) -> str:
+        """The file and what to do."""
+        return f"{self.file}: {self.reason}"
+
+
+@define
+class Draft:
+    """An sgpud.toml in the making."""
+
+    source: str
+    """Whose configuration it was, as a person would say it."""
+    sections: dict[str, dict[str, Any]] = Factory(dict)
+    rules: list[dict[str, Any]] = Factory(list)
+    notes: list[str] = Factory(list)
+    """What is not as it was, each in one line that begins with the place in the file."""
+
+    def set(self, section: str, key: str, value: object) -> None:
+        """Write a key."""
+        self.sections.setdefault(section, {})[key] = value
+
+    def note(self, place: str, text: str) -> None:
+        """Say what was not taken over, or means something else."""
+        self.notes.append(f"{place}: {text}")
+
+
+def table(value: object, place: str, draft: Draft) -> Mapping[str, Any]:
+    """A mapping; an empty one, with a note, where there is something else."""
+    if isinstance(value, Mapping):
+        return value
+    if value is not None:
+        draft.note(place, "is no mapping, and was left out")
+    return {}
+
+
+def listed(value: object, place: str, draft: Draft) -> list[Any]:
+    """A list; an empty one, with a note, where there is something else."""
+    if isinstance(value, list):
+        return value
+    if value is not None:
+        draft.note(place, "is no list, and was left out")
+    return []
+
+
+def whole(value: object) -> int | None:
+    """A whole number that is not negative, however it is written; None for anything else."""
+    text = str(value)
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS else None
+
+
+def shares(value: object, place: str, draft: Draft) -> int | None:
+    """How many shares a GPU has: 1 to MOST_SHARES; None, with a note, if it cannot be said."""
+    count = whole(value)
+    if not count:
+        draft.note(place, f"is {value!r}, no number of shares, and was left out")
+        return None
+    if count > MOST_SHARES:
+        draft.note(place, f"is {count}; {MOST_SHARES} is the most, and stands here")
+    return min(count, MOST_SHARES)
+
+
+def truth(value: object) -> bool:
+    """Whether a flag is set, as YAML writes it."""
+    return str(value).lower() == "true"

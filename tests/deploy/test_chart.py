@@ -1,0 +1,111 @@
+"""The Helm chart makes the objects that the overlays make, and refuses values that mean nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+import pytest
+import yaml
+
+from sgpud import __version__
+from sgpud.config.load import parse
+from tests.deploy.rendering import CHART, COMPONENTS, DEPLOY, OVERLAYS, Renderer
+from tests.deploy.schemas import validate
+
+WAYS = [(overlay, components) for overlay in OVERLAYS for components in ((), COMPONENTS[overlay])]
+
+
+def comparable(manifest: Mapping[str, Any]) -> Any:
+    """The object without the order of what is named, and without what Helm says of itself."""
+    made = deepcopy(dict(manifest))
+    made["metadata"].pop("labels", None)
+    pod = made.get("spec", {}).get("template", {}).get("spec", {})
+    for holder in (pod, *pod.get("containers", ())):
+        for name in ("volumes", "volumeMounts", "env"):
+            if name in holder:
+                holder[name] = sorted(holder[name], key=lambda each: str(each["name"]))
+    return made
+
+
+@pytest.mark.parametrize(("overlay", "components"), WAYS)
+def test_it_makes_what_the_overlay_makes(
+    renderer: Renderer, overlay: str, components: tuple[str, ...]
+) -> None:
+    kustomized = renderer.overlay(overlay, components)
+    chart = renderer.chart(overlay, components)
+    for made in chart.objects:
+        assert comparable(made) == comparable(kustomized.one(made["kind"]))
+    kinds = {each["kind"] for each in kustomized.objects}
+    assert kinds == {each["kind"] for each in chart.objects} | {"Namespace"}
+
+
+def test_its_files_are_the_overlays() -> None:
+    pairs = {
+        "gke.toml": "overlays/gke/sgpud.toml",
+        "nvidia-runtime.toml": "overlays/nvidia-runtime/sgpud.toml",
+        "simulated.toml": "base/sgpud.toml",
+        "gpus.toml": "overlays/simulated/gpus.toml",
+    }
+    assert {file.name for file in (CHART / "files").iterdir()} == set(pairs)
+    for name, other in pairs.items():
+        assert (CHART / "files" / name).read_text() == (DEPLOY / other).read_text()
+
+
+def test_its_version_is_sgpuds() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert chart["version"] == chart["appVersion"] == __version__
+
+
+def test_every_value_has_a_schema() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    assert set(values) | {"global"} == set(schema["properties"])
+    assert set(values["image"]) == set(schema["properties"]["image"]["properties"])
+
+
+def test_lint_finds_nothing(renderer: Renderer) -> None:
+    for flavour in OVERLAYS:
+        renderer.helm("lint", "--strict", "--set", f"flavour={flavour}", str(CHART))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "flavour=other",
+        "unknown=1",
+        "image.repository=",
+        "kubeletDirectory=relative",
+        "kubeletDirectory=/ends/",
+        "criticalPods=-1",
+        "whoUsesWhat=perhaps",
+        "podMonitor.interval=soon",
+        "resources.limits=null",
+    ],
+)
+def test_a_value_that_means_nothing_is_refused(renderer: Renderer, value: str) -> None:
+    assert "sgpud" in renderer.refused("template", "sgpud", str(CHART), "--set", value)
+
+
+def test_values_reach_the_objects(renderer: Renderer) -> None:
+    made = renderer.chart(
+        "simulated", (),
+        "--set", "kubeletDirectory=/var/lib/k0s/kubelet", "--set", "criticalPods=0",
+        "--set-string", "image.tag=7", "--set", "imagePullSecrets[0].name=registry",
+        "--set-string", "podAnnotations.a/b=c",
+        "--set-string", 'config=[http]\nlisten = "tcp:9449"\n[sharing]\nduplication_factor = 3\n',
+        "--set-string", "simulatedGpus=# none",
+    )  # fmt: skip
+    assert [each["kind"] for each in made.objects if each["kind"] == "ResourceQuota"] == []
+    volumes = {each["name"]: each for each in made.pod["volumes"]}
+    assert volumes["pod-resources"]["hostPath"]["path"] == "/var/lib/k0s/kubelet/pod-resources"
+    assert made.container["image"].endswith(":7")
+    assert made.pod["imagePullSecrets"] == [{"name": "registry"}]
+    assert parse(made.files["sgpud.toml"], "sgpud.toml").sharing.default.factor == 3
+    assert made.files["gpus.toml"].strip() == "# none"
+    annotations = made.one("DaemonSet")["spec"]["template"]["metadata"]["annotations"]
+    assert annotations["a/b"] == "c"
+    for each in made.objects:
+        validate(each)
