@@ -158,7 +158,7 @@ def test_it_goes_where_the_label_is_whatever_the_ancestors_taints(rendered: Rend
 
 
 def test_the_image_is_this_version(rendered: Rendered) -> None:
-    assert rendered.container["image"] == f"ghcr.io/deepomatic/sgpud:{__version__}"
+    assert rendered.container["image"] == f"registry.example.com/sgpud:{__version__}"
 
 
 def test_the_namespace_allows_folders_of_the_host(renderer: Renderer) -> None:

@@ -67,7 +67,7 @@ def test_a_rollout_leaves_no_share_away_for_longer_than_a_moment(
     old = serving(machine, kubelet)
     held = kubelet.admit("uid", "default", "pod", "main", {RESOURCE: 1}).ids[RESOURCE]
     grace = machine.manifest.pod["terminationGracePeriodSeconds"]
-    away = []
+    away: list[float] = []
     for _ in range(TRIES):
         new = machine.start()
         ready(machine, new)
