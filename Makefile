@@ -8,8 +8,7 @@ UV_COMPILE := uv pip compile --quiet --universal --python-version 3.10 --fork-st
 	--generate-hashes --no-header --no-annotate --upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: help venv kube demo test test-debian test-browser test-boot test-image check format bench bench-debian bench-boot \
-	deb image proto pins clean
+.PHONY: help venv kube demo test test-debian test-browser check format bench bench-debian bench-boot deb test-boot image test-image proto pins clean
 .DELETE_ON_ERROR:
 
 help: ## say what each target does
