@@ -17,6 +17,7 @@ from typing import Protocol
 from benchmarks import report
 from benchmarks.calls import allocate, prefer, storm
 from benchmarks.eyes import eyes
+from benchmarks.health import health
 from benchmarks.memory import memory
 from benchmarks.report import NotMeasuredError, Number
 from benchmarks.resources import probe, resources
@@ -42,6 +43,7 @@ MEASUREMENTS: Mapping[str, Measurement] = {
     "resources": resources,
     "probe": probe,
     "eyes": eyes,
+    "health": health,
 }
 
 

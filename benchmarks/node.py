@@ -106,9 +106,9 @@ class Node:
         self.kubelet.stop()
         self._temporary.cleanup()
 
-    def configure(self, shares: int) -> None:
+    def configure(self, shares: int, more: str = "") -> None:
         """Write the configuration file; the daemon reads it when it starts or on SIGHUP."""
-        self._write(f"duplication_factor = {shares}\n")
+        self._write(f"duplication_factor = {shares}\n{more}")
 
     def share_memory(self, size: int) -> None:
         """Share GPUs of 80 GiB in memory shares of so many MiB, all of them listed Healthy."""
@@ -177,13 +177,17 @@ class Node:
         listed = self.kubelet.devices(resource)
         return sorted((share for share, one in listed.items() if one.health == "Healthy"), key=hash)
 
-    def standby(self) -> Process:
-        """Start a daemon beside one that serves; it is ready to take over when this returns."""
+    def standby(self, nvml: Mapping[str, str] | None = None) -> Process:
+        """Start a daemon beside one that serves; it is ready to take over when this returns.
+
+        On simulated GPUs, or on the NVML library that is found in the environment `nvml`.
+        """
         address = str(self.folder / f"notify-{len(self._processes)}")
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
             told.bind(address)
             told.settimeout(WITHIN)
-            process = self._sgpud({"NOTIFY_SOCKET": address}, simulate=True)
+            environment = {**(nvml or {}), "NOTIFY_SOCKET": address}
+            process = self._sgpud(environment, simulate=nvml is None)
             try:
                 while b"READY=1" not in told.recv(4096):
                     continue
