@@ -206,12 +206,17 @@ def test_a_gpu_changes_its_pool_under_a_holder(kubelet: Kubelet, daemon: Daemon)
     assert kubelet.held(RESOURCE)["both"] == held
 
 
-def test_holders_have_names(kubelet: Kubelet, daemon: Daemon) -> None:
+def test_holders_have_names_and_a_finished_pod_is_noticed(kubelet: Kubelet, daemon: Daemon) -> None:
     up(kubelet, daemon)
-    kubelet.run_pod("first", {RESOURCE: 2})
-    kubelet.run_pod("second", ONE)
-    names = {f"{NAMESPACE}/{pod}-{HOSTNAME}/main" for pod in ("first", "second")}
+    kubelet.run_pod("short", {RESOURCE: 2})
+    kubelet.run_pod("long", ONE)
+    names = {f"{NAMESPACE}/{pod}-{HOSTNAME}/main" for pod in ("short", "long")}
     until(lambda: daemon.holders(RESOURCE) == names, "both holders have names", 70)
+    kubelet.remove_pod("short")
+    # Fewer shares are configured than are held: what the pod held is waited for.
+    daemon.reload(1)
+    until(lambda: len(kubelet.allocatable(RESOURCE)) == 2, "what the pod held is free", 40)
+    assert daemon.holders(RESOURCE) == names - {f"{NAMESPACE}/short-{HOSTNAME}/main"}
 
 
 @contextmanager
