@@ -29,7 +29,7 @@ test: $(READY) ## run the whole test suite (TESTS="-k word" for a part of it)
 	$(BIN)/python -m pytest -m "not browser" $(TESTS)
 
 test-debian: $(READY) ## run the suite on Debian 12's own packages (as root)
-	tools/debian-stack python3 -m pytest -m "not long and not browser" $(TESTS)
+	tools/debian-stack python3 -m pytest -m "not long and not browser" --ignore=tests/deploy --ignore=tests/image $(TESTS)
 
 test-browser: $(READY) ## look at the page in headless Chromium; pictures go to build/screenshots
 	SGPUD_ARTEFACTS=build/screenshots $(BIN)/python -m pytest -m browser tests/browser

@@ -126,7 +126,9 @@ class Directory:
             mine = os.fstat(self._descriptor)
             if found is None or (found.st_dev, found.st_ino) != (mine.st_dev, mine.st_ino):
                 self._lose()
-            elif mine.st_nlink == 0:
+            elif found.st_nlink == 0:
+                # By the path's own count: the descriptor's may have fallen since, when the
+                # directory was removed just now, and that the next look sees.
                 self._lose()
                 self._events.stuck()
                 return
