@@ -115,7 +115,11 @@ def _added(part: str) -> float:
 
 
 def _sampling() -> Number:
-    """Percent of a core that a node with so many processes costs more than one with none."""
+    """Percent of a core that a node with so many processes costs more than one with none.
+
+    The stub reads its script at every call: it has as many lines in both, or its reading would be
+    most of what is measured.
+    """
     cat = shutil.which("cat") or "/bin/cat"
     with ExitStack() as stack:
         pids = [
@@ -124,16 +128,16 @@ def _sampling() -> Number:
             ).pid
             for _ in range(RUNNING)
         ]
-        quiet, busy = (_processor(found) for found in ([], pids))
+        quiet, busy = (_processor(pids, word) for word in ("nothing", "process"))
     target = Target(SAMPLED_WITHIN, f"{SAMPLED_WITHIN:g} %")
     name = f"sampling {RUNNING} processes every 5 s, of one core"
     return Number(name, "%", max(0.0, busy - quiet), target=target)
 
 
-def _processor(pids: list[int]) -> float:
+def _processor(pids: list[int], word: str) -> float:
     """Percent of a core that the daemon and its probe use, these processes on eight GPUs."""
     with Node(8, 100) as node:
-        script = stub_library(node, lambda gpu: pids[gpu :: node.gpus])
+        script = stub_library(node, lambda gpu: pids[gpu :: node.gpus], word)
         daemon = node.sgpud_on_nvml(script)
         node.registered(RESOURCE, daemon.began)
         threading.Event().wait(SETTLE)

@@ -62,10 +62,13 @@ def probe(*, quick: bool) -> Iterator[Number]:
         yield _small("probe: RSS after load", memory(found[0]).rss)
 
 
-def stub_library(node: Node, pids: Callable[[int], Sequence[int]] = lambda _: ()) -> dict[str, str]:
+def stub_library(
+    node: Node, pids: Callable[[int], Sequence[int]] = lambda _: (), word: str = "process"
+) -> dict[str, str]:
     """Build the stub NVML for a node; the environment of what is to load it.
 
-    `pids` gives the processes on each GPU.
+    `pids` gives the processes on each GPU. With another `word` than "process" the stub reads as
+    many lines, and knows of no process.
     """
     cc = shutil.which("cc")
     if cc is None or not STUB.exists():
@@ -76,7 +79,7 @@ def stub_library(node: Node, pids: Callable[[int], Sequence[int]] = lambda _: ()
     lines = ["driver 580.12", "nvml 12.580.12"]
     for index in range(node.gpus):
         lines.append(_GPU.format(index=index, bus=index + 1).rstrip())
-        lines += [f"  process {pid} {2**30} 3 c" for pid in pids(index)]
+        lines += [f"  {word} {pid} {2**30} 3 c" for pid in pids(index)]
     script = node.folder / "script"
     script.write_text("\n".join(lines) + "\n")
     return {"LD_LIBRARY_PATH": str(node.folder), "STUB_NVML": str(script)}
