@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import threading
@@ -13,7 +12,7 @@ from contextlib import ExitStack
 from benchmarks.machine import children, processor_seconds
 from benchmarks.node import RESOURCE, Node
 from benchmarks.report import NotMeasuredError, Number, Target, percentile
-from benchmarks.resources import SETTLE, WATCHED, stub_library
+from benchmarks.resources import SETTLE, WATCHED, idlers, stub_library
 from sgpud.core.gpu import Gpu
 from sgpud.core.holding import Books, Holder
 from sgpud.core.node import Node as Facts
@@ -120,14 +119,8 @@ def _sampling() -> Number:
     The stub reads its script at every call: it has as many lines in both, or its reading would be
     most of what is measured.
     """
-    cat = shutil.which("cat") or "/bin/cat"
     with ExitStack() as stack:
-        pids = [
-            stack.enter_context(
-                subprocess.Popen([cat], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
-            ).pid
-            for _ in range(RUNNING)
-        ]
+        pids = idlers(stack, RUNNING)
         quiet, busy = (_processor(pids, word) for word in ("nothing", "process"))
     target = Target(SAMPLED_WITHIN, f"{SAMPLED_WITHIN:g} %")
     name = f"sampling {RUNNING} processes every 5 s, of one core"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +11,7 @@ from contextlib import ExitStack
 from benchmarks.client import Job, Side, allocates, call, processes
 from benchmarks.node import RESOURCE, WITHIN, Node, Process
 from benchmarks.report import NotMeasuredError, Number, Target, median, percentile
-from benchmarks.resources import SETTLE, stub_library
+from benchmarks.resources import SETTLE, idlers, stub_library
 
 GPUS, SHARES, RUNNING = 8, 100, 500
 LISTED_WITHIN = 100.0
@@ -54,14 +52,8 @@ class _Script:
 
 def _xids() -> list[float]:
     """Milliseconds from an XID of each GPU but the last to the list without that GPU."""
-    cat = shutil.which("cat") or "/bin/cat"
     with ExitStack() as stack:
-        pids = [
-            stack.enter_context(
-                subprocess.Popen([cat], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
-            ).pid
-            for _ in range(RUNNING)
-        ]
+        pids = idlers(stack, RUNNING)
         node = stack.enter_context(Node(GPUS, SHARES))
         node.configure(SHARES, 'measure_every = "1s"\n')
         daemon = node.sgpud_on_nvml(stub_library(node, lambda gpu: pids[gpu::GPUS]))

@@ -6,6 +6,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks.client import Job, Side, allocates, call, prefers, processes
@@ -64,6 +65,16 @@ def probe(*, quick: bool) -> Iterator[Number]:
         yield _small("probe: RSS idle", memory(found[0]).rss)
         _reload(node, daemon, 6 if quick else 20)
         yield _small("probe: RSS after load", memory(found[0]).rss)
+
+
+def idlers(stack: ExitStack, count: int) -> list[int]:
+    """Start so many processes that do nothing until `stack` ends; their process ids."""
+    cat = shutil.which("cat") or "/bin/cat"
+    made = (
+        subprocess.Popen([cat], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        for _ in range(count)
+    )
+    return [stack.enter_context(process).pid for process in made]
 
 
 def stub_library(

@@ -108,7 +108,7 @@ def _held(uuid: str, holder: Holder | None) -> Held | None:
     count = len(holder.shares[uuid])
     names = (holder.namespace, holder.name, holder.pod, holder.container)
     size = count * holder.sizes.get(uuid, 0)
-    return Held(holder.resource, uuid, *names, count, size, holder.since)
+    return Held(*names, count, size, holder.since, holder.resource, uuid)
 
 
 def _fresh(share: tuple[str, int], node: Node) -> Held | None:
@@ -116,7 +116,7 @@ def _fresh(share: tuple[str, int], node: Node) -> Held | None:
     uuid, number = share
     for one in node.grants:
         if number in one.shares.get(uuid, Numbers()):
-            return Held(one.resource, uuid, "", "", "", "", 1, one.sizes.get(uuid, 0), one.at)
+            return Held("", "", "", "", 1, one.sizes.get(uuid, 0), one.at, one.resource, uuid)
     return None
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 
-from attrs import frozen
+from attrs import asdict, frozen
 
 from sgpud.core.decisions import Decision, Kind, Part
+from sgpud.core.holder_views import HolderView
 from sgpud.core.holding import Holder
 from sgpud.core.plan import Plan, Pool, Standing
 from sgpud.core.pool_views import PoolView
@@ -17,22 +18,11 @@ from sgpud.core.status import View
 
 
 @frozen
-class Held:
+class Held(HolderView):
     """What a container holds of one GPU."""
 
     resource: str
     gpu: str
-    namespace: str
-    """Empty, as the pod's name, where podresources has not told it."""
-    pod: str
-    uid: str
-    """Empty for what was given this moment and is in no record yet."""
-    container: str
-    shares: int
-    bytes: int
-    """Memory that the shares stand for; 0 for places."""
-    since: float
-    """When they were given, in seconds since the epoch; 0 where nobody knows."""
 
     @property
     def named(self) -> str:
@@ -56,8 +46,7 @@ def all_held(seen: View) -> Iterator[Held]:
     for pool in seen.pools:
         for gpu in pool.gpus:
             for one in gpu.holders:
-                names = (one.namespace, one.pod, one.uid, one.container)
-                yield Held(pool.resource, gpu.uuid, *names, one.shares, one.bytes, one.since)
+                yield Held(**asdict(one), resource=pool.resource, gpu=gpu.uuid)
 
 
 def moment(at: float) -> str:

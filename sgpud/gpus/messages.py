@@ -7,11 +7,11 @@ import json
 from attrs import frozen
 
 from sgpud.core.errors import SgpudError
+from sgpud.core.fields import SHOWN, is_a, maybe, number, pair, seconds_of, uuid_of
 from sgpud.core.gpu import Gpu, Mig, pci_address
 from sgpud.core.observation import EventKind, GpuEvent, Sample
 from sgpud.core.usage import Process, Running
 from sgpud.gpus.faults import Fault, FaultKind
-from sgpud.gpus.fields import SHOWN, is_a, maybe, number, pair, seconds_of, uuid_of
 
 
 @frozen

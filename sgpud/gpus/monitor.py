@@ -11,13 +11,13 @@ from attrs import evolve, frozen
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
+from sgpud.core.fields import UUID
 from sgpud.core.gpu import Gpu
 from sgpud.core.observation import EventKind, GpuEvent, Sample
 from sgpud.core.usage import Running
 from sgpud.gpus.calls import CallCounts
 from sgpud.gpus.child import Reactor, start_child
 from sgpud.gpus.faults import Fault, FaultKind, back_off
-from sgpud.gpus.fields import UUID
 from sgpud.gpus.messages import Facts, GpuError, Happened, Inventory, Samples
 from sgpud.gpus.protocol import MEASURE_EVERY
 from sgpud.gpus.run import Patience, Run, Start, Timer

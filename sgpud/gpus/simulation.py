@@ -27,9 +27,9 @@ from sgpud.config.check import faults, key_name
 from sgpud.config.kinds import Key, ListOf, Table, Text, Whole
 from sgpud.config.problems import ConfigError, Problem
 from sgpud.config.source import Source, file_text, read_text
+from sgpud.core.fields import UUID
 from sgpud.core.gpu import Gpu, Mig
 from sgpud.core.sizes import parse_size
-from sgpud.gpus.fields import UUID
 from sgpud.gpus.script import EVENTS, Happening, happenings, script_problems, size_fault
 
 SLICES = 7

@@ -11,9 +11,9 @@ from attrs import asdict, frozen
 
 from sgpud.core.causes import Cause
 from sgpud.core.errors import SgpudError
+from sgpud.core.fields import is_a, maybe, number, pair, uuid_of
 from sgpud.core.gpu import Gpu, Mig
 from sgpud.core.health_values import Health, Phase
-from sgpud.core.share import LONGEST_ID
 from sgpud.core.xids import Remedy
 
 FORMAT = 1
@@ -63,20 +63,20 @@ def dumped(saved: Saved) -> bytes:
 def loaded(content: bytes) -> Saved:
     """What a file says; StateError for everything that this version would not have written."""
     try:
-        said = _is(dict, json.loads(content))
+        said = is_a(dict, json.loads(content))
     except (ValueError, TypeError, RecursionError) as error:
         raise StateError("it is no JSON object: damaged, or another program's") from error
     if said.get("format") != FORMAT:
         raise StateError(f"its format is {said.get('format')!r}, this sgpud writes {FORMAT}")
     try:
-        gpus = [_gpu(_is(dict, entry)) for entry in _few(_is(list, said["gpus"]))]
-        healths = _few(_is(dict, said["healths"]))
+        gpus = [_gpu(is_a(dict, entry)) for entry in _few(is_a(list, said["gpus"]))]
+        healths = _few(is_a(dict, said["healths"]))
         return Saved(
-            boot=_is(str, said["boot"]),
-            simulated=_is(bool, said["simulated"]),
-            driver=_is(str, said["driver"]),
+            boot=is_a(str, said["boot"]),
+            simulated=is_a(bool, said["simulated"]),
+            driver=is_a(str, said["driver"]),
             gpus=tuple(gpus),
-            healths={_uuid(uuid): _health_of(_is(dict, one)) for uuid, one in healths.items()},
+            healths={uuid_of(uuid): _health_of(is_a(dict, one)) for uuid, one in healths.items()},
         )
     except (KeyError, TypeError, ValueError) as error:
         raise StateError(f"it is damaged ({type(error).__name__}: {error})") from error
@@ -101,11 +101,11 @@ def _health(health: Health) -> dict[str, object]:
 
 def _health_of(entry: dict[str, Any]) -> Health:
     phase = _one_of(Phase, entry["phase"])
-    cause = entry["cause"] and _cause(_is(dict, entry["cause"]))
+    cause = entry["cause"] and _cause(is_a(dict, entry["cause"]))
     if (cause is None) != (phase is Phase.HEALTHY):
         reason = "a cause belongs to what is not healthy"
         raise ValueError(reason)
-    stretch = _number(entry["stretch"])
+    stretch = number(entry["stretch"])
     if not 1 <= stretch <= _MOST_STRETCH:
         reason = f"stretch {stretch}"
         raise ValueError(reason)
@@ -113,46 +113,37 @@ def _health_of(entry: dict[str, Any]) -> Health:
         phase=phase,
         cause=cause,
         after=_one_of(Phase, entry["after"]),
-        recovery=_maybe(entry["recovery"]),
+        recovery=maybe(entry["recovery"]),
         stretch=stretch,
-        served=_is(str, entry["served"]),
-        cordoned=_is(bool, entry["cordoned"]),
+        served=is_a(str, entry["served"]),
+        cordoned=is_a(bool, entry["cordoned"]),
     )
 
 
 def _cause(entry: dict[str, Any]) -> Cause:
     remedy = _one_of(Remedy, entry["remedy"])
-    return Cause(_is(str, entry["name"]), remedy, _is(str, entry["detail"]))
+    return Cause(is_a(str, entry["name"]), remedy, is_a(str, entry["detail"]))
 
 
 def _gpu(entry: dict[str, Any]) -> Gpu:
     mig, compute = entry["mig"], entry["compute"]
-    major, minor = _is(list, compute) if compute is not None else (None, None)
     return Gpu(
-        uuid=_uuid(entry["uuid"]),
-        index=_number(entry["index"]),
-        product=_is(str, entry["product"]),
-        memory=_number(entry["memory"]),
-        reserved=_number(entry["reserved"]),
-        minor=_maybe(entry["minor"]),
-        pci=_is(str, entry["pci"]),
-        numa=_maybe(entry["numa"]),
-        compute=None if compute is None else (_number(major), _number(minor)),
-        mig=None if mig is None else _mig(_is(dict, mig)),
-        simulated=_is(bool, entry["simulated"]),
+        uuid=uuid_of(entry["uuid"]),
+        index=number(entry["index"]),
+        product=is_a(str, entry["product"]),
+        memory=number(entry["memory"]),
+        reserved=number(entry["reserved"]),
+        minor=maybe(entry["minor"]),
+        pci=is_a(str, entry["pci"]),
+        numa=maybe(entry["numa"]),
+        compute=None if compute is None else pair(compute),
+        mig=None if mig is None else _mig(is_a(dict, mig)),
+        simulated=is_a(bool, entry["simulated"]),
     )
 
 
 def _mig(entry: dict[str, Any]) -> Mig:
-    return Mig(_uuid(entry["parent"]), _number(entry["gi"]), _number(entry["ci"]))
-
-
-def _uuid(value: object) -> str:
-    uuid: str = _is(str, value)
-    if not uuid.startswith(("GPU-", "MIG-")) or len(uuid) > LONGEST_ID:
-        reason = f"no UUID of a GPU: {uuid[:LONGEST_ID]!r}"
-        raise ValueError(reason)
-    return uuid
+    return Mig(uuid_of(entry["parent"]), number(entry["gi"]), number(entry["ci"]))
 
 
 def _few(entries: Any) -> Any:
@@ -163,22 +154,4 @@ def _few(entries: Any) -> Any:
 
 
 def _one_of(kind: type[_E], value: object) -> _E:
-    return kind(_is(str, value))
-
-
-def _maybe(value: object) -> int | None:
-    return None if value is None else _number(value)
-
-
-def _number(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        reason = f"no natural number: {value!r}"
-        raise ValueError(reason)
-    return value
-
-
-def _is(kind: type[Any], value: object) -> Any:
-    if not isinstance(value, kind):
-        reason = f"{kind.__name__} expected, not {str(value)[:80]!r}"
-        raise TypeError(reason)
-    return value
+    return kind(is_a(str, value))

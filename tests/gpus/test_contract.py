@@ -13,9 +13,9 @@ import pytest
 from attrs import define, evolve, field
 from twisted.internet.defer import Deferred
 
+from sgpud.core.fields import UUID
 from sgpud.core.gpu import Gpu
 from sgpud.gpus.faults import Fault, FaultKind
-from sgpud.gpus.fields import UUID
 from sgpud.gpus.monitor import Machine, Monitor
 from sgpud.gpus.simulated import SimulatedMonitor
 from sgpud.gpus.simulation import load, parse_simulation

@@ -7,9 +7,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sgpud.config.problems import ConfigError
+from sgpud.core.fields import UUID
 from sgpud.core.gpu import Gpu, matches
 from sgpud.core.share import parse_share_id, share_id
-from sgpud.gpus.fields import UUID
 from sgpud.gpus.simulation import load, parse_simulation
 
 FILE = Path(__file__).parent / "simulated.toml"

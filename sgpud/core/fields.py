@@ -1,4 +1,4 @@
-"""Checks the parts of what the child says: each value as its type, or a TypeError or ValueError."""
+"""Checks what another process wrote as JSON: each value as its type, or TypeError or ValueError."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _T = TypeVar("_T")
 
 
 def uuid_of(value: object) -> str:
-    """A UUID of a GPU or of a MIG instance, as the child wrote it."""
+    """A UUID of a GPU or of a MIG instance, as it was written."""
     uuid = is_a(str, value)
     if not UUID.fullmatch(uuid) or "-_-" in uuid:
         reason = f"no UUID of a GPU: {uuid[:SHOWN]!r}"
