@@ -46,7 +46,7 @@ class Reading:
         decisions: Callable[[], Sequence[Decision]],
     ) -> None:
         """`run`: the folder of the status socket. `look` makes the view, for each answer."""
-        self._clients = Clients(Pages(pages(look, decisions), settings), reactor)
+        self._clients = Clients(Pages(pages(look, decisions), settings).answer, reactor)
         self._socket = UnixSocket(reactor, run / STATUS, self._clients, KIND)
         self._http = HttpServer(reactor, settings().listen, self._clients)
 

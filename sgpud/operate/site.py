@@ -6,14 +6,17 @@ CONNECTIONS the one that has been silent longest is cut. Bodies of requests are 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel, Request
-from twisted.web.resource import Resource
-from twisted.web.server import Site
+
+# Not twisted.web.server: its templates and perspective broker are a tenth of the daemon's start.
+from twisted.web.http import HTTPChannel, HTTPFactory, Request, datetimeToString
+
+from sgpud.operate.pages import Answer
 
 CONNECTIONS = 64
 """Connections of one port at the same time."""
@@ -21,15 +24,34 @@ SILENT_FOR = 60.0
 """Seconds after which a connection on which nothing comes is closed."""
 HEADER_BYTES = 8192
 """Bytes of a request, its line and headers together."""
+_PHRASES = {421: b"Misdirected Request"}
+"""For what Twisted has no words."""
 _BODY = (
     b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 0\r\nconnection: close\r\n"
     b"server: sgpud\r\n\r\n"
 )
 
 
+class _Request(Request):
+    """One request: it is answered at once."""
+
+    channel: _Channel
+
+    def process(self) -> None:
+        answer = self.channel.clients.answer(self)
+        self.setResponseCode(answer.status, _PHRASES.get(answer.status))
+        length = str(len(answer.body))
+        headers = {"date": datetimeToString(), "content-length": length, **dict(answer.headers)}  # type: ignore[no-untyped-call]
+        for name, value in headers.items():
+            self.setHeader(name, value)  # type: ignore[no-untyped-call]
+        self.write(answer.body)  # type: ignore[no-untyped-call]
+        self.finish()  # type: ignore[no-untyped-call]
+
+
 class _Channel(HTTPChannel):
     """One connection."""
 
+    requestFactory = _Request
     totalHeadersSize = HEADER_BYTES
     clients: Clients
     transport: Any
@@ -59,15 +81,16 @@ class _Channel(HTTPChannel):
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
 
 
-class Clients(Site):
-    """Serves one resource. It writes no access log: nobody can change anything here."""
+class Clients(HTTPFactory):
+    """Everybody who asks. It writes no access log: nobody can change anything here."""
 
     noisy = False
     protocol = _Channel  # type: ignore[assignment]
 
-    def __init__(self, resource: Resource, reactor: Any) -> None:
-        """`reactor` times the connections."""
-        super().__init__(resource, timeout=SILENT_FOR, reactor=reactor)  # type: ignore[no-untyped-call]
+    def __init__(self, answer: Callable[[Request], Answer], reactor: Any) -> None:
+        """`answer` makes what is sent, at once; `reactor` times the connections."""
+        super().__init__(timeout=SILENT_FOR, reactor=reactor)
+        self.answer = answer
         self._open: dict[_Channel, None] = {}
 
     def startFactory(self) -> None:
@@ -81,7 +104,7 @@ class Clients(Site):
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """One channel per connection."""
-        channel = super().buildProtocol(addr)  # type: ignore[no-untyped-call]
+        channel: Any = super().buildProtocol(addr)
         channel.clients = self
         return channel
 

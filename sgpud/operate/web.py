@@ -8,18 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from attrs import evolve
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.logger import Logger
-from twisted.web.http import FORBIDDEN, INTERNAL_SERVER_ERROR, NOT_ALLOWED, NOT_FOUND
-from twisted.web.resource import Resource
-from twisted.web.server import Request
+from twisted.web.http import FORBIDDEN, INTERNAL_SERVER_ERROR, NOT_ALLOWED, NOT_FOUND, Request
 
 from sgpud.operate.hosts import accepted, is_loopback
 from sgpud.operate.pages import TEXT, Answer, Page
 
 MISDIRECTED = 421
-_PHRASES = {MISDIRECTED: b"Misdirected Request"}
-"""For what Twisted has no words."""
 HEADERS = {
     "cache-control": "no-store",
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
@@ -42,29 +39,21 @@ class Settings(Protocol):
         """Names of this node that a request may use."""
 
 
-class Pages(Resource):
-    """Every page.
-
-    It is one leaf, because Twisted's own pages for what is not there differ between its versions.
-    """
+class Pages:
+    """Every page, and who may read it."""
 
     _log = Logger()
-    isLeaf = True
 
     def __init__(self, pages: Mapping[bytes, Page], settings: Callable[[], Settings]) -> None:
         """`settings` is asked for each request: a reload may have changed them."""
-        super().__init__()  # type: ignore[no-untyped-call]
         self._pages = pages
         self._settings = settings
 
-    def render(self, request: Request) -> bytes:
-        """The page, or a line that says why there is none."""
+    def answer(self, request: Request) -> Answer:
+        """The page with all its headers, or a line that says why there is none."""
         answer = self._answer(request)
-        request.setResponseCode(answer.status, _PHRASES.get(answer.status))
         headers = {**HEADERS, **dict(answer.headers), "content-type": answer.content_type}
-        for name, value in headers.items():
-            request.setHeader(name, value)  # type: ignore[no-untyped-call]
-        return b"" if request.method == b"HEAD" else answer.body
+        return evolve(answer, headers=tuple(headers.items()))
 
     def _answer(self, request: Request) -> Answer:
         settings = self._settings()

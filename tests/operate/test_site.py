@@ -30,8 +30,7 @@ class Transport(StringTransport):
 class ClientsTest(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        resource = Pages(pages(lambda: VIEW, tuple), HttpSettings)
-        self.clients = Clients(resource, self.clock)
+        self.clients = Clients(Pages(pages(lambda: VIEW, tuple), HttpSettings).answer, self.clock)
 
     def connect(self) -> tuple[Any, Transport]:
         channel = self.clients.buildProtocol(None)
@@ -45,6 +44,14 @@ class ClientsTest(SynchronousTestCase):
             channel.dataReceived(GOOD)
             assert transport.value().count(b"HTTP/1.1 200 OK") == number
         assert not transport.disconnecting
+
+    def test_an_answer_has_a_date_and_a_length(self) -> None:
+        channel, transport = self.connect()
+        channel.dataReceived(GOOD)
+        head, _, body = transport.value().partition(b"\r\n\r\n")
+        headers = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
+        assert int(headers[b"content-length"]) == len(body)
+        assert headers[b"date"].endswith(b" gmt")
 
     def test_of_too_many_the_one_silent_longest_is_cut(self) -> None:
         silent = [self.connect() for _ in range(CONNECTIONS)]

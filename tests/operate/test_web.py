@@ -6,20 +6,22 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pytest
 from attrs import evolve, frozen
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
-from twisted.web.test.requesthelper import DummyRequest
 
 from sgpud.config.values import HttpSettings
 from sgpud.core.decisions import Decision, Kind
 from sgpud.core.status import document
 from sgpud.operate.hosts import accepted, is_loopback
 from sgpud.operate.pages import SHOWN, pages
+from sgpud.operate.site import Clients
 from sgpud.operate.web import Pages
 from tests.operate.test_metrics import VIEW
 
@@ -42,11 +44,10 @@ class Asked:
 
     status: int
     body: bytes
-    headers: Any
+    headers: Mapping[str, str]
 
     def header(self, name: str) -> str:
-        (found,) = self.headers.getRawHeaders(name)
-        return str(found)
+        return self.headers[name]
 
 
 def ask(
@@ -59,16 +60,20 @@ def ask(
     accept: str = "",
     settings: HttpSettings | None = None,
 ) -> Asked:
-    request: Any = DummyRequest([])
-    request.path, request.method = path.encode(), method
-    request.getHost = lambda: at
+    """Over a connection to `at`, by HTTP/1.0, which does not insist on a name of the host."""
+    shown = Pages(pages(lambda: view, lambda: DECISIONS), lambda: settings or HttpSettings())
+    channel: Any = Clients(shown.answer, Clock()).buildProtocol(None)
+    transport = StringTransport(hostAddress=at)
+    channel.makeConnection(transport)
+    lines = [method + b" " + path.encode() + b" HTTP/1.0"]
     for name, value in (("host", host), ("accept", accept)):
         if value:
-            request.requestHeaders.setRawHeaders(name, [value])
-    request.render(
-        Pages(pages(lambda: view, lambda: DECISIONS), lambda: settings or HttpSettings())
-    )
-    return Asked(request.responseCode or 200, b"".join(request.written), request.responseHeaders)
+            lines.append(f"{name}: {value}".encode())
+    channel.dataReceived(b"\r\n".join([*lines, b"", b""]))
+    head, _, body = transport.value().partition(b"\r\n\r\n")
+    first, *rest = head.decode().split("\r\n")
+    headers = [line.split(": ", 1) for line in rest]
+    return Asked(int(first.split()[1]), body, {name.lower(): value for name, value in headers})
 
 
 class PagesTest(SynchronousTestCase):
@@ -116,6 +121,7 @@ class PagesTest(SynchronousTestCase):
         asked = ask("/status", method=b"HEAD")
         assert (asked.status, asked.body) == (200, b"")
         assert asked.header("content-type") == "application/json"
+        assert int(asked.header("content-length")) == len(ask("/status").body)
 
     def test_other_pages_are_not_there(self) -> None:
         for path in ("/metrics/", "/secrets", "/status/../x"):
