@@ -95,7 +95,7 @@ def test_values_reach_the_objects(renderer: Renderer) -> None:
         "--set", "kubeletDirectory=/var/lib/k0s/kubelet", "--set", "criticalPods=0",
         "--set-string", "image.tag=7", "--set", "imagePullSecrets[0].name=registry",
         "--set-string", "podAnnotations.a/b=c",
-        "--set-string", 'config=[http]\nlisten = "tcp:9449"\n[sharing]\nduplication_factor = 3\n',
+        "--set-string", "config=[sharing]\nduplication_factor = 3\n",
         "--set-string", "simulatedGpus=# none",
     )  # fmt: skip
     assert [each["kind"] for each in made.objects if each["kind"] == "ResourceQuota"] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -70,17 +71,27 @@ def test_mounts_have_volumes_and_volumes_are_mounted(rendered: Rendered) -> None
     assert not any("subPath" in each for each in mounts)
 
 
+def arguments_of(rendered: Rendered) -> argparse.Namespace:
+    return command_line().parse_args(rendered.container["args"])
+
+
+def test_no_edit_of_the_configuration_can_make_the_probes_fail(rendered: Rendered) -> None:
+    edited = '[http]\nlisten = ""\n'
+    assert parse(edited, "sgpud.toml", arguments_of(rendered).set).http.listen == f"tcp:{PORT}"
+
+
 def test_the_configuration_is_good_without_a_warning(rendered: Rendered) -> None:
-    config = parse(rendered.files["sgpud.toml"], "sgpud.toml")
+    config = parse(rendered.files["sgpud.toml"], "sgpud.toml", arguments_of(rendered).set)
     assert config.warnings == ()
     assert config.http.listen == f"tcp:{PORT}"
+    assert parse(rendered.files["sgpud.toml"], "sgpud.toml").http.listen == ""
     folders = {each["mountPath"] for each in rendered.container["volumeMounts"]}
     assert config.kubelet.plugin_directory in folders
     assert str(Path(config.kubelet.pod_resources).parent) in folders
 
 
 def test_the_arguments_are_sgpuds_and_name_files_of_the_config_map(rendered: Rendered) -> None:
-    arguments = command_line().parse_args(rendered.container["args"])
+    arguments = arguments_of(rendered)
     assert arguments.watch_config
     files = {f"/etc/sgpud/{name}" for name in rendered.files}
     assert {arguments.config, arguments.simulate} - {None} == files
@@ -91,7 +102,7 @@ def test_what_the_pod_writes_to_can_be_written(rendered: Rendered) -> None:
     writable = {
         each["mountPath"] for each in rendered.container["volumeMounts"] if not each.get("readOnly")
     }
-    arguments = command_line().parse_args(rendered.container["args"])
+    arguments = arguments_of(rendered)
     assert {arguments.state_dir, arguments.run_dir, "/tmp"} <= writable
     assert "/var/lib/kubelet/device-plugins" in writable
 
