@@ -15,15 +15,18 @@ ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 CHART = DEPLOY / "helm" / "sgpud"
 OVERLAYS = ("gke", "nvidia-runtime", "simulated")
+MONITORING = ("pod-monitor", "alerts", "dashboard")
 COMPONENTS = {
-    "gke": ("who-uses-what", "pod-monitor"),
-    "nvidia-runtime": ("who-uses-what", "pod-monitor", "mig-monitoring", "cdi"),
-    "simulated": ("pod-monitor",),
+    "gke": ("who-uses-what", *MONITORING),
+    "nvidia-runtime": ("who-uses-what", *MONITORING, "mig-monitoring", "cdi"),
+    "simulated": MONITORING,
 }
 """The components that an overlay can have."""
 VALUES = {
     "who-uses-what": {"whoUsesWhat": "true"},
     "pod-monitor": {"podMonitor.enabled": "true"},
+    "alerts": {"alerts.enabled": "true"},
+    "dashboard": {"dashboard.enabled": "true"},
     "mig-monitoring": {"migMonitoring": "true"},
     "cdi": {"cdi": "true"},
 }
@@ -40,9 +43,13 @@ class Rendered:
         self.name = name
         self.objects: list[Manifest] = [each for each in yaml.safe_load_all(text) if each]
 
-    def one(self, kind: str) -> Manifest:
-        """The only object of a kind."""
-        (found,) = (each for each in self.objects if each["kind"] == kind)
+    def one(self, kind: str, name: str | None = None) -> Manifest:
+        """The only object of a kind, or the one of a name."""
+        (found,) = (
+            each
+            for each in self.objects
+            if each["kind"] == kind and name in (None, each["metadata"]["name"])
+        )
         return found
 
     @cached_property
@@ -59,8 +66,8 @@ class Rendered:
 
     @property
     def files(self) -> Mapping[str, str]:
-        """The entries of the ConfigMap."""
-        data: Mapping[str, str] = self.one("ConfigMap")["data"]
+        """The entries of the ConfigMap that the pod mounts."""
+        data: Mapping[str, str] = self.one("ConfigMap", "sgpud")["data"]
         return data
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import kubernetes_validate
 
 VERSIONS = ("1.29", kubernetes_validate.latest_version())
-FOREIGN = {"PodMonitor"}
+FOREIGN = {"PodMonitor", "PrometheusRule"}
 """Kinds of other projects, which have no schema there."""
 
 

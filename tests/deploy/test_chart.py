@@ -12,7 +12,7 @@ import yaml
 
 from sgpud import __version__
 from sgpud.config.load import parse
-from tests.deploy.rendering import CHART, COMPONENTS, DEPLOY, OVERLAYS, Renderer
+from tests.deploy.rendering import CHART, COMPONENTS, DEPLOY, MONITORING, OVERLAYS, Renderer
 from tests.deploy.schemas import validate
 
 WAYS = [(overlay, components) for overlay in OVERLAYS for components in ((), COMPONENTS[overlay])]
@@ -37,7 +37,9 @@ def test_it_makes_what_the_overlay_makes(
     kustomized = renderer.overlay(overlay, components)
     chart = renderer.chart(overlay, components)
     for made in chart.objects:
-        assert comparable(made) == comparable(kustomized.one(made["kind"]))
+        assert comparable(made) == comparable(
+            kustomized.one(made["kind"], made["metadata"]["name"])
+        )
     kinds = {each["kind"] for each in kustomized.objects}
     assert kinds == {each["kind"] for each in chart.objects} | {"Namespace"}
 
@@ -48,6 +50,8 @@ def test_its_files_are_the_overlays() -> None:
         "nvidia-runtime.toml": "overlays/nvidia-runtime/sgpud.toml",
         "simulated.toml": "base/sgpud.toml",
         "gpus.toml": "overlays/simulated/gpus.toml",
+        "alerts.yaml": "monitoring/alerts.yaml",
+        "dashboard.json": "components/dashboard/dashboard.json",
     }
     assert {file.name for file in (CHART / "files").iterdir()} == set(pairs)
     for name, other in pairs.items():
@@ -63,7 +67,11 @@ def test_every_value_has_a_schema() -> None:
     values = yaml.safe_load((CHART / "values.yaml").read_text())
     schema = json.loads((CHART / "values.schema.json").read_text())
     assert set(values) | {"global"} == set(schema["properties"])
-    assert set(values["image"]) == set(schema["properties"]["image"]["properties"])
+    for name in ("image", "podMonitor"):
+        assert set(values[name]) == set(schema["properties"][name]["properties"])
+    for name in ("alerts", "dashboard"):
+        assert schema["properties"][name] == {"$ref": "#/definitions/labelled"}
+        assert set(values[name]) == set(schema["definitions"]["labelled"]["properties"])
 
 
 def test_lint_finds_nothing(renderer: Renderer) -> None:
@@ -82,11 +90,27 @@ def test_lint_finds_nothing(renderer: Renderer) -> None:
         "criticalPods=-1",
         "whoUsesWhat=perhaps",
         "podMonitor.interval=soon",
+        "podMonitor.labels.release=1",
+        "alerts.enabled=yes",
+        "dashboard.label=grafana_dashboard",
         "resources.limits=null",
     ],
 )
 def test_a_value_that_means_nothing_is_refused(renderer: Renderer, value: str) -> None:
     assert "sgpud" in renderer.refused("template", "sgpud", str(CHART), "--set", value)
+
+
+def test_monitoring_carries_the_labels_that_it_is_found_by(renderer: Renderer) -> None:
+    made = renderer.chart(
+        "gke", MONITORING,
+        *("--set", "podMonitor.labels.release=prometheus", "--set", "alerts.labels.release=rules"),
+        *("--set", "dashboard.labels.more=label"),
+    )  # fmt: skip
+    kinds = {"PodMonitor": "prometheus", "PrometheusRule": "rules"}
+    for kind, release in kinds.items():
+        assert made.one(kind)["metadata"]["labels"]["release"] == release
+    labels = made.one("ConfigMap", "sgpud-dashboard")["metadata"]["labels"]
+    assert (labels["grafana_dashboard"], labels["more"]) == ("1", "label")
 
 
 def test_values_reach_the_objects(renderer: Renderer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from sgpud.cli import command_line
 from sgpud.config.load import parse
 from sgpud.core.sharing import Method
 from sgpud.gpus.simulation import load as load_gpus
+from sgpud.operate.metrics import FAMILIES
 from tests.deploy.rendering import COMPONENTS, DEPLOY, OVERLAYS, Rendered, Renderer
 from tests.deploy.schemas import VERSIONS, validate
 
@@ -53,7 +55,8 @@ def test_what_every_installation_has(rendered: Rendered) -> None:
     kinds = sorted(each["kind"] for each in rendered.objects)
     expected = ["ConfigMap", "DaemonSet", "ResourceQuota", "ServiceAccount"]
     expected += ["Namespace"] if rendered.name.startswith("overlay") else []
-    expected += ["PodMonitor"] if "pod-monitor" in rendered.name else []
+    if "pod-monitor" in rendered.name:
+        expected += ["ConfigMap", "PodMonitor", "PrometheusRule"]
     assert kinds == sorted(expected)
     for each in rendered.objects:
         if each["kind"] != "Namespace":
@@ -210,6 +213,26 @@ def test_the_monitor_scrapes_the_pods(renderer: Renderer) -> None:
     (endpoint,) = spec["podMetricsEndpoints"]
     assert endpoint["port"] in [port["name"] for port in rendered.container["ports"]]
     assert endpoint["path"] == "/metrics"
+    # Otherwise Prometheus renames sgpud's labels, and a holder's memory would be its own pod's.
+    assert endpoint["honorLabels"] is True
+    made = {each["targetLabel"] for each in endpoint["relabelings"]}
+    assert made == {"node", "instance"}
+    assert not made & {label for family in FAMILIES for label in family.labels}
+
+
+@pytest.mark.parametrize("way", ["overlay", "chart"])
+def test_the_alerts_are_those_that_promtool_tries(renderer: Renderer, way: str) -> None:
+    rendered: Rendered = getattr(renderer, way)("simulated", COMPONENTS["simulated"])
+    tried = yaml.safe_load((DEPLOY / "monitoring" / "alerts.yaml").read_text())
+    assert rendered.one("PrometheusRule")["spec"] == tried
+
+
+@pytest.mark.parametrize("way", ["overlay", "chart"])
+def test_grafana_finds_the_dashboard(renderer: Renderer, way: str) -> None:
+    rendered: Rendered = getattr(renderer, way)("simulated", COMPONENTS["simulated"])
+    found = rendered.one("ConfigMap", "sgpud-dashboard")
+    assert found["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert json.loads(found["data"]["dashboard.json"])["uid"] == "sgpud"
 
 
 @pytest.mark.parametrize(

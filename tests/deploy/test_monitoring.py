@@ -13,7 +13,9 @@ import pytest
 from sgpud.operate.families import Kind
 from sgpud.operate.metrics import FAMILIES
 
-MONITORING = Path(__file__).parents[2] / "deploy" / "monitoring"
+DEPLOY = Path(__file__).parents[2] / "deploy"
+MONITORING = DEPLOY / "monitoring"
+DASHBOARD = DEPLOY / "components" / "dashboard" / "dashboard.json"
 ALERTS, TRIALS = MONITORING / "alerts.yaml", MONITORING / "alerts.test.yaml"
 NAME = re.compile(r"\bsgpud_[a-z0-9_]+")
 EXPORTED = {
@@ -33,7 +35,7 @@ COLUMNS = 24
 
 
 def dashboard() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((MONITORING / "dashboard.json").read_text())
+    found: dict[str, Any] = json.loads(DASHBOARD.read_text())
     return found
 
 
