@@ -186,7 +186,9 @@ def command_line() -> argparse.ArgumentParser:
     add_arguments(played, CONFIG)
     text = "Write another GPU plugin's configuration as an sgpud.toml."
     converted = add("convert", commands.convert, text, as_json)
-    converted.add_argument("file", metavar="FILE", help="of NVIDIA's plugin, or gpu_config.json")
+    converted.add_argument(
+        "file", metavar="FILE", help="of NVIDIA's or GKE's plugin, or a GKE node pool"
+    )
     converted.add_argument("--entry", metavar="NAME", help="the entry of a ConfigMap with several")
     return parser
 

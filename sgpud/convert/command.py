@@ -19,8 +19,8 @@ from sgpud.yaml.scalars import YamlError
 LARGEST = 1 << 20
 """Bytes of a file that is read: what a ConfigMap can hold."""
 _KNOWN = (
-    "NVIDIA's device plugin (YAML with version, flags, sharing), a ConfigMap that holds it, or"
-    " GKE's gpu_config.json"
+    "NVIDIA's device plugin (YAML with version, flags, sharing), a ConfigMap that holds it,"
+    " GKE's gpu_config.json, or a GKE node pool (node-pools describe --format=json)"
 )
 
 

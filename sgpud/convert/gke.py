@@ -1,6 +1,8 @@
-"""GKE's /etc/nvidia/gpu_config.json, which its own plugin and partitioner read.
+"""GKE's sharing settings, as they stand in two documents.
 
-Go reads it, so that the case of a key does not count.
+One is /etc/nvidia/gpu_config.json of a node, which GKE's own plugin reads; the case of its keys
+does not count there. The other is a node pool, as `gcloud container node-pools describe` prints it:
+the same settings are those of its accelerators.
 """
 
 from __future__ import annotations
@@ -8,9 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sgpud.convert.draft import Draft, shares, table
+from sgpud.convert.draft import Draft, listed, shares, table
 
 RESOURCE = "nvidia.com/gpu"
+DRIVER = {
+    "host": "/home/kubernetes/bin/nvidia",
+    "container": "/usr/local/nvidia",
+    "read_only": True,
+}
+"""Where the driver is on GKE's nodes, and where its plugin has it mounted into every container."""
+_OF_THE_POOL = {"acceleratorcount", "acceleratortype", "gpudriverinstallationconfig"}
+"""What an accelerator of a node pool has beside the settings of sharing."""
 _MPS = (
     "MPS was not taken over: the containers take turns on the GPU, and nothing holds them to a part"
     ' of its memory. Write share_memory = "1GiB" to have memory counted'
@@ -18,9 +28,9 @@ _MPS = (
 
 
 def is_gke(document: Mapping[str, Any]) -> bool:
-    """Whether a document is such a file."""
+    """Whether a document is one of the two."""
     known = {"gpupartitionsize", "gpusharingconfig", "maxtimesharedclientspergpu"}
-    return bool(known & {key.lower() for key in document})
+    return _is_pool(document) or bool(known & {key.lower() for key in document})
 
 
 def convert_gke(document: Mapping[str, Any]) -> Draft:
@@ -30,7 +40,8 @@ def convert_gke(document: Mapping[str, Any]) -> Draft:
     draft.set("sharing", "duplication_factor", 1)
     draft.set("sharing", "multiple", "refuse")
     draft.set("container", "method", "device-nodes")
-    for key, value in document.items():
+    draft.set("container", "mounts", [DRIVER])
+    for key, value in _settings(document, draft).items():
         match key.lower():
             case "gpusharingconfig":
                 _sharing(table(value, key, draft), key, draft)
@@ -51,13 +62,30 @@ def convert_gke(document: Mapping[str, Any]) -> Draft:
     return draft
 
 
+def _is_pool(document: Mapping[str, Any]) -> bool:
+    config = document.get("config")
+    return isinstance(config, Mapping) and "accelerators" in config
+
+
+def _settings(document: Mapping[str, Any], draft: Draft) -> Mapping[str, Any]:
+    """The settings themselves; of a node pool, those of its first accelerator."""
+    if not _is_pool(document):
+        return document
+    place = "config.accelerators"
+    found = listed(document["config"]["accelerators"], place, draft)
+    if len(found) > 1:
+        draft.note(place, f"the first of {len(found)} was read: write [[gpu]] rules for the rest")
+    first = table(found[0], f"{place}[0]", draft) if found else {}
+    return {key: value for key, value in first.items() if key.lower() not in _OF_THE_POOL}
+
+
 def _sharing(config: Mapping[str, Any], place: str, draft: Draft) -> None:
     for key, value in config.items():
         match key.lower():
             case "gpusharingstrategy":
                 if "mps" in str(value).lower():
                     draft.note(f"{place}.{key}", _MPS)
-                elif value and "time-sharing" not in str(value).lower():
+                elif value and str(value).lower().replace("_", "-") != "time-sharing":
                     draft.note(f"{place}.{key}", f"{value!r} is not known here, and was left out")
             case "maxsharedclientspergpu":
                 if value:

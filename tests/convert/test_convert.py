@@ -48,6 +48,54 @@ def test_gkes_time_sharing(file: Path) -> None:
     assert found["notes"] == []
 
 
+def test_pods_on_gke_keep_their_driver_folder(file: Path) -> None:
+    file.write_text('{"MaxTimeSharedClientsPerGPU": 2}')
+    converted = parse(run(str(file))["toml"], "sgpud.toml").sharing.delivery
+    overlay = Path(__file__).parents[2] / "deploy" / "overlays" / "gke" / "sgpud.toml"
+    assert converted == parse(overlay.read_text(), "sgpud.toml").sharing.delivery
+
+
+def pool(*accelerators: object) -> str:
+    """A node pool, as gcloud prints it."""
+    return json.dumps({
+        "name": "gpus", "initialNodeCount": 1,
+        "config": {"machineType": "g2-standard-8", "accelerators": accelerators},
+    })  # fmt: skip
+
+
+L4 = {
+    "acceleratorCount": "1",
+    "acceleratorType": "nvidia-l4",
+    "gpuDriverInstallationConfig": {"gpuDriverVersion": "DEFAULT"},
+    "gpuSharingConfig": {"gpuSharingStrategy": "TIME_SHARING", "maxSharedClientsPerGpu": "5"},
+}
+
+
+def test_a_node_pool_of_gke(file: Path) -> None:
+    file.write_text(pool(L4))
+    found = run(str(file))
+    assert parse(found["toml"], "sgpud.toml").sharing.default == Terms("nvidia.com/gpu", 5)
+    assert found["notes"] == []
+
+
+@pytest.mark.parametrize(
+    ("accelerators", "places"),
+    [
+        ((L4, L4), ["config.accelerators"]),
+        ((), ["the file"]),
+        ((3,), ["config.accelerators[0]", "the file"]),
+        (({**L4, "gpuPartitionSize": "1g.5gb"},), ["gpuPartitionSize"]),
+        (({"gpuSharingConfig": {"gpuSharingStrategy": "MPS", "maxSharedClientsPerGpu": "2"}},),
+         ["gpuSharingConfig.gpuSharingStrategy"]),
+    ],
+)  # fmt: skip
+def test_what_of_a_node_pool_is_not_as_it_was_is_said(
+    file: Path, accelerators: tuple[object, ...], places: list[str]
+) -> None:
+    file.write_text(pool(*accelerators))
+    assert [note.split(": ")[0] for note in run(str(file))["notes"]] == places
+
+
 @pytest.mark.parametrize(
     ("text", "places"),
     [
@@ -146,6 +194,7 @@ KEYS = st.sampled_from([
     *("version", "flags", "plugin", "deviceListStrategy", "migStrategy", "resources", "gpus"),
     *("sharing", "timeSlicing", "mps", "name", "rename", "devices", "replicas", "pattern"),
     *("health", "ignoredXIDs", "criticalXIDs", "GPUSharingConfig", "MaxSharedClientsPerGPU"),
+    *("config", "accelerators"),
 ])  # fmt: skip
 DOCUMENTS = st.dictionaries(
     KEYS,
