@@ -82,6 +82,10 @@ def check_rivals(facts: Facts) -> Iterator[Finding]:
     rivals = 0
     for resource, ids in sorted(facts.kubelet.registered.items()):
         if resource in own:
+            foreign = [one for one in ids if not parse_share_id(one)]
+            if foreign:
+                rivals += 1
+                yield _namesake(resource, foreign)
             continue
         same = [one for one in ids if _means(one, uuids, indexes)]
         if same:
@@ -102,6 +106,18 @@ def check_rivals(facts: Facts) -> Iterator[Finding]:
         yield Finding("rivals", Severity.GOOD, what)
 
 
+def _namesake(resource: str, ids: list[str]) -> Finding:
+    return Finding(
+        "rivals",
+        Severity.ERROR,
+        f"another plugin serves {resource}: it listed {len(ids)} ids such as {ids[0]}",
+        "The kubelet asks the plugin that registered last: one refuses what the other listed, and"
+        " pods fail at random.",
+        "Remove the other device plugin from this node, or give sgpud's shares another name"
+        " ([sharing] resource).",
+    )
+
+
 def _rival(resource: str, ids: list[str]) -> Finding:
     what = f"{resource} gives out the same GPUs: {len(ids)} ids such as {ids[0]}"
     if all(parse_share_id(one) for one in ids):
@@ -117,7 +133,8 @@ def _rival(resource: str, ids: list[str]) -> Finding:
         Severity.ERROR,
         what,
         "Two plugins promise the same GPUs: pods get less memory than either believes.",
-        "Remove the other device plugin from this node, or keep its GPUs out with [gpus] deny.",
+        "Remove the other device plugin from this node, or keep its GPUs out with [gpus] deny:"
+        " docs/clusters.md, Beside another GPU plugin.",
     )
 
 

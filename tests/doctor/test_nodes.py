@@ -247,6 +247,15 @@ def test_another_plugin_gives_out_the_same_gpus(node: FakeNode, foreign: str) ->
     assert one.what == f"nvidia.com/gpu gives out the same GPUs: 1 ids such as {foreign}"
 
 
+@pytest.mark.parametrize("foreign", [uuid(1), f"{uuid(1)}::7", "nvidia0/vgpu2", "eth0"])
+def test_another_plugin_serves_the_same_resource(node: FakeNode, foreign: str) -> None:
+    node.register({"deepomatic.com/shared-gpu": [f"{uuid(1)}-_-3", foreign]})
+    one = node.only("rivals")
+    assert one.severity is ERROR
+    said = f"another plugin serves deepomatic.com/shared-gpu: it listed 1 ids such as {foreign}"
+    assert one.what == said
+
+
 @pytest.mark.parametrize("other", ["GPU-12345678-1234-4000-8000-123456789abc", "nvidia7", "eth0"])
 def test_other_gpus_and_other_things_are_no_rivals(node: FakeNode, other: str) -> None:
     node.register({"nvidia.com/gpu": [other]})
