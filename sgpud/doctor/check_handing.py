@@ -33,7 +33,8 @@ def check_runtime(facts: Facts) -> Iterator[Finding]:
             Severity.WARNING,
             "no socket of containerd, CRI-O or Docker",
             "No pod can start on this node, unless its runtime listens at an unusual place.",
-            "See whether the container runtime runs (`systemctl status containerd crio`).",
+            "See whether the container runtime runs (`systemctl status containerd crio`); in a"
+            " container mount the host's / and name it with --root.",
         )
     else:
         yield Finding("runtime", Severity.GOOD, f"{' and '.join(runtime.sockets)} is there")

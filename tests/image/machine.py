@@ -85,8 +85,12 @@ class Pod:
         asked = container[name]["httpGet"]
         assert asked["port"] == port["name"]
         url = f"http://127.0.0.1:{port['containerPort']}{asked['path']}"
-        done = self._image.call("podman", "exec", self.name, "python3", "-c", _GET, url)
+        done = self.execute("python3", "-c", _GET, url)
         return int(done.stdout) if done.returncode == 0 else 0
+
+    def execute(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """A command inside of it, as `kubectl exec` gives it."""
+        return self._image.call("podman", "exec", self.name, *words)
 
     def terminate(self, grace: int) -> int:
         """SIGTERM, then SIGKILL after the pod's grace period; the exit status."""

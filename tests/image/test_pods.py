@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 from threading import Thread
 
+from sgpud.commands import EX_CONFIG
 from sgpud.testing.kubelet import StandInKubelet
 from tests.image.machine import WITHIN, Machine, Pod
 
@@ -50,6 +52,20 @@ def test_an_edited_config_map_is_a_reload_on_the_same_stream(
     machine.configure(text.replace("duplication_factor = 100", "duplication_factor = 8"))
     kubelet.wait_for(lambda kubelet: kubelet.allocatable(RESOURCE) == 16, WITHIN)
     assert len(kubelet.registrations) == 1
+
+
+def test_a_person_can_look_from_inside(machine: Machine, kubelet: StandInKubelet) -> None:
+    pod = serving(machine, kubelet)
+    assert f"{RESOURCE}: registered" in pod.execute("sgpud", "status").stdout
+    checked = pod.execute("sgpud", "doctor", "--json", "--simulate=/etc/sgpud/gpus.toml")
+    findings = json.loads(checked.stdout)["findings"]
+    good = {each["check"] for each in findings if each["severity"] == "good"}
+    # What is the node's (its container runtime, its cgroups) is not mounted, and may be missed.
+    assert {"configuration", "kubelet", "podresources", "daemon", "registration"} <= good, findings
+    machine.configure("[sharing]\nfactor = 1\n")
+    wrong = pod.execute("sgpud", "check-config")
+    assert wrong.returncode == EX_CONFIG
+    assert "/etc/sgpud.toml:2: sharing.factor" in wrong.stdout
 
 
 def test_a_terminated_pod_ends_by_itself_within_its_grace_period(
