@@ -81,6 +81,8 @@ def arguments_of(rendered: Rendered) -> argparse.Namespace:
 def test_no_edit_of_the_configuration_can_make_the_probes_fail(rendered: Rendered) -> None:
     edited = '[http]\nlisten = ""\n'
     assert parse(edited, "sgpud.toml", arguments_of(rendered).set).http.listen == f"tcp:{PORT}"
+    appended = [*arguments_of(rendered).set, rf"http.listen=tcp:{PORT}:interface=\:\:"]
+    assert parse(edited, "sgpud.toml", appended).http.listen.endswith(r"interface=\:\:")
 
 
 def test_the_configuration_is_good_without_a_warning(rendered: Rendered) -> None:
