@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from collections.abc import Callable
@@ -22,6 +23,22 @@ BOUNDS = {"protobuf": "3.21"}
 """Debian counts protobuf as its C++ library: Python's 4.21 is 3.21 there."""
 ELSEWHERE = {"nvidia-ml-py", "tomli"}
 """Carried in the package; in Python itself from 3.11 on."""
+TYPED = r"""
+zmodload zsh/zpty
+zpty shell zsh -f -i
+zpty -w shell "PROMPT= COLUMNS=200 fpath=(${(q)1} \$fpath); autoload -U compinit; compinit -u -D
+    show() { print -r -- \"<\$BUFFER>\"@'end'@; BUFFER= }; zle -N show; bindkey '^X' show
+    print @'end'@"
+zpty -r shell said '*@end@'
+for line in "${@:2}"; do
+    zpty -w -n shell "sgpud $line"$'\t\x18'
+    zpty -r shell said '*@end@'
+    print -rn -- "$said"
+done
+zpty -d shell
+"""
+"""Types each argument after the first into an interactive zsh that finds completions in the first,
+presses Tab, and prints what the shell shows, the line in <>, and @end@."""
 
 
 def test_the_package_has_the_version_of_the_project() -> None:
@@ -92,9 +109,19 @@ def test_bash_completes_commands_options_and_choices(
     assert offered("run", "--config", str(made / "sgpud.t")) == [str(made / "sgpud.toml.5")]
 
 
-def test_zsh_knows_every_command(made: Path) -> None:
-    text = (made / "_sgpud").read_text()
-    assert text.startswith("#compdef sgpud\n")
-    for command in read(command_line())[1:]:
-        assert f"'{command.name}:" in text
-        assert f"{command.name}) _arguments " in text
+def test_zsh_completes_commands_options_and_files(
+    made: Path, tmp_path: Path, need_tool: Callable[[str], str]
+) -> None:
+    typed = ("", "relo", "run --stri", f"run --config {made / 'sgpud.t'}")
+    done = subprocess.run(
+        [need_tool("zsh"), "-f", "-c", TYPED, "zsh", made, *typed],
+        capture_output=True, text=True, timeout=100, check=True, cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "TERM": "dumb", "HOME": str(tmp_path)},
+    )  # fmt: skip
+    offered, *completed = done.stdout.split("@end@")[: len(typed)]
+    listed = re.findall(r"^([\w-]+) +-- ", offered, re.MULTILINE)
+    assert set(listed) == {command.name for command in read(command_line())[1:]}
+    for line, whole in zip(
+        completed, ("reload", "run --strict", f"run --config {made / 'sgpud.toml.5'}"), strict=True
+    ):
+        assert line.endswith(f"<sgpud {whole} >")
