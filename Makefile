@@ -3,6 +3,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.complete
+SUITE := bookworm
 PROTO := sgpud/kubelet/api
 UV_COMPILE := uv pip compile --quiet --universal --python-version 3.10 --fork-strategy fewest \
 	--generate-hashes --no-header --no-annotate --upgrade
@@ -56,8 +57,8 @@ bench-boot: $(READY) ## print how soon a node that boots has its shares (as root
 deb: $(READY) ## build the Debian package into dist/ (with Debian's tools)
 	tools/deb
 
-test-boot: $(READY) ## install, run, break and purge the package of `make deb` under a real systemd (as root)
-	SGPUD_BOOT=1 $(BIN)/python -m pytest tests/boot $(TESTS)
+test-boot: $(READY) ## install, run, break and purge the package of `make deb` under a real systemd (as root; SUITE=trixie)
+	SGPUD_BOOT=$(SUITE) $(BIN)/python -m pytest tests/boot $(TESTS)
 
 image: ## build the image of the package of `make deb` (IMAGE=NAME, BASE=... as tools/image says)
 	tools/image $(IMAGE)

@@ -1,4 +1,7 @@
-"""Booted machines with the package of dist/ on them. `make test-boot` runs these tests, as root."""
+"""Booted machines with the package of dist/ on them. `make test-boot` runs these tests, as root.
+
+SGPUD_BOOT names the suite that is booted: bookworm, trixie, noble.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,9 @@ if "SGPUD_BOOT" not in os.environ:
 def root() -> Path:
     """A minimal Debian with systemd and what the package depends on; made once, kept."""
     done = subprocess.run(
-        [TOP / "tools" / "boot-root"], stdout=subprocess.PIPE, text=True, check=True, timeout=590
-    )
+        [TOP / "tools" / "boot-root", os.environ["SGPUD_BOOT"]],
+        stdout=subprocess.PIPE, text=True, check=True, timeout=590,
+    )  # fmt: skip
     return Path(done.stdout.strip())
 
 

@@ -44,6 +44,7 @@ NEEDS = [
     "child",
     "inotify",
 ]
+# Writable code: a filter's refusal, or with a newer systemd the kernel's own (PR_SET_MDWE).
 FORBIDDEN = {
     "write /usr": "EROFS",
     "write /etc": "EROFS",
@@ -57,7 +58,7 @@ FORBIDDEN = {
     "AF_INET6": "EAFNOSUPPORT",
     "AF_NETLINK": "EAFNOSUPPORT",
     "AF_PACKET": "EAFNOSUPPORT",
-    "writable code": "EPERM",
+    "writable code": "EPERM EACCES",
     "setuid file": "EPERM",
     "real time": "EPERM",
     "nice": "EPERM",
@@ -119,7 +120,7 @@ def test_what_it_needs_it_may(sandbox: dict[str, Any], need: str) -> None:
 
 @pytest.mark.parametrize("what", FORBIDDEN)
 def test_what_it_does_not_need_it_may_not(sandbox: dict[str, Any], what: str) -> None:
-    assert sandbox[what] == FORBIDDEN[what]
+    assert sandbox[what] in FORBIDDEN[what].split()
 
 
 def test_a_gpus_node_is_let_through_though_no_driver_was_there(sandbox: dict[str, Any]) -> None:
