@@ -9,7 +9,7 @@ UV_COMPILE := uv pip compile --quiet --universal --python-version 3.10 --fork-st
 	--generate-hashes --no-header --no-annotate --upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: help venv kube demo test test-debian test-browser check format bench bench-debian bench-boot deb test-boot image test-image proto pins clean
+.PHONY: help venv kube demo test test-debian test-browser check format bench bench-debian bench-boot deb test-boot autopkgtest piuparts image test-image proto pins clean
 .DELETE_ON_ERROR:
 
 help: ## say what each target does
@@ -59,6 +59,12 @@ deb: $(READY) ## build the Debian package into dist/ (with Debian's tools)
 
 test-boot: $(READY) ## install, run, break and purge the package of `make deb` under a real systemd (as root; SUITE=trixie)
 	SGPUD_BOOT=$(SUITE) $(BIN)/python -m pytest tests/boot $(TESTS)
+
+autopkgtest: ## install the package of `make deb` by its dependencies and run debian/tests (as root; SUITE=trixie)
+	tools/autopkgtest $(SUITE)
+
+piuparts: ## see whether the package of `make deb` leaves or changes anything (as root; SUITE=trixie)
+	tools/piuparts $(SUITE)
 
 image: ## build the image of the package of `make deb` (IMAGE=NAME, BASE=... as tools/image says)
 	tools/image $(IMAGE)
