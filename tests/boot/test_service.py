@@ -135,6 +135,19 @@ def test_the_kubelets_folder_may_come_go_and_come_again(machine: Machine) -> Non
         host.became(100, 100)
 
 
+def test_members_of_the_group_see_the_status_and_others_are_told_what_to_do(host: Host) -> None:
+    machine = host.machine
+    machine.run("useradd --groups sgpud member && useradd other")
+    assert machine.says("stat -c '%U %G %a %F' /run/sgpud/status.sock") == "root sgpud 660 socket"
+    ask = "runuser --user {} -- sgpud {}"
+    assert f"{RESOURCE}: registered; 100 shares" in machine.says(ask.format("member", "status"))
+    refused = machine.run(ask.format("other", "status"), check=False)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "/run/sgpud/status.sock: run this as root, or as a member of its group" in refused.stderr
+    # To see is not to change.
+    assert machine.run(ask.format("member", "reload"), check=False).returncode == 1
+
+
 def test_the_journal_has_priorities_and_one_line_for_each_transition(host: Host) -> None:
     machine = host.machine
     host.machine.write(CONFIG, BAD)
