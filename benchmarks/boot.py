@@ -1,5 +1,7 @@
 """How soon a node that boots has its shares: `make bench-boot`, as root, after `make deb`.
 
+Then how long it is without them while the package is upgraded (upgrade.py).
+
 The package's service and a stand-in kubelet as kubelet.service, both enabled, in a container that
 is booted again and again; with a driver that answers, and with one that does not for half a minute.
 """
@@ -17,7 +19,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from benchmarks import report
+from benchmarks import report, upgrade
 from benchmarks.report import Number, Target, median
 from tests.boot.machine import Machine
 from tests.boot.node import ONE_GPU, SCRIPT, Host, install, simulate_driver
@@ -83,6 +85,11 @@ def _measured(work: Path, boots: int) -> Iterator[Number]:
                 yield number
     finally:
         machine.close()
+    library = work / "libnvidia-ml.so.1"
+    (package,) = (TOP / "dist").glob("sgpud_*_all.deb")
+    for number in upgrade.numbers(Path(made.stdout.strip()), package, library, work, boots):
+        print(report.line(number), flush=True)
+        yield number
 
 
 def _prepare(machine: Machine, work: Path) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
+import subprocess
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import sgpud
 from sgpud.testing.kubelet import StandInKubelet
 from sgpud.testing.values import Container
 from tests.boot.machine import Machine
@@ -55,6 +56,23 @@ def install(machine: Machine, name: str = "sgpud.deb") -> str:
     """Install as README says; what apt printed."""
     done = machine.run(f"apt-get install -y --allow-downgrades /io/{name}")
     return done.stdout + done.stderr
+
+
+def earlier(package: Path, work: Path, target: Path) -> None:
+    """Make the same package as version 0.0.9."""
+    tree = work / "earlier"
+    subprocess.run(["dpkg-deb", "-R", package, tree], check=True, timeout=60)
+    for name, old, new in (
+        ("DEBIAN/control", f"Version: {sgpud.__version__}", "Version: 0.0.9"),
+        ("usr/share/sgpud/sgpud/__init__.py", sgpud.__version__, "0.0.9"),
+    ):
+        file = tree / name
+        text = file.read_text()
+        assert old in text
+        file.write_text(text.replace(old, new))
+    build = ("dpkg-deb", "-b", "-Znone", str(tree), str(target))
+    subprocess.run(build, stdout=subprocess.DEVNULL, check=True, timeout=60)
+    shutil.rmtree(tree)
 
 
 def shown(machine: Machine, name: str, unit: str = "sgpud.service") -> str:
@@ -138,27 +156,3 @@ class Host:
     def pid(self) -> str:
         """The daemon's process id in the container."""
         return shown(self.machine, "MainPID")
-
-
-class Watching:
-    """Looks at the node's shares from another thread, as often as it can; keeps the worst gap."""
-
-    def __init__(self, kubelet: StandInKubelet) -> None:
-        """Begins with `start`."""
-        self._kubelet = kubelet
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
-        self.lowest: list[int] = []
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def end(self) -> None:
-        """Look no more."""
-        self._ended.set()
-        self._thread.join(SLOWLY)
-
-    def _look(self) -> None:
-        while not self._ended.wait(0.002):
-            self.lowest.append(self._kubelet.allocatable(RESOURCE))

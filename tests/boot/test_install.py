@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from pathlib import Path
 
 import sgpud
+from tests.boot.absences import Absences
 from tests.boot.machine import Machine
-from tests.boot.node import Host, install, said, shown, simulate_driver
+from tests.boot.node import RESOURCE, Host, earlier, install, said, shown, simulate_driver
 from tests.e2e.waiting import until
 
 TRACES = r"""find / -xdev \( -path /proc -o -path /sys -o -path /run -o -path /tmp -o -path /io \
@@ -93,9 +92,10 @@ def test_an_upgrade_keeps_what_is_held_and_the_shares_that_are_listed(
         held = host.admit("pod").ids
         assert '"version": "0.0.9"' in bare.says("sgpud plan --json")
         before = host.pid
-        install(bare)
-        assert host.restarted(before)
-        host.became(100, 100)
+        with Absences(host.kubelet, RESOURCE, 100) as absences:
+            install(bare)
+            assert host.restarted(before)
+            host.became(100, 100)
         until(
             lambda: f'"version": "{sgpud.__version__}"' in bare.says("sgpud plan --json"),
             "the new version serves",
@@ -106,6 +106,7 @@ def test_an_upgrade_keeps_what_is_held_and_the_shares_that_are_listed(
         host.status("100 shares of 1 GPUs, 1 held, registered")
         # Each of the two handovers is one new registration: nobody was without a plugin for long.
         assert len(host.kubelet.registrations) == 3
+        assert len(absences.lasted) <= 2
 
 
 def test_removing_keeps_the_configuration_and_purging_leaves_nothing(bare: Machine) -> None:
@@ -136,19 +137,3 @@ def test_a_drop_in_opens_the_network_for_metrics(machine: Machine) -> None:
         " && systemctl daemon-reload && systemctl restart sgpud"
     )
     assert machine.says(f'python3 -c "{get}"') == "200"
-
-
-def earlier(package: Path, work: Path, target: Path) -> None:
-    """The same package as version 0.0.9."""
-    tree = work / "earlier"
-    subprocess.run(["dpkg-deb", "-R", package, tree], check=True, timeout=60)
-    for name, old, new in (
-        ("DEBIAN/control", f"Version: {sgpud.__version__}", "Version: 0.0.9"),
-        ("usr/share/sgpud/sgpud/__init__.py", sgpud.__version__, "0.0.9"),
-    ):
-        file = tree / name
-        text = file.read_text()
-        assert old in text
-        file.write_text(text.replace(old, new))
-    subprocess.run(["dpkg-deb", "-b", "-Znone", tree, target], check=True, timeout=60)
-    shutil.rmtree(tree)
