@@ -3,7 +3,7 @@
 Then how long it is without them while the package is upgraded (upgrade.py).
 
 The package's service and a stand-in kubelet as kubelet.service, both enabled, in a container that
-is booted again and again; with a driver that answers, and with one that does not for half a minute.
+is booted again and again; with a driver that answers, and with one that does not.
 """
 
 from __future__ import annotations
@@ -69,9 +69,14 @@ def _measured(work: Path, boots: int) -> Iterator[Number]:
     root = work / "root"
     made = subprocess.run([TOP / "tools/boot-root"], stdout=subprocess.PIPE, text=True, check=True)
     subprocess.run(["cp", "-a", made.stdout.strip(), root], check=True)
+    (package,) = (TOP / "dist").glob("sgpud_*_all.deb")
+    library = work / "libnvidia-ml.so.1"
+    source = TOP / "tests/stub_nvml/stub_nvml.c"
+    flags = ("-shared", "-fPIC", "-Wl,-soname,libnvidia-ml.so.1")
+    subprocess.run(["cc", *flags, "-o", library, source], check=True)
     machine = Machine(root, keep=True)
     try:
-        _prepare(machine, work)
+        _prepare(machine, package, library)
         print(report.HEAD, flush=True)
         for kind, script in (
             ("a driver that answers", ONE_GPU),
@@ -85,20 +90,13 @@ def _measured(work: Path, boots: int) -> Iterator[Number]:
                 yield number
     finally:
         machine.close()
-    library = work / "libnvidia-ml.so.1"
-    (package,) = (TOP / "dist").glob("sgpud_*_all.deb")
     for number in upgrade.numbers(Path(made.stdout.strip()), package, library, work, boots):
         print(report.line(number), flush=True)
         yield number
 
 
-def _prepare(machine: Machine, work: Path) -> None:
+def _prepare(machine: Machine, package: Path, library: Path) -> None:
     """Install, let a pod hold a share, enable both units."""
-    (package,) = (TOP / "dist").glob("sgpud_*_all.deb")
-    library = work / "libnvidia-ml.so.1"
-    source = TOP / "tests/stub_nvml/stub_nvml.c"
-    flags = ("-shared", "-fPIC", "-Wl,-soname,libnvidia-ml.so.1")
-    subprocess.run(["cc", *flags, "-o", library, source], check=True)
     shutil.copy(package, machine.shared / "sgpud.deb")
     for name in ("sgpud", "benchmarks"):
         shutil.copytree(

@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, HTTPFactory, Request, datetimeToString
 
 from sgpud.operate.pages import Answer
+from sgpud.operate.web import MISDIRECTED
 
 CONNECTIONS = 64
 """Connections of one port at the same time."""
@@ -24,7 +25,7 @@ SILENT_FOR = 60.0
 """Seconds after which a connection on which nothing comes is closed."""
 HEADER_BYTES = 8192
 """Bytes of a request, its line and headers together."""
-_PHRASES = {421: b"Misdirected Request"}
+_PHRASES = {MISDIRECTED: b"Misdirected Request"}
 """For what Twisted has no words."""
 _BODY = (
     b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 0\r\nconnection: close\r\n"
