@@ -153,7 +153,8 @@ LOG = (
         "How messages are written:\n"
         '- "auto": journald under systemd, text on a terminal, json otherwise\n'
         '- "text": for people\n'
-        '- "journald": text with the priorities that the journal reads\n'
+        '- "journald": entries with the fields of each message, where stderr is the journal;'
+        " text with the priorities that the journal reads where it is not\n"
         '- "json": one object per line, for log collectors',
         restart=True,
     ),

@@ -35,7 +35,7 @@ _OF_TWISTED = frozenset({"format", "isError", "system", "why"})
 
 def as_text(event: LogEvent) -> str:
     """Local time, level and message; a traceback is indented below it."""
-    first, *traceback = _lines(event)
+    first, *traceback = lines_of(event)
     stamp = _time(event).astimezone().strftime("%Y-%m-%d %H:%M:%S")
     head = f"{stamp} {level_of(event).name:<8} {first}"
     return "".join(f"{line}\n" for line in (head, *traceback))
@@ -44,7 +44,7 @@ def as_text(event: LogEvent) -> str:
 def as_journald(event: LogEvent) -> str:
     """The same lines without time, each with the priority that journald reads off it."""
     priority = PRIORITIES[level_of(event)]
-    return "".join(f"<{priority}>{line}\n" for line in _lines(event))
+    return "".join(f"<{priority}>{line}\n" for line in lines_of(event))
 
 
 def as_json(event: LogEvent) -> str:
@@ -52,17 +52,13 @@ def as_json(event: LogEvent) -> str:
     fields: dict[str, object] = {
         "time": _time(event).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "level": level_of(event).name,
-        "logger": str(event.get("log_namespace", "")),
+        "logger": logger_of(event),
         "message": _message(event),
     }
     if traceback := _traceback(event):
         fields["traceback"] = "\n".join(traceback)
-    for name, value in event.items():
-        if name.startswith("log_") or name in _OF_TWISTED or name in fields:
-            continue
-        if _is_field(value):
-            fields[name] = _field(value)
-    return json.dumps(fields) + "\n"
+    # What every line has comes first, and cannot be replaced.
+    return json.dumps({**fields, **own_fields(event), **fields}) + "\n"
 
 
 RENDER: Mapping[str, Callable[[LogEvent], str]] = {
@@ -71,6 +67,31 @@ RENDER: Mapping[str, Callable[[LogEvent], str]] = {
     "json": as_json,
 }
 """How each format but "auto" is written."""
+
+
+def own_fields(event: LogEvent) -> dict[str, object]:
+    """What the event itself tells, by name: text on one line, a finite number, a bool or None."""
+    return {
+        name: _field(value)
+        for name, value in event.items()
+        if not name.startswith("log_") and name not in _OF_TWISTED and _is_field(value)
+    }
+
+
+def lines_of(event: LogEvent) -> list[str]:
+    """The message, and below it, indented, the lines of a traceback."""
+    return [_message(event), *(f"    {line}" for line in _traceback(event))]
+
+
+def logger_of(event: LogEvent) -> str:
+    """The name of the logger, which is that of a module."""
+    return str(event.get("log_namespace", ""))
+
+
+def level_of(event: LogEvent) -> Level:
+    """The event's level; info where it has none."""
+    level: Level = event.get("log_level") or LogLevel.info
+    return level
 
 
 def _is_field(value: object) -> bool:
@@ -92,10 +113,6 @@ def _is_finite(value: object) -> bool:
     return isinstance(value, float) and isfinite(value)
 
 
-def _lines(event: LogEvent) -> list[str]:
-    return [_message(event), *(f"    {line}" for line in _traceback(event))]
-
-
 def _message(event: LogEvent) -> str:
     message = formatEvent(event).rstrip()
     failure = event.get("log_failure")
@@ -114,9 +131,3 @@ def _traceback(event: LogEvent) -> list[str]:
 
 def _time(event: LogEvent) -> datetime:
     return datetime.fromtimestamp(event.get("log_time", 0.0), tz=timezone.utc)
-
-
-def level_of(event: LogEvent) -> Level:
-    """The event's level; info where it has none."""
-    level: Level = event.get("log_level") or LogLevel.info
-    return level

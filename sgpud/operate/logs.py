@@ -7,7 +7,6 @@ logging is forwarded to it.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from threading import Lock
 from typing import TextIO
@@ -25,17 +24,32 @@ from twisted.logger import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from sgpud.operate.journal import SOCKET, Journal, as_entry, leads_to_journal
 from sgpud.operate.lines import RENDER, Level, level_of
 
 
 @implementer(ILogObserver)
 class Log:
-    """Writes each event that is severe enough to one stream, from any thread; never raises."""
+    """Writes each event that is severe enough to one stream, from any thread; never raises.
 
-    def __init__(self, format: str, level: str, stream: TextIO, environ: Mapping[str, str]) -> None:  # noqa: A002
-        """Arguments as of `start_logging`."""
+    Where that stream leads to the journal, its entries get the fields of their events; only what
+    journald does not take at once goes through the stream.
+    """
+
+    def __init__(
+        self,
+        format: str,  # noqa: A002
+        level: str,
+        stream: TextIO,
+        environ: Mapping[str, str],
+        journald: str = SOCKET,
+    ) -> None:
+        """Arguments as of `start_logging`; `journald` is the socket that takes entries."""
         self._stream = stream
-        self._render = RENDER[choose_format(format, stream, environ)]
+        chosen = choose_format(format, stream, environ)
+        self._render = RENDER[chosen]
+        to_journal = chosen == "journald" and leads_to_journal(stream, environ)
+        self._journal = Journal(journald) if to_journal else None
         self._writing = Lock()
         self.set_level(level)
 
@@ -46,12 +60,19 @@ class Log:
         """
         self._level: Level = LogLevel.levelWithName(level)
 
+    def close(self) -> None:
+        """Write no more entries of the journal; the stream is the caller's."""
+        if self._journal is not None:
+            self._journal.close()
+
     def __call__(self, event: LogEvent) -> None:
         """Write one event, if its level asks for it."""
         least = self._level
         if least is LogLevel.info and not _ours(event):
             least = LogLevel.warn
         if level_of(event) < least:
+            return
+        if self._journal is not None and self._journal.send(as_entry(event)):
             return
         lines = self._render(event)
         try:
@@ -106,21 +127,19 @@ def start_logging(
 
 
 def choose_format(asked: str, stream: TextIO, environ: Mapping[str, str]) -> str:
-    """The format to write `stream` in: `asked`, or what "auto" means for it.
-
-    systemd names the stream that it connected to the journal in JOURNAL_STREAM, so that a
-    redirected one is not taken for it (systemd.exec(5)).
-    """
+    """The format to write `stream` in: `asked`, or what "auto" means for it."""
     if asked != "auto":
         return asked
-    try:
-        status = os.fstat(stream.fileno())
-        terminal = stream.isatty()
-    except (OSError, ValueError):
-        return "json"
-    if environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}":
+    if leads_to_journal(stream, environ):
         return "journald"
-    return "text" if terminal else "json"
+    return "text" if _is_terminal(stream) else "json"
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    try:
+        return stream.isatty()
+    except ValueError:
+        return False
 
 
 def _ours(event: LogEvent) -> bool:

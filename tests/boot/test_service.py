@@ -160,3 +160,21 @@ def test_the_journal_has_priorities_and_one_line_for_each_transition(host: Host)
     priority = {str(entry["MESSAGE"]): entry["PRIORITY"] for entry in entries}
     assert next(p for m, p in priority.items() if "registered with the kubelet" in m) == "6"
     assert next(p for m, p in priority.items() if "duplication_factor" in m) in {"3", "4"}
+
+
+def test_the_journal_finds_entries_by_their_fields(host: Host) -> None:
+    machine = host.machine
+    (entry,) = (
+        entry
+        for entry in journal(machine)
+        if "registered with the kubelet" in str(entry["MESSAGE"])
+    )
+    found = machine.says(f"journalctl -u sgpud -o cat SGPUD_RESOURCE={RESOURCE}")
+    assert str(entry["MESSAGE"]) in found.splitlines()
+    assert (entry["SGPUD_RESOURCE"], entry["SYSLOG_IDENTIFIER"]) == (RESOURCE, "sgpud")
+    assert str(entry["LOGGER"]).startswith("sgpud.")
+    # The last words of a process that is gone belong to the unit, too.
+    pid = host.pid
+    machine.run("systemctl stop sgpud")
+    last = [entry for entry in journal(machine) if entry["_PID"] == pid][-1]
+    assert (last["_TRANSPORT"], last["_COMM"]) == ("journal", "sgpud")
