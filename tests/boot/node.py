@@ -34,6 +34,8 @@ gpu {GPU}
   memory 42949672960 671088640
   compute 8 0
 """
+STUB = f"[Service]\nEnvironment=STUB_NVML={SCRIPT}\n"
+"""A drop-in that names the script to the library that stands in for NVIDIA's."""
 SLOWLY = 60.0
 """Seconds that anything may take on a machine that does other work too."""
 
@@ -43,7 +45,7 @@ def simulate_driver(machine: Machine, library: Path) -> None:
     shutil.copy(library, machine.path("/usr/lib/libnvidia-ml.so.1"))
     machine.write("/usr/bin/nvidia-container-runtime", "")
     machine.write(SCRIPT, ONE_GPU)
-    drop_in(machine, "stub", f"[Service]\nEnvironment=STUB_NVML={SCRIPT}\n")
+    drop_in(machine, "stub", STUB)
 
 
 def drop_in(machine: Machine, name: str, text: str) -> None:
