@@ -29,7 +29,7 @@ PRIORITIES: Mapping[Level, int] = {
     LogLevel.critical: 2,
 }
 """syslog's numbers for Twisted's levels, as journald reads them (sd-daemon(3))."""
-_OF_TWISTED = frozenset({"format", "isError", "system", "why"})
+_OF_TWISTED = frozenset({"format", "isError", "system", "time", "why"})
 """Fields that Twisted's older logging adds to events."""
 
 

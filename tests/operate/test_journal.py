@@ -14,7 +14,8 @@ from typing import TextIO
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel
+from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, LogPublisher
+from twisted.python import log as twisted_log
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -98,6 +99,15 @@ def test_an_entry_has_message_priority_and_the_fields_of_its_event(journald: Jou
         }
     ]
     assert journald.streamed() == []
+
+
+def test_what_twisteds_older_logging_adds_is_no_field(journald: Journald) -> None:
+    older = twisted_log.LogPublisher(publishPublisher=LogPublisher(journald.log()))
+    journald.logs[0].set_level("debug")
+    older.msg("Port closed", isError=0)
+    (entry,) = journald.entries()
+    assert entry["MESSAGE"] == "Port closed"
+    assert not [name for name in entry if name.startswith("SGPUD_")]
 
 
 def test_a_traceback_is_in_its_entry(journald: Journald) -> None:
