@@ -79,14 +79,13 @@ def test_killed_it_is_back_with_what_was_held(host: Host) -> None:
     assert set(held[RESOURCE]) <= host.kubelet.lists(RESOURCE)[-1].healthy
 
 
-def test_a_reactor_that_blocks_is_ended_by_the_watchdog_and_says_where_it_was(host: Host) -> None:
+def test_a_process_that_stands_still_is_ended_by_the_watchdog(host: Host) -> None:
     machine = host.machine
     drop_in(machine, "watchdog", "[Service]\nWatchdogSec=4\n")
     before = host.pid
     machine.run("systemctl restart sgpud")
     first = host.restarted(before)
     host.became(100, 100)
-    # Its own clock stops, as if a call in the reactor did not return.
     machine.run(f"kill -STOP {first}")
     assert host.restarted(first)
     host.became(100, 100)
