@@ -8,6 +8,7 @@ import sgpud
 from tests.boot.absences import Absences
 from tests.boot.machine import Machine
 from tests.boot.node import (
+    CONFIG,
     RESOURCE,
     STUB,
     Host,
@@ -24,6 +25,9 @@ TRACES = r"""find / -xdev \( -path /proc -o -path /sys -o -path /run -o -path /t
     -o -path /var/log -o -path /var/lib/dpkg -o -path /var/lib/apt -o -path /var/cache \
     -o -path /var/lib/systemd -o -path /var/lib/private -o -path /root \) -prune -o -print | sort"""
 """Every file but those of others: the package managers', the journal's."""
+
+STANDBY = "sgpud-standby.service"
+ONLY_A_STANDBY_STARTS = "/bin/sh -c '[ %N != sgpud ] || [ ! -e /etc/broken ]'"
 
 
 def test_a_machine_without_gpu_and_kubelet_gets_a_service_that_says_so(bare: Machine) -> None:
@@ -117,6 +121,82 @@ def test_an_upgrade_keeps_what_is_held_and_the_shares_that_are_listed(
         # Each of the two handovers is one new registration: nobody was without a plugin for long.
         assert len(host.kubelet.registrations) == 3
         assert len(absences.lasted) <= 2
+
+
+def test_an_upgrade_leaves_what_was_stopped_as_it_is(
+    bare: Machine, package: Path, tmp_path: Path
+) -> None:
+    earlier(package, tmp_path, bare.shared / "earlier.deb")
+    install(bare, "earlier.deb")
+    bare.run("systemctl stop sgpud")
+    assert "sgpud.service is inactive, and is left so" in install(bare)
+    assert bare.says("sgpud --version") == f"sgpud {sgpud.__version__}"
+    assert bare.says("systemctl is-enabled sgpud") == "enabled"
+    # One that failed, and whose cause is mended meanwhile, waits for its admin as well.
+    bare.write(CONFIG, "[sharing]\nduplication_factor = 0\n")
+    bare.run("rm -rf /var/lib/sgpud/*; systemctl start sgpud", check=False)
+    bare.run("systemctl stop sgpud")
+    assert shown(bare, "ActiveState") == "failed"
+    bare.write(CONFIG, "")
+    assert "sgpud.service is failed, and is left so" in install(bare, "earlier.deb")
+    assert (shown(bare, "ActiveState"), shown(bare, "MainPID")) == ("failed", "0")
+
+
+def test_one_that_is_tried_again_and_again_gets_the_new_version(
+    bare: Machine, package: Path, tmp_path: Path
+) -> None:
+    earlier(package, tmp_path, bare.shared / "earlier.deb")
+    install(bare, "earlier.deb")
+    bare.write("/etc/broken", "")
+    drop_in(bare, "broken", f"[Service]\nExecStartPre={ONLY_A_STANDBY_STARTS}\n")
+    bare.run("systemctl restart sgpud", check=False)
+    assert "and is left so" in install(bare)
+    bare.run("rm /etc/broken")
+    until(lambda: shown(bare, "ActiveState") == "active", "it starts at last", 60)
+    assert f'"version": "{sgpud.__version__}"' in bare.says("sgpud plan --json")
+
+
+def test_removed_and_installed_again_it_runs_unless_it_is_disabled(bare: Machine) -> None:
+    install(bare)
+    bare.run("apt-get remove -y sgpud")
+    assert bare.run("pidof -x sgpud", check=False).stdout == ""
+    install(bare)
+    assert shown(bare, "ActiveState") == "active"
+    assert bare.run("ls /run/sgpud.install", check=False).returncode != 0
+    bare.run("systemctl disable sgpud && apt-get remove -y sgpud")
+    install(bare)
+    assert shown(bare, "ActiveState") == "inactive"
+    assert bare.run("systemctl is-enabled sgpud", check=False).stdout.strip() == "disabled"
+
+
+def test_where_the_policy_is_that_nothing_be_started_nothing_is(bare: Machine) -> None:
+    bare.write("/usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n")
+    bare.run("chmod 755 /usr/sbin/policy-rc.d")
+    install(bare)
+    assert shown(bare, "ActiveState") == "inactive"
+    assert bare.says("systemctl is-enabled sgpud") == "enabled"
+    bare.run("systemctl start sgpud")
+    before = shown(bare, "MainPID")
+    bare.run("apt-get install -y --reinstall /io/sgpud.deb")
+    assert shown(bare, "MainPID") == before
+
+
+def test_a_standby_that_had_to_stay_goes_with_the_next_upgrade_or_the_package(
+    bare: Machine,
+) -> None:
+    install(bare)
+    drop_in(bare, "broken", f"[Service]\nExecStartPre={ONLY_A_STANDBY_STARTS}\n")
+    bare.write("/etc/broken", "")
+    assert bare.run("/usr/libexec/sgpud/handover", check=False).returncode == 1
+    assert shown(bare, "ActiveState", STANDBY) == "active"
+    bare.run("rm /etc/broken && apt-get install -y --reinstall /io/sgpud.deb")
+    assert shown(bare, "ActiveState") == "active"
+    assert shown(bare, "LoadState", STANDBY) == "not-found"
+    bare.write("/etc/broken", "")
+    assert bare.run("/usr/libexec/sgpud/handover", check=False).returncode == 1
+    bare.run("apt-get remove -y sgpud")
+    assert bare.run("pidof -x sgpud", check=False).stdout == ""
+    assert shown(bare, "LoadState", STANDBY) == "not-found"
 
 
 def test_removing_keeps_the_configuration_and_purging_leaves_nothing(bare: Machine) -> None:
