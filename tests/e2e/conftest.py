@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.e2e import cluster as clusters
+from tests.e2e import images
+from tests.e2e.cluster import Cluster
 from tests.e2e.daemon import Daemon
 from tests.e2e.kubelet import Kubelet
 from tests.e2e.node import Assets, Node
@@ -23,7 +26,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
     """Show the ends of the node's logs with a failure: their folder does not outlive the test."""
     outcome = yield
     report: pytest.TestReport = outcome.get_result()
-    node = getattr(item, "funcargs", {}).get("node")
+    used = getattr(item, "funcargs", {})
+    node = used["cluster"].node if "cluster" in used else used.get("node")
     if report.failed and isinstance(node, Node):
         for log in sorted(node.root.glob("*.log")):
             tail = log.read_text(errors="replace").splitlines()[-LINES_SHOWN:]
@@ -33,15 +37,41 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
 @pytest.fixture(scope="session")
 def assets() -> Assets:
     """The programs that SGPUD_KUBELET and SGPUD_KUBE_ASSETS name."""
-    kubelet, folder = os.environ.get("SGPUD_KUBELET"), os.environ.get("SGPUD_KUBE_ASSETS")
-    if not kubelet or not folder:
-        pytest.skip("SGPUD_KUBELET and SGPUD_KUBE_ASSETS name no kubelet (tests/e2e/README.md)")
+    folder = os.environ.get("SGPUD_KUBE_ASSETS")
+    if not folder:
+        pytest.skip("SGPUD_KUBE_ASSETS names no folder with a kubelet (tests/e2e/README.md)")
     if os.geteuid() != 0:
         pytest.skip("a kubelet needs root")
+    kubelet = os.environ.get("SGPUD_KUBELET") or f"{folder}/kubelet"
     found = Assets(Path(kubelet).resolve(), Path(folder).resolve())
     # Who asks for these tests by naming a kubelet wants them to run.
     assert not found.missing(), f"not there, or not executable: {', '.join(found.missing())}"
     return found
+
+
+@pytest.fixture(scope="session")
+def sgpud_image(need_tool: Callable[[str], str]) -> Iterator[Path]:
+    """An archive of sgpud's image: the one that SGPUD_IMAGE_ARCHIVE names, or one made here."""
+    if named := os.environ.get("SGPUD_IMAGE_ARCHIVE"):
+        yield Path(named).resolve()
+        return
+    with images.built(need_tool) as archive:
+        yield archive
+
+
+@pytest.fixture(scope="module")
+def cluster(assets: Assets, need_tool: Callable[[str], str]) -> Iterator[Cluster]:
+    """A cluster of one node with nothing in it, the same one for all tests of a module."""
+    if lacking := clusters.missing(assets):
+        pytest.skip(f"SGPUD_KUBE_ASSETS lacks {', '.join(lacking)} (tests/e2e/README.md)")
+    root = Path(tempfile.mkdtemp(prefix="sgpud-e2e-", dir="/tmp"))
+    cluster = clusters.make(root, assets, need_tool)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+        shutil.rmtree(root)
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ from pathlib import Path
 
 NAME = "sgpud.test/box:1"
 """What the archive's image is called; it serves as the pods' image and as their sandbox's."""
+APPLETS = ("env", "grep", "sh", "sleep")
+"""What the commands of examples/ call, beside the driver's `nvidia-smi`."""
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes, mode: int = 0o644) -> None:
@@ -18,14 +20,24 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes, mode: int = 0o644)
     archive.addfile(entry, io.BytesIO(content))
 
 
-def write_archive(busybox: Path, target: Path) -> None:
-    """Write a docker archive that `ctr images import` takes, with `/busybox` as its only file.
+def _link(archive: tarfile.TarFile, name: str, target: str) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.linkname = tarfile.SYMTYPE, target
+    archive.addfile(entry)
 
-    As a sandbox the image waits for ever; pods name their own command.
+
+def write_archive(busybox: Path, target: Path) -> None:
+    """Write a docker archive that `ctr images import` takes, with `/busybox` and its applets.
+
+    As a sandbox the image waits for ever; pods name their own command. What a driver would mount
+    for them to call is there and says nothing.
     """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as layer:
         _add(layer, "busybox", busybox.read_bytes(), 0o755)
+        _add(layer, "bin/nvidia-smi", b"#!/bin/sh\n", 0o755)
+        for applet in APPLETS:
+            _link(layer, f"bin/{applet}", "/busybox")
     layer_bytes = buffer.getvalue()
     config = {
         "architecture": "amd64",

@@ -1,4 +1,4 @@
-"""A real kubelet without an API server: pods come from a folder, answers from its own sockets."""
+"""A real kubelet: without an API server its pods come from a folder, and it answers for itself."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import os
 import select
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
-from attrs import define
+from attrs import Factory, define
 from google.protobuf.message import Message
 
 from sgpud.kubelet.api import podresources_pb2 as podresources
@@ -36,6 +36,9 @@ class Kubelet:
     """The kubelet of a node, with what the tests ask it and the pods that they give it."""
 
     node: Node
+    settings: Mapping[str, Any] = Factory(dict)
+    """What its configuration has beside, or instead of, the usual."""
+    flags: Sequence[str] = ()
     _process: subprocess.Popen[str] | None = None
     _pid: str = ""
     """Its process id inside the node."""
@@ -53,9 +56,9 @@ class Kubelet:
     def start(self) -> None:
         """Start it; returns when it answers on its podresources socket."""
         config = self.node.root / "kubelet.json"
-        config.write_text(json.dumps(self._config()))
+        config.write_text(json.dumps({**self._config(), **self.settings}))
         kubelet = [str(self.node.assets.kubelet), f"--config={config}", "--v=2"]
-        kubelet += [f"--hostname-override={HOSTNAME}", f"--node-ip={ADDRESS}"]
+        kubelet += [f"--hostname-override={HOSTNAME}", f"--node-ip={ADDRESS}", *self.flags]
         command = self.node.inside("sh", "-c", 'echo $$; exec "$@" >&2', "kubelet", *kubelet)
         with self.log.open("a") as log:
             self._process = subprocess.Popen(

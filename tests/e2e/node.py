@@ -144,15 +144,22 @@ class Node:
 
     def inside(self, *command: str) -> list[str]:
         """The command line that runs `command` in the node's namespaces."""
+        return ["nsenter", *self._namespaces(), "--pid", *command]
+
+    def beside(self, *command: str) -> list[str]:
+        """As `inside`, and a process of ours: a signal for the command line reaches it."""
+        return ["nsenter", *self._namespaces(), *command]
+
+    def _namespaces(self) -> tuple[str, ...]:
         assert self._first is not None
         task = Path(f"/proc/{self._first.pid}/task/{self._first.pid}")
         (first,) = (task / "children").read_text().split()
-        return ["nsenter", "--target", first, "--mount", "--pid", "--net", *command]
+        return ("--target", first, "--mount", "--net")
 
-    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """Run a command inside to its end, which comes within 30 s."""
+    def run(self, *command: str, seconds: float = 30) -> subprocess.CompletedProcess[str]:
+        """Run a command inside to its end, which comes in time."""
         return subprocess.run(
-            self.inside(*command), capture_output=True, text=True, timeout=30, check=False
+            self.inside(*command), capture_output=True, text=True, timeout=seconds, check=False
         )
 
     def ctr(self, *arguments: str) -> tuple[str, ...]:

@@ -17,7 +17,9 @@ class DidNotHappenError(AssertionError):
     """Something that the test waited for did not come in time."""
 
 
-def until(question: Callable[[], T | None], what: str, seconds: float = 30) -> T:
+def until(
+    question: Callable[[], T | None], what: str, seconds: float = 30, every: float = INTERVAL
+) -> T:
     """Return the first answer that is true; DidNotHappenError when none comes in `seconds`."""
     pause = threading.Event()
     end = time.monotonic() + seconds
@@ -25,5 +27,5 @@ def until(question: Callable[[], T | None], what: str, seconds: float = 30) -> T
         if time.monotonic() > end:
             message = f"in {seconds:g} s it did not happen that {what}; last seen: {answer!r}"
             raise DidNotHappenError(message)
-        pause.wait(INTERVAL)
+        pause.wait(every)
     return answer
