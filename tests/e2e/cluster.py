@@ -121,7 +121,7 @@ class Cluster:
     def pods(self, selector: str, namespace: str = "default") -> list[dict[str, Any]]:
         """The pods that a label selects."""
         found = self.get("pods", f"--namespace={namespace}", f"--selector={selector}")
-        items: list[dict[str, Any]] = found["items"]
+        items: list[dict[str, Any]] = found.get("items", [])
         return items
 
     def daemons(self) -> list[dict[str, Any]]:

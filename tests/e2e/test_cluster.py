@@ -38,7 +38,7 @@ def clean(cluster: Cluster) -> Iterator[None]:
     """No pod of one test is there in the next."""
     yield
     cluster.kubectl("delete", "deployments,pods", "--all", "--now", seconds=60)
-    eventually(lambda: not cluster.get("pods")["items"], "no pod of users is left", 60)
+    eventually(lambda: not cluster.get("pods"), "no pod of users is left", 60)
 
 
 def whole(cluster: Cluster) -> None:
