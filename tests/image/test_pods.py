@@ -41,6 +41,14 @@ def test_shares_appear_and_a_container_gets_one(machine: Machine, kubelet: Stand
         assert pod.probe(probe, machine.manifest.container) == 200
 
 
+def test_it_has_nothing_to_complain_of(machine: Machine, kubelet: StandInKubelet) -> None:
+    pod = serving(machine, kubelet)
+    ready(machine, pod)
+    said = [json.loads(line) for line in pod.logs().splitlines()]
+    assert said
+    assert [line for line in said if line["level"] != "info"] == []
+
+
 def test_an_edited_config_map_is_a_reload_on_the_same_stream(
     machine: Machine, kubelet: StandInKubelet
 ) -> None:
