@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from attrs import define
+from attrs import define, frozen
 
 from tests.e2e import control, image
 from tests.e2e.control import ControlPlane
@@ -35,6 +35,15 @@ eventually = partial(until, every=0.3)
 def missing(assets: Assets) -> tuple[str, ...]:
     """The programs of a cluster that are not in the folder."""
     return (*assets.missing(), *(name for name in PROGRAMS if not (assets.folder / name).exists()))
+
+
+@frozen
+class Event:
+    """A change of an object, and the object after it."""
+
+    kind: str
+    """ADDED, MODIFIED or DELETED."""
+    object: Mapping[str, Any]
 
 
 @define
@@ -149,17 +158,18 @@ class Cluster:
         return self.kubectl("logs", pod, "--all-containers")
 
     @contextmanager
-    def watch(self, *words: str) -> Iterator[Callable[[], list[dict[str, Any]]]]:
-        """Watch objects while the block runs: a function that tells every state until now."""
-        file = self.node.root / "watched.json"
-        command = self.control.kubectl_command("get", "--watch", "--output=json", *words)
+    def watch(self, kind: str, *words: str) -> Iterator[Callable[[], list[Event]]]:
+        """Watch objects while the block runs: a function that tells all events until now."""
+        file = self.node.root / f"watched-{kind}.json"
+        words = ("get", kind, "--watch", "--output-watch-events", "--output=json", *words)
+        command = self.node.beside(*self.control.kubectl_command(*words))
         with file.open("wb") as out:
-            watching = subprocess.Popen(
-                self.node.beside(*command), stdin=subprocess.DEVNULL, stdout=out
-            )
+            watching = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out)
         try:
-            eventually(lambda: file.stat().st_size, "the watch has begun")
-            yield lambda: list(_documents(file.read_text()))
+            until(lambda: file.stat().st_size, "the watch has begun")
+            yield lambda: [
+                Event(each["type"], each["object"]) for each in _documents(file.read_text())
+            ]
         finally:
             watching.terminate()
             watching.wait(20)
