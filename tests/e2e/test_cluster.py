@@ -27,7 +27,7 @@ RESTART = ("rollout", "restart", "daemonset/sgpud", f"--namespace={NAMESPACE}")
 
 @pytest.fixture(scope="module", autouse=True)
 def image(cluster: Cluster, sgpud_image: Path) -> None:
-    """sgpud's image on the node."""
+    """The node has sgpud's image."""
     cluster.take(sgpud_image)
 
 
@@ -43,7 +43,7 @@ def overlay(cluster: Cluster, image: None) -> Iterator[None]:  # noqa: ARG001
 
 
 def whole(cluster: Cluster) -> None:
-    """Wait until the node has every share; its status is told to the API server all 10 s."""
+    """Wait until the node has every share; its status is told to the API server every 10 s."""
     eventually(lambda: cluster.allocatable() == len(SHARES), "the node has all shares", 60)
 
 
