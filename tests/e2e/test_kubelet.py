@@ -11,6 +11,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.e2e import absences
+from tests.e2e.absences import Absence
 from tests.e2e.daemon import GIB, RESOURCE, UUIDS, Daemon, shares
 from tests.e2e.kubelet import HOSTNAME, NAMESPACE, Kubelet
 from tests.e2e.node import Node
@@ -32,25 +34,6 @@ def up(kubelet: Kubelet, daemon: Daemon) -> None:
     kubelet.start()
     daemon.start()
     listed(kubelet, shares(100))
-
-
-@contextmanager
-def samples(kubelet: Kubelet) -> Iterator[list[frozenset[str]]]:
-    """Ask for allocatable about 50 times a second, from another thread, while the block runs."""
-    seen: list[frozenset[str]] = []
-    over = threading.Event()
-
-    def sample() -> None:
-        while not over.wait(0.02):
-            seen.append(kubelet.allocatable(RESOURCE))
-
-    with ThreadPoolExecutor(1) as pool:
-        done = pool.submit(sample)
-        try:
-            yield seen
-        finally:
-            over.set()
-        done.result(30)
 
 
 @pytest.mark.parametrize("daemon_first", [False, True])
@@ -252,13 +235,16 @@ def test_a_storm_of_reloads_under_holders(kubelet: Kubelet, daemon: Daemon) -> N
     daemon.reload(10, freely)
     until(lambda: len(kubelet.allocatable(RESOURCE)) == 20, "the filler is seen to be gone", 60)
     held, container = kubelet.held(RESOURCE)["before"], kubelet.container("before")
-    with samples(kubelet) as seen, storm(daemon, (100, 10, 50), freely) as sent:
+    with (
+        absences.watched(kubelet, RESOURCE) as seen,
+        storm(daemon, (100, 10, 50), freely) as sent,
+    ):
         for number in range(5):
             kubelet.run_pod(f"during{number}", ONE)
     assert len(sent) > 50
-    assert len(seen) > 50
-    assert min(map(len, seen)) >= 20
-    assert all(held <= ids for ids in seen)
+    assert len(seen.samples) > 50
+    assert min(len(sample.ids) for sample in seen.samples) >= 20
+    assert seen.longest(held) == Absence()
     daemon.configure(100, freely)
     daemon.hang_up()
     until(lambda: len(kubelet.allocatable(RESOURCE)) == 200, "all shares are back")
