@@ -133,9 +133,12 @@ class StandInKubelet(KubeletView):
         self.start()
 
     def drop(self, resource: str) -> None:
-        """Cut the connection to a resource's plugin: its streams end, its ids are unhealthy."""
+        """Cut the connection to a resource's plugin: its streams end, its ids are unhealthy.
+
+        The name race of this end is over when it returns; see `sgpud.testing.registry`.
+        """
         if self._registry is not None:
-            self._registry.disconnect(resource)
+            self._registry.drop(resource)
 
     def admit(  # noqa: PLR0913 - each after the fifth has a default
         self,

@@ -75,13 +75,20 @@ class Registry:
             grpc.method_handlers_generic_handler("v1beta1.Registration", {"Register": register}),
         )
 
-    def disconnect(self, resource: str) -> None:
+    def disconnect(self, resource: str) -> PluginClient | None:
         """Close the connection to the plugin that has this resource name, as the kubelet does."""
         with self._lock:
             client = self._clients.pop(resource, None)
         if client is not None:
             client.close()
             self._books.disconnected(resource)
+        return client
+
+    def drop(self, resource: str) -> None:
+        """Disconnect, and wait for the end of the stream: it cannot hit a later registration."""
+        client = self.disconnect(resource)
+        if client is not None:
+            client.join(ENDING)
 
     def stop(self, *, leave_socket: bool) -> None:
         """End every connection and the server; TimeoutError when something does not end."""
