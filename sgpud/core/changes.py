@@ -5,6 +5,7 @@ from __future__ import annotations
 from attrs import frozen
 
 from sgpud.core.plan import Group, Plan
+from sgpud.core.words import several
 
 
 @frozen
@@ -26,7 +27,7 @@ class Change:
 
     def __str__(self) -> str:
         """One line."""
-        parts = [f"{self.resource} {self.gpu}: {self.before} -> {self.after} shares"]
+        parts = [f"{self.resource} {self.gpu}: {self.before} -> {several(self.after, 'share')}"]
         if self.held:
             parts.append(f"{self.held} held and kept")
         if self.draining:

@@ -10,6 +10,7 @@ from sgpud.core.plan import Plan
 from sgpud.core.reasons import Held, Said, all_held, allocations_of, moment, obstacles, shares
 from sgpud.core.sizes import format_size
 from sgpud.core.status import View
+from sgpud.core.words import several
 
 
 def about_pod(
@@ -50,8 +51,8 @@ def _missing(name: str, plan: Plan | None, seen: View, decisions: Sequence[Decis
     nameless = {one.uid for one in all_held(seen) if one.uid and not one.pod}
     if nameless:
         sentences.append(
-            f"The names of {len(nameless)} pods that hold shares are not known (podresources has"
-            " not told them): ask with the pod's UID."
+            f"Not every name of a pod that holds shares is known: podresources has not told that of"
+            f" {several(len(nameless), 'pod')}. Ask with the pod's UID."
         )
     sentences += [_doubt(seen)] if seen.holders else []
     sentences.append(_about(refusals, decisions))
@@ -76,7 +77,7 @@ def _about(refusals: Sequence[Decision], decisions: Sequence[Decision]) -> str:
             " bound it to this node (kubectl describe pod says why)."
         )
     return (
-        f"{len(refusals)} containers were refused since {since}; the kubelet does not say whose"
-        " they were. If the pod failed with UnexpectedAdmissionError, the message in its events"
+        f"Refused since {since}: {several(len(refusals), 'container')}; the kubelet does not say"
+        " whose. If the pod failed with UnexpectedAdmissionError, the message in its events"
         " (kubectl describe pod) is that of one of the refusals below."
     )

@@ -22,7 +22,7 @@ def notes(
     ]
     if present and not cuts:
         found.append(
-            f"none of the {len(present)} GPUs is shared: [gpus] allow and deny leave all out"
+            f"no GPU is shared: [gpus] allow and deny leave out all there are ({len(present)})"
         )
     for (resource, uuid), cut in cuts.items():
         what = too_many(present[uuid], cut, sharing.reserve_memory)

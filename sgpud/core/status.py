@@ -16,6 +16,7 @@ from sgpud.core.plan import Plan
 from sgpud.core.pool_views import PoolView, pool_view, unregistered
 from sgpud.core.registration import Phase, State
 from sgpud.core.usage import Usage
+from sgpud.core.words import several
 
 SERVING, STANDBY = "serving", "standby"
 FORMAT = 1
@@ -180,7 +181,8 @@ def summary(seen: View) -> str:
         parts.append(seen.serving)
     if seen.configuration.problems:
         parts.append(
-            f"{seen.configuration.file} is not in use ({len(seen.configuration.problems)} problems,"
+            f"{seen.configuration.file} is not in use"
+            f" ({several(len(seen.configuration.problems), 'problem')},"
             f" first: {seen.configuration.problems[0]})"
         )
     if seen.probe:
@@ -189,7 +191,8 @@ def summary(seen: View) -> str:
         gpus = sum(1 for gpu in pool.gpus if gpu.shares)
         state = "registered" if pool.registration == Phase.LIVE.value else pool.registration
         parts.append(
-            f"{pool.resource}: {pool.healthy} shares of {gpus} GPUs, {pool.held} held, {state}"
+            f"{pool.resource}: {several(pool.healthy, 'share')} of {several(gpus, 'GPU')},"
+            f" {pool.held} held, {state}"
         )
     parts += troubles(seen.healths)
     if not seen.pools and not seen.probe:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from sgpud.core.words import several
 from sgpud.doctor.facts import Facts, Finding, Severity
 
 
@@ -107,7 +108,7 @@ def check_pools(facts: Facts) -> Iterator[Finding]:
             continue
         if pool["registration"] == "live":
             healthy = sum(gpu["healthy"] for gpu in pool["gpus"])
-            what = f"{pool['resource']}: {healthy} shares allocatable"
+            what = f"{pool['resource']}: {several(healthy, 'share')} allocatable"
             yield Finding("registration", Severity.GOOD, what)
             continue
         problem = f": {pool['problem']}" if pool["problem"] else ""

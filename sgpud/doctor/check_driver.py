@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sgpud.core.sharing import Method
+from sgpud.core.words import several
 from sgpud.doctor.facts import Facts, Finding, Severity
 
 _BY_RUNTIME = (Method.NVIDIA_RUNTIME, Method.VOLUME_MOUNTS, Method.CDI)
@@ -15,7 +16,7 @@ def check_driver(facts: Facts) -> Iterator[Finding]:
     """Whether the driver is loaded and answers, and can read every GPU."""
     driver = facts.driver
     if driver.gpus and not driver.real:
-        what = f"the {len(driver.gpus)} GPUs are simulated: no driver is looked for"
+        what = f"{several(len(driver.gpus), 'simulated GPU')}: no driver is looked for"
         yield Finding("driver", Severity.NOTE, what)
         return
     if driver.fault:
@@ -29,7 +30,7 @@ def check_driver(facts: Facts) -> Iterator[Finding]:
     elif driver.real:
         names = ", ".join(f"{gpu.index} {gpu.product}" for gpu in driver.real)
         version = driver.kernel or "of unknown version"
-        what = f"driver {version} answers for {len(driver.real)} GPUs: {names}"
+        what = f"driver {version} answers for {several(len(driver.real), 'GPU')}: {names}"
         yield Finding("driver", Severity.GOOD, what)
     for gpu, error in driver.errors.items():
         yield Finding(
@@ -99,7 +100,8 @@ def check_nodes(facts: Facts) -> Iterator[Finding]:
         command = f"Run {todo}." if todo else "Make the nodes as said, or reboot."
         yield Finding("devices", severity, what, means, command)
     if not reasons:
-        yield Finding("devices", Severity.GOOD, f"the device nodes of {len(gpus)} GPUs are there")
+        what = f"the device nodes of {several(len(gpus), 'GPU')} are there"
+        yield Finding("devices", Severity.GOOD, what)
 
 
 def check_links(facts: Facts) -> Iterator[Finding]:

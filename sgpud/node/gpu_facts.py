@@ -23,6 +23,7 @@ from sgpud.core.healths import (
 )
 from sgpud.core.node import Node, measured
 from sgpud.core.observation import EventKind, GpuEvent, Sample
+from sgpud.core.words import several
 from sgpud.node.transitions import Transitions
 
 SAY_AGAIN = 60.0
@@ -103,7 +104,8 @@ class GpuFacts:
     def inventory(self, gpus: Sequence[Gpu], driver: str) -> None:
         """These GPUs are there and can be read."""
         self._log.info(
-            "{count} GPUs, driver {driver}: {names}",
+            "{found}, driver {driver}: {names}",
+            found=several(len(gpus), "GPU"),
             count=len(gpus),
             driver=driver,
             names=", ".join(f"{gpu.uuid} {gpu.product}" for gpu in gpus),

@@ -19,6 +19,7 @@ from sgpud.core.node import Node
 from sgpud.core.plan import Plan
 from sgpud.core.sharing import Sharing
 from sgpud.core.status import ConfigurationView
+from sgpud.core.words import several
 from sgpud.node.store import LAST_GOOD, Store
 
 APPLIED, UNCHANGED, REFUSED = "applied", "unchanged", "refused"
@@ -200,8 +201,9 @@ class Configuration:
         for problem in problems:
             self._log.error("{problem}", problem=problem)
         self._log.error(
-            "{consequence}: {file} has {count} problems",
+            "{consequence}: {file} has {found}",
             consequence=consequence,
             file=str(self._file),
+            found=several(len(problems), "problem"),
             count=len(problems),
         )

@@ -9,6 +9,7 @@ from typing import Any
 from attrs import frozen
 
 from sgpud.core.sizes import format_size
+from sgpud.core.words import several
 from sgpud.operate.columns import Cell, Look, cut, painted, table
 
 Document = Mapping[str, Any]
@@ -93,7 +94,7 @@ def _pool(pool: Document) -> tuple[str, Look]:
     leaving = ", no longer configured" if pool["dropped"] else ""
     total = {key: sum(gpu[key] for gpu in pool["gpus"]) for key in ("shares", "held", "healthy")}
     text = (
-        f"{pool['resource']}: {state}{problem}{leaving}; {total['shares']} shares, "
+        f"{pool['resource']}: {state}{problem}{leaving}; {several(total['shares'], 'share')}, "
         f"{total['held']} held, {total['healthy']} allocatable"
     )
     return text, Look.PLAIN if live or pool["dropped"] else Look.BAD

@@ -117,7 +117,7 @@ def test_an_upgrade_keeps_what_is_held_and_the_shares_that_are_listed(
         )
         assert bare.run("systemctl status sgpud-standby", check=False).returncode == 4
         assert host.kubelet.container("uid-pod", "main").ids == held
-        host.status("100 shares of 1 GPUs, 1 held, registered")
+        host.status("100 shares of 1 GPU, 1 held, registered")
         # Each of the two handovers is one new registration: nobody was without a plugin for long.
         assert len(host.kubelet.registrations) == 3
         assert len(absences.lasted) <= 2

@@ -17,7 +17,7 @@ def listed_healthy(host: Host) -> set[str]:
 
 def test_it_starts_and_the_kubelet_has_the_shares(host: Host) -> None:
     status = host.status("held, registered")
-    assert status == f"{RESOURCE}: 100 shares of 1 GPUs, 0 held, registered"
+    assert status == f"{RESOURCE}: 100 shares of 1 GPU, 0 held, registered"
     assert shown(host.machine, "ActiveState") == "active"
     held = host.admit("pod")
     assert held.envs["SGPUD_SHARES"] == "1"

@@ -88,7 +88,7 @@ def test_what_was_decided_before_the_log_begins_is_said_to_be_forgotten() -> Non
 def test_a_pod_that_holds_nothing_may_be_one_of_those_refused() -> None:
     found = explain("prod/train", known(CHAT))
     assert "No container of a pod prod/train holds a share" in said(found)
-    assert "1 containers were refused" in said(found)
+    assert "1 container;" in said(found)
     assert "UnexpectedAdmissionError" in said(found)
     assert kinds(found) == [("refusal", 1000.4)]
     assert found.decisions[0].why == "2 shares fell on 1 GPU"
@@ -103,7 +103,7 @@ def test_a_pod_that_was_never_bound_is_the_scheduler_s() -> None:
 
 
 def test_pods_without_a_name_are_asked_for_by_uid() -> None:
-    assert "ask with the pod's UID" in said(explain("train", known(NAMELESS)))
+    assert "Ask with the pod's UID" in said(explain("train", known(NAMELESS)))
     assert explain("uid-x", known(NAMELESS)).holders[0].gpu == uuid(1)
     assert "No container" in said(explain("/", known(NAMELESS)))
 

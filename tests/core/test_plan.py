@@ -238,7 +238,7 @@ def test_notes_say_what_a_person_should_know() -> None:
     assert found.notes[0] == 'gpus.allow: "GPU-none" matches no GPU of this node'
     assert found.notes[1].startswith(f"{uuid(6)} gets no more shares of {POOL}: 10000 would take")
     nothing = planned(node(sharing(deny=("*",), delivery=RUNTIME), [gpu(0)]))
-    assert nothing.notes == ("none of the 1 GPUs is shared: [gpus] allow and deny leave all out",)
+    assert nothing.notes == ("no GPU is shared: [gpus] allow and deny leave out all there are (1)",)
     assert planned(Node(sharing(), (), books=books())).notes == ()
 
 

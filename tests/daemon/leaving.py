@@ -69,7 +69,7 @@ def two_pools_that_go_at_once_without_a_kubelet() -> None:
         process.hang_up()
         became(kubelet, OTHER, 4, 4)
         kubelet.stop()
-        process.status(lambda status: f"{OTHER}: 4 shares of 1 GPUs, 0 held, no kubelet" in status)
+        process.status(lambda status: f"{OTHER}: 4 shares of 1 GPU, 0 held, no kubelet" in status)
         node.configure(resource="example.com/third")
         process.hang_up()
         process.status(

@@ -68,7 +68,7 @@ def test_why_a_pod_did_not_start(node: Node, daemon: Process, kubelet: StandInKu
     assert refusal["why"] in caught.value.details
     assert {gpu["gpu"]: gpu["taken"] for gpu in refusal["gpus"]} == {A: 2, B: 0}
     text = "\n".join(found["answer"])
-    assert "1 containers were refused" in text
+    assert "1 container;" in text
     assert f"{RESOURCE}: 20 shares can be given now, up to 2 to one container" in text
 
 

@@ -56,7 +56,7 @@ def test_a_bad_version_of_the_file_is_said_and_the_next_good_one_used(
 ) -> None:
     follow(node, kubelet)
     node.write("[sharing\n")
-    node.processes[0].status(lambda status: "is not in use (1 problems" in status)
+    node.processes[0].status(lambda status: "is not in use (1 problem," in status)
     assert kubelet.allocatable(RESOURCE) == 20
     node.configure(7)
     became(kubelet, RESOURCE, 14, 20)

@@ -75,7 +75,7 @@ def test_without_nvml_it_stays_up_and_says_why_and_tries_again(
     assert seen["probe"].startswith("no-library: ")
     (stub.library / LIBRARY).symlink_to(library)
     became(kubelet, RESOURCE, 10, 10)
-    process.status(lambda status: status == f"{RESOURCE}: 10 shares of 1 GPUs, 0 held, registered")
+    process.status(lambda status: status == f"{RESOURCE}: 10 shares of 1 GPU, 0 held, registered")
     assert admit(kubelet, "pod").envs["NVIDIA_VISIBLE_DEVICES"] == GPU_A
     process.end()
 
@@ -121,7 +121,7 @@ def test_a_probe_that_is_killed_is_started_again_and_nobody_notices(
     mark = process.log.mark
     os.kill(child_of(process), signal.SIGKILL)
     process.said("reading the GPUs anew", mark)
-    process.said("1 GPUs, driver 580.12", mark)
+    process.said("1 GPU, driver 580.12", mark)
     assert len(kubelet.lists(RESOURCE)) == 1
     assert len(kubelet.attempts) == 1
     process.end(signal.SIGKILL)

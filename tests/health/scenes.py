@@ -210,7 +210,7 @@ def a_gpu_to_be_drained() -> None:
 def a_gpu_that_is_pulled_and_plugged() -> None:
     with playing("0: unplug = true", "5: plug = true") as stage:
         stage.became(10)
-        line = stage.daemon.said("1 GPUs, driver simulated")
+        line = stage.daemon.said("1 GPU, driver simulated")
         assert when(line) > when(stage.daemon.said("2 GPUs, driver simulated"))
         assert not stage.held_is_healthy()
         stage.became(11)
