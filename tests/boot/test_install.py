@@ -179,6 +179,10 @@ def test_where_the_policy_is_that_nothing_be_started_nothing_is(bare: Machine) -
     before = shown(bare, "MainPID")
     bare.run("apt-get install -y --reinstall /io/sgpud.deb")
     assert shown(bare, "MainPID") == before
+    bare.write("/usr/sbin/policy-rc.d", "#!/bin/sh\nexit 104\n")
+    bare.run("chmod 755 /usr/sbin/policy-rc.d")
+    bare.run("apt-get install -y --reinstall /io/sgpud.deb")
+    assert shown(bare, "MainPID") not in {before, "0"}
 
 
 def test_a_standby_that_had_to_stay_goes_with_the_next_upgrade_or_the_package(
