@@ -194,10 +194,14 @@ class Directory:
 
     def _wait(self, descriptor: int, opened: int) -> None:
         """Wait for the lock, in a thread: it belongs to both descriptors of this opening."""
-        with suppress(OSError):
+        try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            self._reactor.callFromThread(self._own, opened)
-        os.close(descriptor)
+        except OSError:
+            return
+        finally:
+            # The other one keeps the lock. Where that is closed too, the lock came too late.
+            os.close(descriptor)
+        self._reactor.callFromThread(self._own, opened)
 
     def _own(self, opened: int) -> None:
         if opened != self._opened or self._descriptor is None or self._stopped:
