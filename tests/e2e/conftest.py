@@ -50,7 +50,18 @@ def assets() -> Assets:
 
 
 @pytest.fixture(scope="session")
-def sgpud_image(need_tool: Callable[[str], str]) -> Iterator[Path]:
+def cluster_assets(assets: Assets) -> Assets:
+    """The same, where a cluster's programs are among them."""
+    if lacking := clusters.missing(assets):
+        pytest.skip(f"SGPUD_KUBE_ASSETS lacks {', '.join(lacking)} (tests/e2e/README.md)")
+    return assets
+
+
+@pytest.fixture(scope="session")
+def sgpud_image(
+    cluster_assets: Assets,  # noqa: ARG001 - nothing is built where nothing is to use it
+    need_tool: Callable[[str], str],
+) -> Iterator[Path]:
     """An archive of sgpud's image: the one that SGPUD_IMAGE_ARCHIVE names, or one made here."""
     if named := os.environ.get("SGPUD_IMAGE_ARCHIVE"):
         yield Path(named).resolve()
@@ -60,12 +71,10 @@ def sgpud_image(need_tool: Callable[[str], str]) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def cluster(assets: Assets, need_tool: Callable[[str], str]) -> Iterator[Cluster]:
+def cluster(cluster_assets: Assets, need_tool: Callable[[str], str]) -> Iterator[Cluster]:
     """A cluster of one node with nothing in it, the same one for all tests of a module."""
-    if lacking := clusters.missing(assets):
-        pytest.skip(f"SGPUD_KUBE_ASSETS lacks {', '.join(lacking)} (tests/e2e/README.md)")
     root = Path(tempfile.mkdtemp(prefix="sgpud-e2e-", dir="/tmp"))
-    cluster = clusters.make(root, assets, need_tool)
+    cluster = clusters.make(root, cluster_assets, need_tool)
     try:
         cluster.start()
         yield cluster
