@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import groupby
 
 from attrs import Factory, define, frozen
 
 from tests.e2e.kubelet import Kubelet
+from tests.e2e.waiting import repeated
 
 PAUSE = 0.012
 """Seconds between an answer and the next question. A kubelet gives 100 answers in a second."""
@@ -63,18 +62,11 @@ class Absences:
 def watched(kubelet: Kubelet, resource: str) -> Iterator[Absences]:
     """Ask from another thread while the block runs."""
     found = Absences()
-    over = threading.Event()
 
     def sample() -> None:
-        while not over.wait(PAUSE):
-            asked = time.monotonic()
-            ids = kubelet.allocatable(resource)
-            found.samples.append(Sample(asked, time.monotonic(), ids))
+        asked = time.monotonic()
+        ids = kubelet.allocatable(resource)
+        found.samples.append(Sample(asked, time.monotonic(), ids))
 
-    with ThreadPoolExecutor(1) as pool:
-        done = pool.submit(sample)
-        try:
-            yield found
-        finally:
-            over.set()
-        done.result(30)
+    with repeated(sample, PAUSE):
+        yield found

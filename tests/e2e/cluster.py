@@ -12,7 +12,7 @@ from typing import Any
 
 from attrs import define, frozen
 
-from tests.e2e import control, image
+from tests.e2e import box, control
 from tests.e2e.control import ControlPlane
 from tests.e2e.kubelet import HOSTNAME, Kubelet
 from tests.e2e.node import ADDRESS, Assets, Node
@@ -59,7 +59,7 @@ class Cluster:
         self.node.start()
         self._write_network()
         # The pods' image is called what the examples call theirs, too.
-        self._ctr("images", "tag", image.NAME, EXAMPLES_IMAGE)
+        self._ctr("images", "tag", box.NAME, EXAMPLES_IMAGE)
         self.control.start()
         self.kubelet.start()
         eventually(self._node_ready, "the node is Ready", 90)

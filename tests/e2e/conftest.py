@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from tests.e2e import cluster as clusters
-from tests.e2e import images
 from tests.e2e.cluster import Cluster
 from tests.e2e.daemon import Daemon
 from tests.e2e.kubelet import Kubelet
 from tests.e2e.node import Assets, Node
+from tests.e2e.sgpud_image import built
 
 LINES_SHOWN = 60
 
@@ -66,7 +66,7 @@ def sgpud_image(
     if named := os.environ.get("SGPUD_IMAGE_ARCHIVE"):
         yield Path(named).resolve()
         return
-    with images.built(need_tool) as archive:
+    with built(need_tool) as archive:
         yield archive
 
 

@@ -17,7 +17,7 @@ from attrs import Factory, define
 from google.protobuf.message import Message
 
 from sgpud.kubelet.api import podresources_pb2 as podresources
-from tests.e2e import image
+from tests.e2e import box
 from tests.e2e.node import ADDRESS, CONTAINERD_SOCKET, Node
 from tests.e2e.waiting import DidNotHappenError, until
 
@@ -208,7 +208,7 @@ class Kubelet:
     def _write_manifest(self, name: str, out: Path, limits: dict[str, str]) -> None:
         container = {
             "name": "main",
-            "image": image.NAME,
+            "image": box.NAME,
             "imagePullPolicy": "Never",
             "command": [BOX, "sh", "-c", TELL],
             "resources": {"limits": limits},

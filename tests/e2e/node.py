@@ -13,7 +13,7 @@ from pathlib import Path
 
 from attrs import define, frozen
 
-from tests.e2e import image
+from tests.e2e import box
 from tests.e2e.waiting import until
 
 TOOLS = ("containerd", "containerd-shim-runc-v2", "ctr", "runc", "busybox")
@@ -75,7 +75,7 @@ address = "{CONTAINERD_SOCKET}"
 [plugins."io.containerd.internal.v1.opt"]
 path = "{root}/opt"
 [{cri}]
-sandbox_image = "{image.NAME}"
+sandbox_image = "{box.NAME}"
 restrict_oom_score_adj = true
 [{cri}.cni]
 bin_dir = "{root}/cni"
@@ -114,7 +114,7 @@ class Node:
         for name in ("kubelet", "manifests", "settings", "out", "cni"):
             (self.root / name).mkdir()
         (self.root / "containerd.toml").write_text(_containerd_config(self.root, self.assets))
-        image.write_archive(self.assets.folder / "busybox", self.root / "image.tar")
+        box.write_archive(self.assets.folder / "busybox", self.root / "image.tar")
         for hierarchy in _hierarchies():
             (hierarchy / self.root.name).mkdir()
         unshare = ["unshare", "--mount", "--pid", "--net", "--fork", "--kill-child", "--mount-proc"]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import signal
-import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -16,7 +14,7 @@ from tests.e2e.absences import Absence
 from tests.e2e.daemon import GIB, RESOURCE, UUIDS, Daemon, shares
 from tests.e2e.kubelet import HOSTNAME, NAMESPACE, Kubelet
 from tests.e2e.node import Node
-from tests.e2e.waiting import until
+from tests.e2e.waiting import repeated, until
 
 pytestmark = pytest.mark.e2e
 
@@ -206,21 +204,14 @@ def test_holders_have_names_and_a_finished_pod_is_noticed(kubelet: Kubelet, daem
 def storm(daemon: Daemon, factors: Sequence[int], rest: str) -> Iterator[list[int]]:
     """Change the configuration and send SIGHUP 100 times a second while the block runs."""
     sent: list[int] = []
-    over = threading.Event()
 
     def blow() -> None:
-        while not over.wait(0.01):
-            sent.append(factors[len(sent) % len(factors)])
-            daemon.configure(sent[-1], rest)
-            daemon.hang_up()
+        sent.append(factors[len(sent) % len(factors)])
+        daemon.configure(sent[-1], rest)
+        daemon.hang_up()
 
-    with ThreadPoolExecutor(1) as pool:
-        done = pool.submit(blow)
-        try:
-            yield sent
-        finally:
-            over.set()
-        done.result(30)
+    with repeated(blow, 0.01):
+        yield sent
 
 
 def test_a_storm_of_reloads_under_holders(kubelet: Kubelet, daemon: Daemon) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -29,3 +31,24 @@ def until(
             raise DidNotHappenError(message)
         pause.wait(every)
     return answer
+
+
+@contextmanager
+def repeated(action: Callable[[], object], every: float) -> Iterator[None]:
+    """Do something again and again, in a thread, while the block runs; its error is raised after.
+
+    `every`: seconds from the end of one time to the next.
+    """
+    over = threading.Event()
+
+    def repeat() -> None:
+        while not over.wait(every):
+            action()
+
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(repeat)
+        try:
+            yield
+        finally:
+            over.set()
+        done.result(30)

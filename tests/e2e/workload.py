@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from tests.e2e.box import NAME as BOX_IMAGE
 from tests.e2e.cluster import RESOURCE, Cluster, Event, eventually
-from tests.e2e.image import NAME as BOX_IMAGE
 
 
 def box(limit: int) -> dict[str, Any]:
