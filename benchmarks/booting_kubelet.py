@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from sgpud.testing.kubelet import StandInKubelet
+from sgpud.testing.kubelet.stand_in import StandInKubelet
 
 RESOURCE = "deepomatic.com/shared-gpu"
 FOLDER = Path("/var/lib/kubelet")

@@ -13,17 +13,23 @@ from benchmarks.machine import children, processor_seconds
 from benchmarks.node import RESOURCE, Node
 from benchmarks.report import NotMeasuredError, Number, Target, percentile
 from benchmarks.resources import SETTLE, WATCHED, idlers, stub_library
-from sgpud.core.gpu import Gpu
-from sgpud.core.holding import Books, Holder
-from sgpud.core.node import Node as Facts
-from sgpud.core.node import advance, measured
-from sgpud.core.numbers import Numbers
-from sgpud.core.observation import Sample
-from sgpud.core.plan import plan
-from sgpud.core.sharing import Sharing
-from sgpud.core.status import ConfigurationView, Counters, Instance, Moment, View, view
-from sgpud.core.usage import Place, Process, Running, Usage
-from sgpud.operate.metrics import encoder
+from sgpud.core.gpu.gpu import Gpu
+from sgpud.core.gpu.observations import GpuProcess, GpuProcesses, ProcessOwner, Sample, Usage
+from sgpud.core.intset import IntSet
+from sgpud.core.planning.holdings import CheckpointState, Holder
+from sgpud.core.planning.node import Node as Facts
+from sgpud.core.planning.node import advance, measured
+from sgpud.core.planning.plan import plan
+from sgpud.core.sharing.rules import Sharing
+from sgpud.core.status.view import (
+    ConfigurationView,
+    Counters,
+    InstanceView,
+    NodeView,
+    Timestamps,
+    view,
+)
+from sgpud.serve.metrics.collector import encoder
 
 GIB = 2**30
 GPUS, HOLDERS, RUNNING = 16, 500, 500
@@ -41,12 +47,12 @@ def rss():
     return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() / 2**20
 before = rss()
 if sys.argv[1] == "web":
-    from sgpud.operate.metrics import encoder
-    from sgpud.operate.pages import pages
-    from sgpud.operate.site import Clients
-    from sgpud.operate.web import Pages
+    from sgpud.serve.metrics.collector import encoder
+    from sgpud.serve.http.pages import pages
+    from sgpud.serve.http.site import Clients
+    from sgpud.serve.http.access import Pages
 else:
-    import sgpud.core.status
+    import sgpud.core.status.view
 print(rss() - before)
 """
 
@@ -64,9 +70,12 @@ def _scrapes(times: int) -> Iterator[Number]:
     node, usage = busy_node()
     sharing_plan = plan(node, 1000.0)
 
-    def look() -> View:
-        configuration, instance = ConfigurationView("f", "file"), Instance("serving", "/plugins")
-        moment = Moment(1.0, 1000.0)
+    def look() -> NodeView:
+        configuration, instance = (
+            ConfigurationView("f", "file"),
+            InstanceView("serving", "/plugins"),
+        )
+        moment = Timestamps(1.0, 1000.0)
         return view(node, sharing_plan, {}, configuration, Counters(), instance, moment, usage)
 
     encode = encoder(look)
@@ -91,19 +100,19 @@ def busy_node() -> tuple[Facts, Usage]:
         for n in range(GPUS)
     )
     holders, places = [], {}
-    running: dict[str, list[Process]] = {gpu.uuid: [] for gpu in gpus}
+    running: dict[str, list[GpuProcess]] = {gpu.uuid: [] for gpu in gpus}
     for number in range(HOLDERS):
         uuid, pod = gpus[number % GPUS].uuid, f"{number:08x}-1111-4000-8000-000000000000"
-        shares = {uuid: Numbers.of([number // GPUS])}
+        shares = {uuid: IntSet.of([number // GPUS])}
         holders.append(
             Holder(pod, "main", RESOURCE, shares, {}, {uuid: GIB}, 1.0, "team", f"pod-{number}")
         )
-        running[uuid].append(Process(number + 1, 2 * GIB, 3))
-        places[number + 1] = Place((pod,), "main", "c" * 64, "/kubepods", "python3")
-    facts = Facts(Sharing(), gpus, books=Books(tuple(holders), 1000.0))
+        running[uuid].append(GpuProcess(number + 1, 2 * GIB, 3))
+        places[number + 1] = ProcessOwner((pod,), "main", "c" * 64, "/kubepods", "python3")
+    facts = Facts(Sharing(), gpus, checkpoint=CheckpointState(tuple(holders), 1000.0))
     samples = [Sample(gpu.uuid, 60 * GIB, 80 * GIB, 50) for gpu in gpus]
     node = advance(measured(facts, samples, 0.5), 1.0, 1000.0)
-    told = {uuid: Running(uuid, tuple(found)) for uuid, found in running.items()}
+    told = {uuid: GpuProcesses(uuid, tuple(found)) for uuid, found in running.items()}
     return node, Usage(0.5, told, places)
 
 

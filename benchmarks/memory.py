@@ -12,14 +12,14 @@ from twisted.internet.task import Clock
 from benchmarks.client import Job, Side, call, prefers, processes
 from benchmarks.node import RESOURCE, Node
 from benchmarks.report import Number, Target, percentile
-from sgpud.core.gpu import Gpu
-from sgpud.core.holding import Books
-from sgpud.core.node import measured
-from sgpud.core.observation import Sample
-from sgpud.core.plan import Plan
-from sgpud.core.sharing import Sharing
-from sgpud.kubelet.shelf import Shelf
-from sgpud.node.keeper import Keeper
+from sgpud.core.gpu.gpu import Gpu
+from sgpud.core.gpu.observations import Sample
+from sgpud.core.planning.holdings import CheckpointState
+from sgpud.core.planning.node import measured
+from sgpud.core.planning.plan import Plan
+from sgpud.core.sharing.rules import Sharing
+from sgpud.kubelet.deviceplugin.publisher import SnapshotPublisher
+from sgpud.node.reconciler import Reconciler
 
 GIB = 2**30
 CHOICES = ((8, 80, 2.0), (16, 1024, 12.0))
@@ -50,16 +50,18 @@ def memory(*, quick: bool) -> Iterator[Number]:
 
 def _decision() -> float:
     """Milliseconds from a measurement until another thread has the message that it makes."""
-    clock, shelf = Clock(), Shelf()
-    keeper = Keeper(clock, time.time, shelf, _nothing, _nothing)
+    clock, publisher = Clock(), SnapshotPublisher()
+    reconciler = Reconciler(clock, time.time, publisher, _nothing, _nothing)
     gpus = tuple(
         Gpu(f"GPU-{n:08x}-0000-4000-8000-000000000000", n, "A100", 40 * GIB, simulated=True)
         for n in range(16)
     )
     default = evolve(Sharing().default, factor=1000)
-    keeper.learn(sharing=Sharing(default=default, full_guard=True), gpus=gpus, books=Books())
-    keeper.turn()
-    follower, had, came = shelf.follow(), threading.Event(), threading.Event()
+    reconciler.update(
+        sharing=Sharing(default=default, full_guard=True), gpus=gpus, checkpoint=CheckpointState()
+    )
+    reconciler.reconcile()
+    follower, had, came = publisher.follow(), threading.Event(), threading.Event()
     at = 0.0
 
     def follow() -> None:
@@ -72,8 +74,10 @@ def _decision() -> float:
     thread.start()
     had.wait(10)
     began = time.perf_counter()
-    keeper.change(lambda node: measured(node, [Sample(gpus[0].uuid, 39 * GIB)], clock.seconds()))
-    keeper.turn()
+    reconciler.change(
+        lambda node: measured(node, [Sample(gpus[0].uuid, 39 * GIB)], clock.seconds())
+    )
+    reconciler.reconcile()
     came.wait(10)
     follower.close()
     thread.join(10)

@@ -16,8 +16,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from benchmarks.report import NotMeasuredError
-from sgpud.testing.kubelet import StandInKubelet
-from sgpud.testing.values import Attempt, DeviceList
+from sgpud.testing.kubelet.records import Attempt, DeviceList
+from sgpud.testing.kubelet.stand_in import StandInKubelet
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -9,14 +9,14 @@ from itertools import count, islice
 
 from attrs import evolve
 
-from sgpud.core.gpu import Gpu
-from sgpud.core.sharing import DEFAULT_RESOURCE, Advertise, Sharing, Terms
-from sgpud.core.simulation import simulate
-from sgpud.core.simulation_values import Cluster, End, Request
+from sgpud.cli.simulate.engine.simulation import simulate
+from sgpud.cli.simulate.engine.values import Cluster, PodOutcome, PodRequest
+from sgpud.core.gpu.gpu import Gpu
+from sgpud.core.sharing.rules import DEFAULT_RESOURCE, Advertise, ShareTerms, Sharing
 
 GIB = 2**30
 SIZES = (2, 4, 8, 12)
-MEMORY = Sharing(default=Terms(share_memory=GIB))
+MEMORY = Sharing(default=ShareTerms(share_memory=GIB))
 CASES = (
     ("100 places per GPU, 1 x 16 GPUs", Sharing(), 1, (1,), 0.7),
     ("100 places per GPU, 2 x 8 GPUs", Sharing(), 2, (1,), 0.7),
@@ -39,7 +39,7 @@ def main() -> None:
         wall, processor = time.perf_counter(), time.process_time()
         outcome = simulate(Cluster(sharing, gpus, nodes), requests)
         wall, processor = time.perf_counter() - wall, time.process_time() - processor
-        placed = sum(entry.end is End.PLACED for entry in outcome.entries)
+        placed = sum(entry.end is PodOutcome.PLACED for entry in outcome.entries)
         failed = sum(len(entry.failures) for entry in outcome.entries)
         assert placed > pods * 0.9
         print(
@@ -53,7 +53,7 @@ def _gpu(number: int) -> Gpu:
     return Gpu(uuid, number, "NVIDIA A100-SXM4-40GB", 40 * GIB, simulated=True)
 
 
-def _requests(sizes: tuple[int, ...], apart: float) -> Iterator[Request]:
+def _requests(sizes: tuple[int, ...], apart: float) -> Iterator[PodRequest]:
     """Pods without end, uneven and yet the same each time (a linear congruential generator)."""
     state, at = 1, 0.0
     for number in count():
@@ -61,7 +61,7 @@ def _requests(sizes: tuple[int, ...], apart: float) -> Iterator[Request]:
         part = (state >> 8) % 1000 / 1000
         at = round(at + 2 * apart * part, 3)
         size = sizes[(state >> 20) % len(sizes)]
-        yield Request(f"pod-{number}", at, size, DEFAULT_RESOURCE, round(500 + 1000 * part, 3))
+        yield PodRequest(f"pod-{number}", at, size, DEFAULT_RESOURCE, round(500 + 1000 * part, 3))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,6 @@
 
 import sys
 
-from sgpud.cli import main
+from sgpud.cli.main import main
 
 sys.exit(main())

@@ -13,36 +13,37 @@ from typing import Any
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 
+from sgpud.bridge import Reactor
 from sgpud.config.values import Config, LogSettings
-from sgpud.core.explaining import Evidence
-from sgpud.core.node import Node, books_read
-from sgpud.core.plan import Plan
-from sgpud.core.status import Instance, Moment, View, view
-from sgpud.gpus.hostwatch import HostWatch
+from sgpud.core.explain.explain import Evidence
+from sgpud.core.planning.node import Node, checkpoint_read
+from sgpud.core.planning.plan import Plan
+from sgpud.core.status.view import InstanceView, NodeView, Timestamps, view
+from sgpud.folder_watcher import FolderWatcher
+from sgpud.gpus.host import HostWatch
 from sgpud.gpus.source import source
+from sgpud.kubelet.deviceplugin.publisher import SnapshotPublisher
+from sgpud.kubelet.deviceplugin.serving import Serving, ServingObserver
 from sgpud.kubelet.directory import CHECKPOINT
-from sgpud.kubelet.holders import Holders, Wiring
-from sgpud.kubelet.podresources import PodResources
-from sgpud.kubelet.serving import Listener, Serving
-from sgpud.kubelet.shelf import Shelf
-from sgpud.node.follow import Follow
-from sgpud.node.fullness import Fullness
+from sgpud.kubelet.holders import HoldersObserver, HolderTracker
+from sgpud.kubelet.podresources import PodResourcesClient
+from sgpud.node.config_file_watcher import ConfigFileWatcher
+from sgpud.node.counters import EventCounters
 from sgpud.node.gpu_facts import GpuFacts
-from sgpud.node.keeper import Keeper
-from sgpud.node.kept import Kept
-from sgpud.node.known import Known
-from sgpud.node.reload import Configuration, Outcome
-from sgpud.node.store import Store
-from sgpud.node.tally import Tally
-from sgpud.notify import Hints
-from sgpud.operate.announce import Announcer
-from sgpud.operate.client import CONTROL
-from sgpud.operate.control import Control
-from sgpud.operate.logs import Log
-from sgpud.operate.reading import Reading
-from sgpud.operate.systemd import Systemd
-from sgpud.operate.verbs import verbs
-from sgpud.options import Options, Reactor
+from sgpud.node.gpu_state_store import GpuStateStore
+from sgpud.node.listing_store import ListingStore
+from sgpud.node.reconciler import Reconciler
+from sgpud.node.reload import ConfigReloader, ReloadResult
+from sgpud.node.store import StateDirectory
+from sgpud.node.transition_log import FullTransitionLog
+from sgpud.options import Options
+from sgpud.serve.announcer import Announcer
+from sgpud.serve.control.client import CONTROL
+from sgpud.serve.control.server import ControlServer
+from sgpud.serve.control.verbs import verbs
+from sgpud.serve.http.status_server import StatusServer
+from sgpud.serve.logging.output import LogOutput
+from sgpud.serve.systemd import Systemd
 
 PARTS = ("keeper of facts", "reading of GPUs", "reading of holders", "watch over the directory")
 TEMPORARY = 75
@@ -59,7 +60,7 @@ class Daemon:
         reactor: Reactor,
         options: Options,
         environment: Mapping[str, str],
-        logs: Callable[[LogSettings], Log],
+        logs: Callable[[LogSettings], LogOutput],
     ) -> None:
         """Read the configuration and build every part; ConfigError when there is none to run on.
 
@@ -68,61 +69,76 @@ class Daemon:
         self.exit_status = 0
         self._reactor, self._options = reactor, options
         self._systemd = Systemd(reactor, environment)
-        self._logs: Log | None = None
-        self._face = Announcer(reactor, self._systemd, lambda: self.view, self._is_ready)
-        self._tally = Tally()
-        self._shelf = Shelf(lambda: reactor.callFromThread(self._keeper.granted))
-        self._keeper = Keeper(
-            reactor, time.time, self._shelf, self._planned, self._turned, self._tally.granted
+        self._logs: LogOutput | None = None
+        self._announcer = Announcer(reactor, self._systemd, lambda: self.view, self._is_ready)
+        self._counters = EventCounters()
+        self._publisher = SnapshotPublisher(
+            lambda: reactor.callFromThread(self._reconciler.granted)
         )
-        self._host = HostWatch(reactor, Path("/"), lambda host: self._keeper.learn(host=host))
-        store = Store(options.state)
-        self._kept, self._fullness = Kept(store), Fullness()
-        self._configuration = Configuration(
-            options.config, options.overrides, self._keeper, store, self._applied
+        self._reconciler = Reconciler(
+            reactor,
+            time.time,
+            self._publisher,
+            self._planned,
+            self._reconciled,
+            self._counters.granted,
+        )
+        self._host = HostWatch(reactor, Path("/"), lambda host: self._reconciler.update(host=host))
+        store = StateDirectory(options.state)
+        self._listing_store, self._full_log = ListingStore(store), FullTransitionLog()
+        self._configuration = ConfigReloader(
+            options.config, options.overrides, self._reconciler, store, self._applied
         )
         self._configuration.start(strict=options.strict)
         config = self._configuration.config
         self._logs = logs(config.log)
-        self._known = Known(store, self._keeper, reactor, simulated=bool(options.simulation))
-        self._known.start()
-        self._facts = GpuFacts(self._keeper, reactor, self._known.save, self._tally.xid, self._look)
+        self._gpu_state_store = GpuStateStore(
+            store, self._reconciler, reactor, simulated=bool(options.simulation)
+        )
+        self._gpu_state_store.start()
+        self._facts = GpuFacts(
+            self._reconciler, reactor, self._gpu_state_store.save, self._counters.xid, self._look
+        )
         self._source, self._usage = source(reactor, options.simulation, self._facts)
         self._source.set_measure_every(config.sharing.measure_every)
         path = Path(config.kubelet.plugin_directory)
-        self._holders = Holders(
+        self._holders = HolderTracker(
             path / CHECKPOINT,
             reactor,
-            PodResources(Path(config.kubelet.pod_resources), reactor),
-            Wiring(
-                learned=lambda books: self._keeper.change(partial(books_read, books=books)),
-                waiting=lambda: bool(self._keeper.plan and self._keeper.plan.waiting),
-                unconfirmed=lambda: self._keeper.unconfirmed,
-                nudge=self._shelf.nudge,
+            PodResourcesClient(Path(config.kubelet.pod_resources), reactor),
+            HoldersObserver(
+                learned=lambda checkpoint: self._reconciler.change(
+                    partial(checkpoint_read, checkpoint=checkpoint)
+                ),
+                waiting=lambda: bool(self._reconciler.plan and self._reconciler.plan.waiting),
+                unconfirmed=lambda: self._reconciler.unconfirmed,
+                nudge=self._publisher.nudge,
             ),
         )
         self._serving = Serving(
             reactor,
-            self._shelf,
+            self._publisher,
             path,
             secrets.token_hex(4),
-            self._tally,
-            partial(Hints, reactor),
-            Listener(
+            self._counters,
+            partial(FolderWatcher, reactor),
+            ServingObserver(
                 taken=self._taken,
                 served=self._settled,
                 waits=self._waits,
                 checkpoint=self._holders.changed,
-                changed=self._face.changed,
+                changed=self._announcer.changed,
                 hopeless=self._leave,
             ),
         )
-        self._follow = Follow(options.config, reactor, partial(Hints, reactor), self.reload)
+        self._config_watcher = ConfigFileWatcher(
+            options.config, reactor, partial(FolderWatcher, reactor), self.reload
+        )
         gpus = (self._source, self._facts)
         asked = verbs(self._evidence, self._configuration.preview, self.reload, *gpus)
-        http, given = self._configuration.http, self._shelf.decisions.all
-        self._reading = Reading(reactor, options.run, http, lambda: self.view, given)
-        self._control = Control(reactor, options.run / CONTROL, asked)
+        http, given = self._configuration.http, self._publisher.decisions.all
+        self._reading = StatusServer(reactor, options.run, http, lambda: self.view, given)
+        self._control = ControlServer(reactor, options.run / CONTROL, asked)
         self._served = False
         self._stopped: Deferred[None] | None = None
 
@@ -131,15 +147,15 @@ class Daemon:
         for part in (self._systemd, self._source, self._serving, self._holders, self._reading):
             part.start()
         if self._options.watch_config:
-            self._follow.start()
-        self._face.show()
+            self._config_watcher.start()
+        self._announcer.show()
 
     def stop(self) -> Deferred[None]:
         """Stop every part; nothing comes before the endpoints and then the lock."""
         if self._stopped is None:
             self._stopped = Deferred()
             self._log.info("Stopping")
-            self._face.stop()
+            self._announcer.stop()
             self._systemd.stopping()
             ends: list[Deferred[Any]] = [
                 self._serving.stop().addBoth(self._release),
@@ -149,45 +165,45 @@ class Daemon:
             DeferredList(ends).addCallback(self._end)
         return self._stopped
 
-    def reload(self) -> Outcome:
+    def reload(self) -> ReloadResult:
         """Read the configuration again, as SIGHUP, `sgpud reload` and a changed file ask for."""
         self._systemd.reloading()
         outcome = self._configuration.reload()
-        self._tally.reloaded(outcome.result)
-        self._face.show()
+        self._counters.reloaded(outcome.result)
+        self._announcer.show()
         self._systemd.ready()
         return outcome
 
     @property
-    def view(self) -> View:
+    def view(self) -> NodeView:
         """What people see of the daemon as it is now."""
         return view(
-            self._keeper.node,
-            self._keeper.plan,
+            self._reconciler.node,
+            self._reconciler.plan,
             self._serving.registrations,
             self._configuration.view,
-            self._tally.counters(self._serving.registered, *self._source.calls.counted),
+            self._counters.counters(self._serving.registered, *self._source.calls.counted),
             self._instance,
-            Moment(self._reactor.seconds(), time.time()),
+            Timestamps(self._reactor.seconds(), time.time()),
             self._usage.latest,
         )
 
     def _evidence(self) -> Evidence:
-        seen, decisions = self.view, self._shelf.decisions.all()
-        return Evidence(self._keeper.node, self._keeper.plan, seen, decisions)
+        seen, decisions = self.view, self._publisher.decisions.all()
+        return Evidence(self._reconciler.node, self._reconciler.plan, seen, decisions)
 
     @property
-    def _instance(self) -> Instance:
-        parts = (self._keeper, self._source, self._holders, self._serving)
+    def _instance(self) -> InstanceView:
+        parts = (self._reconciler, self._source, self._holders, self._serving)
         lives = zip(PARTS, map(attrgetter("alive"), parts), strict=True)
         dead = tuple(name for name, alive in lives if not alive)
-        unready = () if self._face.ready else ("it could not take over yet: its log says why",)
-        return Instance(self._serving.state, str(self._serving.path), unready, dead)
+        unready = () if self._announcer.ready else ("it could not take over yet: its log says why",)
+        return InstanceView(self._serving.state, str(self._serving.path), unready, dead)
 
     # What the parts tell. ------------------------------------------------------------------------
 
     def _applied(self, config: Config) -> None:
-        self._keeper.learn(policy=config.health)
+        self._reconciler.update(policy=config.health)
         if self._logs is not None:
             self._logs.set_level(config.log.level.value)
             self._source.set_measure_every(config.sharing.measure_every)
@@ -195,29 +211,29 @@ class Daemon:
 
     def _planned(self, plan: Plan) -> None:
         self._serving.update(pool.resource for pool in plan.pools)
-        self._tally.planned(plan)
-        self._face.changed()
+        self._counters.planned(plan)
+        self._announcer.changed()
 
-    def _turned(self, node: Node) -> None:
-        self._facts.turned(node)
-        self._fullness.look(node)
+    def _reconciled(self, node: Node) -> None:
+        self._facts.reconciled(node)
+        self._full_log.look(node)
         if self._served:
-            self._kept.keep(node.listing)
+            self._listing_store.keep(node.listing)
 
     def _look(self) -> None:
-        delivery = self._configuration.config.sharing.delivery
-        self._host.look_for(self._keeper.node.gpus or (), delivery)
-        self._face.changed()
+        injection = self._configuration.config.sharing.injection
+        self._host.look_for(self._reconciler.node.gpus or (), injection)
+        self._announcer.changed()
 
     def _taken(self) -> None:
         """The first time: what the kubelet knows by now is where our lists begin."""
         if not self._served:
             self._served = True
             self._configuration.catch_up()
-            self._keeper.learn(listing=self._kept.listing(), registered_taken=False)
-            self._known.take_over()
+            self._reconciler.update(listing=self._listing_store.listing(), registered_taken=False)
+            self._gpu_state_store.take_over()
             self._holders.take_over()
-            self._keeper.turn()
+            self._reconciler.reconcile()
 
     def _settled(self) -> None:
         self._control.start()
@@ -234,8 +250,10 @@ class Daemon:
             self._reactor.stop()
 
     def _is_ready(self) -> bool:
-        known = self._keeper.node.gpus is not None or bool(self._keeper.node.probe_problem)
-        return self._serving.ready(informed=known)
+        gpu_state_store = self._reconciler.node.gpus is not None or bool(
+            self._reconciler.node.probe_problem
+        )
+        return self._serving.ready(informed=gpu_state_store)
 
     def _release(self, result: object) -> object:
         self._control.stop()
@@ -243,7 +261,7 @@ class Daemon:
         return result
 
     def _end(self, _: object) -> None:
-        for part in (self._keeper, self._holders, self._host, self._follow):
+        for part in (self._reconciler, self._holders, self._host, self._config_watcher):
             part.stop()
         self._systemd.stop()
         if self._stopped is not None:

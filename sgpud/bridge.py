@@ -1,8 +1,8 @@
 """The bridge between the reactor and gRPC's worker threads: traffic goes one way.
 
-Reactor to workers: immutable values through `Published`, followed by `Follower`. Workers to the
+Reactor to workers: immutable values through `Watchable`, followed by `Subscription`. Workers to the
 reactor: facts, fire and forget (`reactor.callFromThread`), and what is only looked at when somebody
-asks (`Recent`). No thread ever waits for the reactor.
+asks (`RingBuffer`). No thread ever waits for the reactor.
 What a worker decides and both sides must see at once (a grant) is noted under the same lock that
 guards the published value.
 """
@@ -10,8 +10,9 @@ guards the published value.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from threading import Condition
 from typing import Any, Generic, Protocol, TypeVar, cast
 
@@ -25,7 +26,7 @@ N = TypeVar("N")
 R = TypeVar("R")
 
 
-class Published(Generic[T, N]):
+class Watchable(Generic[T, N]):
     """A value that one thread replaces and others follow, with the notes taken under it."""
 
     def __init__(self, value: T, noted: Callable[[], object] = lambda: None) -> None:
@@ -78,16 +79,16 @@ class Published(Generic[T, N]):
             self._changed.notify_all()
             return True
 
-    def follow(self) -> Follower[T]:
+    def follow(self) -> Subscription[T]:
         """A follower that begins with the value of now."""
-        return Follower(self._changed, lambda: (self._version, self._value))
+        return Subscription(self._changed, lambda: (self._version, self._value))
 
 
-class Follower(Generic[T]):
-    """Iterates over the values of a `Published`: always the latest, bursts coalesced."""
+class Subscription(Generic[T]):
+    """Iterates over the values of a `Watchable`: always the latest, bursts coalesced."""
 
     def __init__(self, changed: Condition, read: Callable[[], tuple[int, T]]) -> None:
-        """Made by `Published.follow`."""
+        """Made by `Watchable.follow`."""
         self._changed = changed
         self._read = read
         self._closed = False
@@ -111,7 +112,7 @@ class Follower(Generic[T]):
             yield value
 
 
-class Recent(Generic[T]):
+class RingBuffer(Generic[T]):
     """The last so many things. Any thread adds to it, and neither adding nor reading ever waits."""
 
     def __init__(self, most: int) -> None:
@@ -150,39 +151,42 @@ class Clock(Protocol):
     def seconds(self) -> float:
         """Seconds of a clock that only goes forward."""
 
-    def callLater(self, delay: float, callable: Any, *args: object) -> IDelayedCall:  # noqa: A002
+    def callLater(
+        self, delay: float, function: Callable[..., Any], /, *args: object
+    ) -> IDelayedCall:
         """Call something in `delay` seconds."""
 
 
-class FromThread(Protocol):
-    """The one method of the reactor that other threads may use."""
+class Reactor(Clock, Protocol):
+    """What is used of Twisted's reactor, beside its clock."""
 
-    def callFromThread(self, callable: Any, *args: object) -> object:  # noqa: A002
-        """Run a function on the reactor."""
-
-
-class ClockFromThread(Clock, FromThread, Protocol):
-    """Both of them."""
-
-
-class Threads(ClockFromThread, Protocol):
-    """The reactor with its pool of threads."""
+    def callFromThread(self, function: Callable[..., Any], /, *args: object) -> object:
+        """Run a function on the reactor: the one method that other threads may use."""
 
     def getThreadPool(self) -> ThreadPool:
         """The pool for what would block the reactor."""
 
-
-class Readers(Protocol):
-    """The parts of the reactor that a descriptor to read from needs."""
-
-    def addReader(self, reader: Any) -> object:
+    def addReader(self, reader: Any, /) -> object:
         """Tell `reader` when there is something to read."""
 
-    def removeReader(self, reader: Any) -> object:
-        """No more."""
+    def removeReader(self, reader: Any, /) -> object:
+        """No longer tell it."""
+
+    def stop(self) -> object:
+        """End the process, in order."""
 
 
-def deferred(reactor: FromThread, future: Future[R]) -> Deferred[R]:
+class FolderWatches(Protocol):
+    """Where hints come from that something in a folder has changed."""
+
+    def watch(self, folders: Iterable[Path]) -> None:
+        """Watch exactly these folders."""
+
+    def close(self) -> None:
+        """Watch nothing any more."""
+
+
+def deferred(reactor: Reactor, future: Future[R]) -> Deferred[R]:
     """A Deferred for a gRPC future; cancelling it cancels the call."""
     result: Deferred[R] = Deferred(lambda _: _ignore(future.cancel()))
 
@@ -200,7 +204,7 @@ def deferred(reactor: FromThread, future: Future[R]) -> Deferred[R]:
     return result
 
 
-def in_thread(reactor: Threads, function: Callable[[], R]) -> Deferred[R]:
+def in_thread(reactor: Reactor, function: Callable[[], R]) -> Deferred[R]:
     """Run what would block the reactor in a thread of its pool; a Deferred for the result."""
     pool = reactor.getThreadPool()
     return deferToThreadPool(cast("IReactorFromThreads", reactor), pool, function)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
 
 from attrs import frozen
 
-from sgpud.bridge import Readers, Threads
-from sgpud.gpus.simulation import Simulation
+from sgpud.gpus.fake.file import FakeNode
 
 
 @frozen
@@ -17,16 +15,9 @@ class Options:
 
     config: Path
     overrides: tuple[str, ...]
-    simulation: Simulation | None
+    simulation: FakeNode | None
     state: Path
     run: Path
     strict: bool
     wait: bool
     watch_config: bool
-
-
-class Reactor(Threads, Readers, Protocol):
-    """What is used of Twisted's reactor."""
-
-    def stop(self) -> None:
-        """End the daemon."""

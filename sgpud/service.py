@@ -19,9 +19,9 @@ from twisted.internet import reactor as installed
 from twisted.internet.error import ReactorNotRunning
 
 from sgpud.app import Daemon
-from sgpud.gpus.simulation import load as load_simulation
-from sgpud.operate.logs import start_logging
+from sgpud.gpus.fake.file import load as load_simulation
 from sgpud.options import Options
+from sgpud.serve.logging.output import start_logging
 
 SWITCH = 0.0005
 """Seconds a thread keeps the interpreter while others wait: a busy reactor then delays an Allocate

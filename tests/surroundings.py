@@ -48,15 +48,23 @@ def listening() -> Iterator[Said]:
         globalLogPublisher.removeObserver(said)
 
 
-class ClockWithThreads(Clock):
-    """A time that the test moves, and calls from threads that the test lets in one by one."""
+class FakeReactor(Clock):
+    """A time that the test moves, and calls from threads that the test lets in one by one.
+
+    Nothing of ours that is tested with it uses the pool or reads a descriptor.
+    """
+
+    getThreadPool: Any = None
+    addReader: Any = None
+    removeReader: Any = None
+    stop: Any = None
 
     def __init__(self) -> None:
         super().__init__()
         self._calls: SimpleQueue[Callable[[], object]] = SimpleQueue()
 
-    def callFromThread(self, callable: Any, *args: object) -> None:  # noqa: A002
-        self._calls.put(lambda: callable(*args))
+    def callFromThread(self, function: Callable[..., Any], /, *args: object) -> None:
+        self._calls.put(lambda: function(*args))
 
     def let_in(self) -> None:
         """Run the next call from a thread; queue.Empty where none comes in time."""

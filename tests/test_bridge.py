@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import SynchronousTestCase
 
-from sgpud.bridge import Follower, Published, Recent, deferred, in_thread
+from sgpud.bridge import RingBuffer, Subscription, Watchable, deferred, in_thread
 
 LIMIT = 30.0
 """Seconds that no wait of these tests comes near."""
@@ -35,8 +35,8 @@ def note(what: N, _: object) -> tuple[None, N]:
     return None, what
 
 
-def published() -> Published[int, str]:
-    return Published(0)
+def published() -> Watchable[int, str]:
+    return Watchable(0)
 
 
 @contextmanager
@@ -51,7 +51,7 @@ def running(*functions: Callable[[], object]) -> Iterator[None]:
         assert not thread.is_alive()
 
 
-def into(seen: Queue[int], follower: Follower[int]) -> Callable[[], None]:
+def into(seen: Queue[int], follower: Subscription[int]) -> Callable[[], None]:
     """A function that follows until the end and tells all that it saw."""
 
     def follow() -> None:
@@ -232,7 +232,7 @@ def test_a_value_cannot_come_between_a_decision_and_its_note() -> None:
 
 
 def test_no_note_is_lost_or_told_twice_while_workers_decide_and_the_reactor_publishes() -> None:
-    value: Published[int, tuple[int, int]] = Published(0)
+    value: Watchable[int, tuple[int, int]] = Watchable(0)
     workers, each = 4, 500
     done = [Event() for _ in range(workers)]
 
@@ -261,8 +261,8 @@ class Reactor:
         self.calls: Queue[tuple[Callable[..., object], tuple[object, ...]]] = Queue()
         self.pool = ThreadPool(0, 1)
 
-    def callFromThread(self, callable: Callable[..., object], *args: object) -> None:  # noqa: A002
-        self.calls.put((callable, args))
+    def callFromThread(self, function: Callable[..., Any], /, *args: object) -> None:
+        self.calls.put((function, args))
 
     def getThreadPool(self) -> ThreadPool:
         return self.pool
@@ -272,6 +272,10 @@ class Reactor:
 
     def callLater(self, *_: Any) -> IDelayedCall:
         raise AssertionError("no time is asked for here")
+
+    addReader: Any = None
+    removeReader: Any = None
+    stop: Any = None
 
     def turn(self) -> None:
         """Run the next call; wait for it where there is none yet."""
@@ -354,7 +358,7 @@ class InThreadTests(SynchronousTestCase):
 
 def test_a_burst_of_notes_is_told_once() -> None:
     told: list[None] = []
-    value: Published[int, str] = Published(0, lambda: told.append(None))
+    value: Watchable[int, str] = Watchable(0, lambda: told.append(None))
     for _ in range(3):
         value.decide(lambda seen: (seen, "granted"))
     assert len(told) == 1
@@ -366,7 +370,7 @@ def test_a_burst_of_notes_is_told_once() -> None:
 
 
 def test_the_last_so_many_are_kept() -> None:
-    recent: Recent[int] = Recent(3)
+    recent: RingBuffer[int] = RingBuffer(3)
     assert recent.all() == ()
     for number in range(5):
         recent.add(number)
@@ -374,7 +378,7 @@ def test_the_last_so_many_are_kept() -> None:
 
 
 def test_many_threads_add_while_others_read() -> None:
-    recent: Recent[tuple[int, int]] = Recent(100)
+    recent: RingBuffer[tuple[int, int]] = RingBuffer(100)
     over = Event()
     reads: Queue[bool] = Queue()
 

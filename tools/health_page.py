@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sgpud.core.causes import HOLD_DOWN, RECOVERY, TRUST_FOR, reset_steps
-from sgpud.core.health import FLAP_WINDOW, FLAPS, PASSES, SUSPECT_FOR
-from sgpud.core.health_values import EDGES, Phase
-from sgpud.core.xids import CATALOGUE, CLASSES, EDITION, XIDS, Remedy
+from sgpud.core.health.causes import HOLD_DOWN, RECOVERY, TRUST_FOR, reset_steps
+from sgpud.core.health.machine import EDGES, FLAP_WINDOW, FLAPS, PASSES, SUSPECT_FOR, HealthPhase
+from sgpud.core.health.xids import CATALOGUE, CLASSES, EDITION, XIDS, Remedy
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "health.md"
 
@@ -36,8 +35,8 @@ _PAGE = """\
 # Health
 
 When a GPU is given out, when not, and how it comes back. Generated from the code by
-`python -m tools.health_page`: change `sgpud/core/health.py`, `causes.py` or `xids.py`, not this
-page.
+`python -m tools.health_page`: change `machine.py`, `causes.py` or `xids.py` in `sgpud/core/health`,
+not this page.
 
 Health belongs to the GPU: all its shares follow it, in every pool. A physical GPU and each of its
 MIG instances have a health of their own; an instance is as sick as its physical GPU, and an event
@@ -149,19 +148,19 @@ def page() -> str:
 
 
 def _state(name: str, text: str) -> str:
-    phase = name if name in {each.value for each in Phase} else ""
+    phase = name if name in {each.value for each in HealthPhase} else ""
     return f"**{phase}**: {text}" if phase else text
 
 
 def _diagram() -> Iterable[str]:
     yield "stateDiagram-v2"
-    yield f"    [*] --> {Phase.HEALTHY.value}"
+    yield f"    [*] --> {HealthPhase.HEALTHY.value}"
     for edge in EDGES:
         yield f"    {edge.source.value} --> {edge.target.value}: {edge.when}"
 
 
-def _phase_of(remedy: Remedy) -> Phase:
-    return Phase.PROBATION if remedy is Remedy.DRAIN else Phase.UNHEALTHY
+def _phase_of(remedy: Remedy) -> HealthPhase:
+    return HealthPhase.PROBATION if remedy is Remedy.DRAIN else HealthPhase.UNHEALTHY
 
 
 def _numbers(remedy: Remedy) -> str:

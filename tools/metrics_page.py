@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from sgpud.operate.families import Family, Kind
-from sgpud.operate.metrics_gpus import GPUS
-from sgpud.operate.metrics_node import NODE
+from sgpud.serve.metrics.families import MetricFamily, MetricType
+from sgpud.serve.metrics.gpus import GPUS
+from sgpud.serve.metrics.node import NODE
 
 PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
 _PAGE = """\
@@ -44,15 +44,15 @@ def page() -> str:
     return _PAGE.format(gpus=_table(GPUS), node=_table(NODE))
 
 
-def _table(families: Iterable[Family]) -> str:
+def _table(families: Iterable[MetricFamily]) -> str:
     return "\n".join(["| metric | labels | what it tells |", "|---|---|---|", *_rows(families)])
 
 
-def _rows(families: Iterable[Family]) -> Iterator[str]:
+def _rows(families: Iterable[MetricFamily]) -> Iterator[str]:
     for family in families:
         labels = ", ".join(f"`{label}`" for label in family.labels)
         names = [f"`{family.shown}`"]
-        if family.kind is Kind.SUMMARY:
+        if family.kind is MetricType.SUMMARY:
             names = [f"`{family.name}_count`", f"`{family.name}_sum`"]
         yield f"| {'<br>'.join(names)} | {labels} | {family.text} |"
 

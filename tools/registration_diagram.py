@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import get_args
 
-from sgpud.core.registration import TABLE, Effect, Event, Phase
+from sgpud.core.registration import TABLE, Effect, Event, RegistrationPhase
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "registration.md"
 
@@ -51,16 +51,16 @@ def page() -> str:
 
 
 def _diagram() -> Iterable[str]:
-    arrows: dict[tuple[Phase, Phase], list[str]] = {}
+    arrows: dict[tuple[RegistrationPhase, RegistrationPhase], list[str]] = {}
     for (phase, event), row in TABLE.items():
         for to in row.to:
             arrows.setdefault((phase, to), []).append(event.__name__)
     yield "stateDiagram-v2"
-    yield from (f'    state "{phase.value}" as {phase.name}' for phase in Phase)
-    yield f"    [*] --> {Phase.ABSENT.name}"
+    yield from (f'    state "{phase.value}" as {phase.name}' for phase in RegistrationPhase)
+    yield f"    [*] --> {RegistrationPhase.ABSENT.name}"
     for (start, to), events in arrows.items():
         yield f"    {start.name} --> {to.name}: {', '.join(events)}"
-    yield f"    {Phase.STOPPED.name} --> [*]"
+    yield f"    {RegistrationPhase.STOPPED.name} --> [*]"
 
 
 def _described(kinds: Iterable[type]) -> str:

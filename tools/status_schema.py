@@ -19,7 +19,7 @@ from typing import Any
 
 import attrs
 
-from sgpud.core.status import FORMAT, View
+from sgpud.core.status.view import FORMAT, NodeView
 
 FILE = Path(__file__).parents[1] / "docs" / "status.schema.json"
 _PLAIN = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
@@ -28,8 +28,8 @@ _PLAIN = {str: "string", int: "integer", float: "number", bool: "boolean", type(
 def schema() -> dict[str, Any]:
     """The schema of the document."""
     definitions: dict[str, Any] = {}
-    _object(View, definitions)
-    root = definitions.pop(View.__name__)
+    _object(NodeView, definitions)
+    root = definitions.pop(NodeView.__name__)
     root["properties"]["format"] = {
         "const": FORMAT,
         "description": root["properties"]["format"].get("description", "")

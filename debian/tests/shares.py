@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from sgpud.testing.kubelet import StandInKubelet
+from sgpud.testing.kubelet.stand_in import StandInKubelet
 
 RESOURCE = "deepomatic.com/shared-gpu"
 GPUS = "/usr/share/doc/sgpud/examples/gpus.toml"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sgpud.config.kinds import ListOf, Table
-from sgpud.config.schema import ROOT
+from sgpud.config.schema.kinds import ListOf, Table
+from sgpud.config.schema.sections import ROOT
 from sgpud.config.values import (
     Config,
     HttpSettings,
@@ -14,22 +14,21 @@ from sgpud.config.values import (
     LogLevel,
     LogSettings,
 )
-from sgpud.core.causes import Policy
-from sgpud.core.durations import format_duration, parse_duration
-from sgpud.core.sharing import (
+from sgpud.core.health.causes import HealthPolicy
+from sgpud.core.health.xids import CLASSES
+from sgpud.core.sharing.rules import (
     Advertise,
-    Delivery,
-    Guarding,
+    FullGuardSettings,
+    GpuRule,
     HostMount,
-    Method,
+    InjectionMethod,
+    InjectionSettings,
     Multiple,
     Placement,
-    Rule,
+    ShareTerms,
     Sharing,
-    Terms,
 )
-from sgpud.core.sizes import exact_size, parse_amount, parse_size
-from sgpud.core.xids import CLASSES
+from sgpud.core.units import exact_size, format_duration, parse_amount, parse_duration, parse_size
 
 
 def complete(document: dict[str, Any], table: Table = ROOT) -> dict[str, Any]:
@@ -54,7 +53,7 @@ def build(document: dict[str, Any]) -> Config:
         sharing=Sharing(
             allow=tuple(gpus["allow"]),
             deny=tuple(gpus["deny"]),
-            default=Terms(
+            default=ShareTerms(
                 sharing["resource"],
                 sharing["duplication_factor"],
                 parse_size(sharing["share_memory"]),
@@ -63,8 +62,8 @@ def build(document: dict[str, Any]) -> Config:
             placement=Placement(sharing["placement"]),
             multiple=Multiple(sharing["multiple"]),
             numa=kubelet["numa"],
-            delivery=Delivery(
-                Method(container["method"]),
+            injection=InjectionSettings(
+                InjectionMethod(container["method"]),
                 container["cdi_kind"],
                 tuple(HostMount(**mount) for mount in container["mounts"]),
             ),
@@ -72,7 +71,7 @@ def build(document: dict[str, Any]) -> Config:
             advertise=Advertise(sharing["advertise"]),
             allow_large_status=sharing["allow_large_status"],
             full_guard=sharing["full_guard"],
-            guarding=_guarding(sharing),
+            guard_settings=_guard_settings(sharing),
             measure_every=parse_duration(sharing["measure_every"]),
         ),
         health=_policy(full["health"]),
@@ -82,14 +81,14 @@ def build(document: dict[str, Any]) -> Config:
     )
 
 
-def _rule(rule: dict[str, Any]) -> Rule:
+def _rule(rule: dict[str, Any]) -> GpuRule:
     size = rule["share_memory"]
     memory = None if size is None else parse_size(size)
-    return Rule(rule["match"], rule["resource"], rule["duplication_factor"], memory)
+    return GpuRule(rule["match"], rule["resource"], rule["duplication_factor"], memory)
 
 
-def _policy(health: dict[str, Any]) -> Policy:
-    return Policy(
+def _policy(health: dict[str, Any]) -> HealthPolicy:
+    return HealthPolicy(
         hold_down=parse_duration(health["hold_down"]),
         **{remedy.value: tuple(health[remedy.value]) for remedy in CLASSES},
         trust_last_known=health["trust_last_known"],
@@ -97,9 +96,9 @@ def _policy(health: dict[str, Any]) -> Policy:
     )
 
 
-def _guarding(sharing: dict[str, Any]) -> Guarding:
+def _guard_settings(sharing: dict[str, Any]) -> FullGuardSettings:
     resume = sharing["memory_resume"]
-    return Guarding(
+    return FullGuardSettings(
         parse_amount(sharing["memory_headroom"]),
         parse_amount(resume) if resume else None,
         parse_duration(sharing["resume_after"]),
@@ -110,7 +109,11 @@ def _guarding(sharing: dict[str, Any]) -> Guarding:
 
 def document_of(config: Config) -> dict[str, Any]:
     """The document with every key that `build` makes this configuration of."""
-    sharing, delivery, guarding = config.sharing, config.sharing.delivery, config.sharing.guarding
+    sharing, injection, guard_settings = (
+        config.sharing,
+        config.sharing.injection,
+        config.sharing.guard_settings,
+    )
     rules = (
         {
             "match": rule.match,
@@ -132,22 +135,22 @@ def document_of(config: Config) -> dict[str, Any]:
             "placement": sharing.placement.value,
             "multiple": sharing.multiple.value,
             "full_guard": sharing.full_guard,
-            "memory_headroom": str(guarding.headroom),
-            "memory_resume": str(guarding.resume or ""),
-            "resume_after": format_duration(guarding.resume_after),
+            "memory_headroom": str(guard_settings.headroom),
+            "memory_resume": str(guard_settings.resume or ""),
+            "resume_after": format_duration(guard_settings.resume_after),
             "measure_every": format_duration(sharing.measure_every),
-            "settle": format_duration(guarding.settle),
-            "expected_memory": exact_size(guarding.expected),
+            "settle": format_duration(guard_settings.settle),
+            "expected_memory": exact_size(guard_settings.expected),
         },
         "gpu": [
             {name: value for name, value in rule.items() if value is not None} for rule in rules
         ],
         "container": {
-            "method": delivery.method.value,
-            "cdi_kind": delivery.cdi_kind,
+            "method": injection.method.value,
+            "cdi_kind": injection.cdi_kind,
             "mounts": [
                 {"host": each.host, "container": each.container, "read_only": each.read_only}
-                for each in delivery.mounts
+                for each in injection.mounts
             ],
         },
         "health": {

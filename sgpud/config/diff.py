@@ -8,8 +8,8 @@ from typing import Any
 from attrs import frozen
 
 from sgpud.config.build import document_of
-from sgpud.config.kinds import Table, toml
-from sgpud.config.schema import ROOT
+from sgpud.config.schema.kinds import Table, toml
+from sgpud.config.schema.sections import ROOT
 from sgpud.config.values import Config
 
 NOTHING = "none"
@@ -17,7 +17,7 @@ NOTHING = "none"
 
 
 @frozen
-class Change:
+class KeyChange:
     """One key whose value differs, both values as TOML writes them."""
 
     key: str
@@ -32,13 +32,13 @@ class Change:
         return f"{self.key}: {self.old} -> {self.new}{remark}"
 
 
-def diff(old: Config, new: Config) -> tuple[Change, ...]:
+def diff(old: Config, new: Config) -> tuple[KeyChange, ...]:
     """Every key that differs between two configurations, in the order of the schema."""
     before, after = document_of(old), document_of(new)
     return tuple(_keys(before, after))
 
 
-def _keys(before: dict[str, Any], after: dict[str, Any]) -> Iterator[Change]:
+def _keys(before: dict[str, Any], after: dict[str, Any]) -> Iterator[KeyChange]:
     """The changes in every section."""
     for section in ROOT.keys:
         if not isinstance(section.kind, Table):
@@ -48,21 +48,21 @@ def _keys(before: dict[str, Any], after: dict[str, Any]) -> Iterator[Change]:
             was, now = before[section.name][key.name], after[section.name][key.name]
             if was != now:
                 name = f"{section.name}.{key.name}"
-                yield Change(name, toml(was), toml(now), key.restart)
+                yield KeyChange(name, toml(was), toml(now), key.restart)
 
 
 def _rules(
     section: str, before: list[dict[str, Any]], after: list[dict[str, Any]]
-) -> Iterator[Change]:
+) -> Iterator[KeyChange]:
     """The rules that came, went or say something else, and a new order of those that stayed."""
     was, now = _by_match(before), _by_match(after)
     for match in dict.fromkeys((*was, *now)):
         if was.get(match) != now.get(match):
-            yield Change(f"{section} {toml(match)}", _text(was, match), _text(now, match))
+            yield KeyChange(f"{section} {toml(match)}", _text(was, match), _text(now, match))
     stayed = [match for match in was if match in now]
     order = [match for match in now if match in was]
     if stayed != order:
-        yield Change(f"{section} order", toml(stayed), toml(order))
+        yield KeyChange(f"{section} order", toml(stayed), toml(order))
 
 
 def _text(rules: dict[str, dict[str, Any]], match: str) -> str:

@@ -38,7 +38,7 @@ _ESCAPES = {"b": "\b", "t": "\t", "n": "\n", "f": "\f", "r": "\r", "e": "\x1b"}
 
 
 @frozen
-class Lines:
+class KeyLines:
     """The line of every path of one document, counted from 1."""
 
     first: dict[Path, int]
@@ -65,11 +65,11 @@ class Lines:
         return self.statements[number - 1] if number else (0, ())
 
 
-def locate(text: str) -> Lines:
+def locate(text: str) -> KeyLines:
     """Find every key of a TOML text. Never raises."""
     scan = _Scan(text)
     scan.run()
-    return Lines(scan.first, tuple(scan.statements), scan.limit)
+    return KeyLines(scan.first, tuple(scan.statements), scan.limit)
 
 
 def _unquoted(part: str) -> str:

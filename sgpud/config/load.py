@@ -11,12 +11,11 @@ from typing import Any
 
 from attrs import evolve
 
-from sgpud.config.advice import advice
 from sgpud.config.build import build
-from sgpud.config.check import Fault, faults, key_name
-from sgpud.config.contradictions import contradictions
+from sgpud.config.consistency import advice, contradictions
 from sgpud.config.problems import ConfigError, Problem
-from sgpud.config.source import MAX_BYTES, Source, read_override, read_text, too_large
+from sgpud.config.schema.check import Violation, faults, key_name
+from sgpud.config.source import MAX_BYTES, ConfigSource, read_override, read_text, too_large
 from sgpud.config.values import Config
 
 _MOST = 100
@@ -46,11 +45,11 @@ def parse(text: str | bytes, file: str, overrides: Sequence[str] = ()) -> Config
     return _configure(lambda: read_text(text, file), overrides)
 
 
-def _configure(read: Callable[[], Source], overrides: Sequence[str]) -> Config:
+def _configure(read: Callable[[], ConfigSource], overrides: Sequence[str]) -> Config:
     """Read all sources, check each by itself, and build one configuration of them."""
     readers = [read]
     readers.extend(partial(read_override, each) for each in overrides)
-    sources: list[Source] = []
+    sources: list[ConfigSource] = []
     problems: list[Problem] = []
     for reader in readers:
         got, wrong = _attempt(reader)
@@ -66,7 +65,7 @@ def _configure(read: Callable[[], Source], overrides: Sequence[str]) -> Config:
     return evolve(config, warnings=tuple(problems))
 
 
-def _attempt(read: Callable[[], Source]) -> tuple[list[Source], list[Problem]]:
+def _attempt(read: Callable[[], ConfigSource]) -> tuple[list[ConfigSource], list[Problem]]:
     """One source, if it can be parsed, and all that is wrong with it."""
     try:
         source = read()
@@ -75,7 +74,7 @@ def _attempt(read: Callable[[], Source]) -> tuple[list[Source], list[Problem]]:
     return [source], _problems(source, faults(source.document))
 
 
-def _problems(source: Source, found: Iterator[Fault]) -> list[Problem]:
+def _problems(source: ConfigSource, found: Iterator[Violation]) -> list[Problem]:
     """The faults of one source as problems, in the order of its lines."""
     problems: list[Problem] = []
     left = _MOST
@@ -90,19 +89,19 @@ def _problems(source: Source, found: Iterator[Fault]) -> list[Problem]:
     return problems
 
 
-def _problem(source: Source, fault: Fault) -> Problem:
+def _problem(source: ConfigSource, fault: Violation) -> Problem:
     """A fault with the place where its source has it."""
     line = source.line(fault.path)
     return Problem(source.file, line, key_name(fault.path), fault.text, fault.warning)
 
 
-def _placed(sources: Sequence[Source], fault: Fault) -> Problem:
+def _placed(sources: Sequence[ConfigSource], fault: Violation) -> Problem:
     """A fault of the whole configuration, at the last source that sets its key."""
     owner = next((each for each in reversed(sources) if each.has(fault.path)), sources[0])
     return _problem(owner, fault)
 
 
-def _merged(sources: Iterable[Source]) -> dict[str, Any]:
+def _merged(sources: Iterable[ConfigSource]) -> dict[str, Any]:
     """One document of several checked ones; what comes later wins, key by key."""
     merged: dict[str, Any] = {}
     for source in sources:

@@ -9,11 +9,11 @@ from typing import Any
 
 from attrs import frozen
 
-from sgpud.config.check import key_name
-from sgpud.config.kinds import ListOf, show
-from sgpud.config.lines import Lines, Path, locate
+from sgpud.config.lines import KeyLines, Path, locate
 from sgpud.config.problems import ConfigError, Problem
-from sgpud.config.schema import ROOT
+from sgpud.config.schema.check import key_name
+from sgpud.config.schema.kinds import ListOf, show
+from sgpud.config.schema.sections import ROOT
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -33,12 +33,12 @@ _QUOTED = tuple("\"'[{")
 
 
 @frozen
-class Source:
+class ConfigSource:
     """One document of the parser with the places of its keys."""
 
     file: str
     document: dict[str, Any]
-    lines: Lines | None
+    lines: KeyLines | None
     """None for the command line, which has no lines."""
 
     def line(self, path: Path) -> int:
@@ -69,7 +69,7 @@ def file_text(path: pathlib.Path) -> bytes:
     return text
 
 
-def read_text(text: str | bytes, file: str) -> Source:
+def read_text(text: str | bytes, file: str) -> ConfigSource:
     """Parse a configuration file's text. Errors: ConfigError with one problem."""
     decoded = _decoded(text, file)
     lines = locate(decoded.replace("\r\n", "\n"))
@@ -80,10 +80,10 @@ def read_text(text: str | bytes, file: str) -> Source:
         document = tomllib.loads(decoded)
     except (ValueError, RecursionError) as error:
         raise ConfigError([_syntax(str(error), decoded, lines, file)]) from error
-    return Source(file, document, lines)
+    return ConfigSource(file, document, lines)
 
 
-def read_override(text: str) -> Source:
+def read_override(text: str) -> ConfigSource:
     """Parse one `section.key=VALUE` of the command line. Errors: ConfigError with one problem.
 
     VALUE is TOML; what is no TOML and does not look as if it should be is taken as a text.
@@ -95,7 +95,7 @@ def read_override(text: str) -> Source:
     for known in ROOT.keys:
         if known.name == section and isinstance(known.kind, ListOf):
             raise _refused(name, f"rules are set in the file only, below a line [[{section}]]")
-    return Source(OVERRIDE, {section: {key: _value(value, name)}}, None)
+    return ConfigSource(OVERRIDE, {section: {key: _value(value, name)}}, None)
 
 
 def _value(text: str, name: str) -> object:
@@ -140,7 +140,7 @@ def too_large(file: str, size: int) -> ConfigError:
     return ConfigError([Problem(file, 0, "", message)])
 
 
-def _syntax(message: str, text: str, lines: Lines, file: str) -> Problem:
+def _syntax(message: str, text: str, lines: KeyLines, file: str) -> Problem:
     """The problem for what the parser says, on the line where a person has to look."""
     found = _AT.search(message)
     if found is None:

@@ -7,8 +7,8 @@ from enum import Enum
 from attrs import field, frozen
 
 from sgpud.config.problems import Problem
-from sgpud.core.causes import Policy
-from sgpud.core.sharing import Sharing
+from sgpud.core.health.causes import HealthPolicy
+from sgpud.core.sharing.rules import Sharing
 
 PLUGIN_DIRECTORY = "/var/lib/kubelet/device-plugins"
 POD_RESOURCES = "/var/lib/kubelet/pod-resources/kubelet.sock"
@@ -67,7 +67,7 @@ class Config:
     """The whole configuration. Two that say the same are equal, whatever warnings they carry."""
 
     sharing: Sharing = field(factory=Sharing)
-    health: Policy = field(factory=Policy)
+    health: HealthPolicy = field(factory=HealthPolicy)
     kubelet: KubeletSettings = field(factory=KubeletSettings)
     http: HttpSettings = field(factory=HttpSettings)
     log: LogSettings = field(factory=LogSettings)

@@ -1,75 +1,166 @@
-"""Registration of one pool with the kubelet: a table of transitions, without I/O and time.
-
-**A live ListAndWatch stream is the only truth of "registered".** The kubelet's socket appearing, a
-directory event or a timer only wake a try; they never end a stream that is live.
-
-Invariants (tests/core/test_registration.py holds them over random histories):
-
-1. At most one endpoint of a pool is alive.
-2. Register is called only for the endpoint that is served, and after it is.
-3. The old generation is retired before the next is served.
-4. After Stop there is nothing but retiring.
-5. From any history, a kubelet that works leads to a live stream.
-
-Every answer carries its generation; `step` ignores the stale ones, and nothing else does.
-"""
+"""Registering a pool with the kubelet: a machine as a transition table, pure, one per pool."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from enum import Enum
 
 from attrs import evolve, frozen
 
-from sgpud.core.registration_values import (
-    Effect,
-    Event,
-    KubeletGone,
-    KubeletSeen,
-    Phase,
-    Refused,
-    Register,
-    Registered,
-    Retire,
-    Retired,
-    Serve,
-    Served,
-    ServeFailed,
-    State,
-    Stop,
-    Streams,
-    TimeUp,
-    Wait,
+
+class RegistrationPhase(Enum):
+    """Where a pool's registration stands."""
+
+    ABSENT = "no kubelet"
+    SERVING = "serving"
+    REGISTERING = "registering"
+    AWAITING = "awaiting the stream"
+    LIVE = "live"
+    RETIRING = "retiring"
+    WAITING = "waiting to try again"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+
+
+@frozen
+class RegistrationState:
+    """The state of one pool's registration."""
+
+    phase: RegistrationPhase = RegistrationPhase.ABSENT
+    generation: int = 0
+    """Counts the endpoints; 0 before the first."""
+    attempt: int = 0
+    """Tries in a row that did not lead to a stable stream."""
+    streams: int = 0
+    """Live streams of this generation."""
+    settled: bool = False
+    """Whether the stream has lived for `STABLE_AFTER`: its loss is then retried at once."""
+    present: bool = False
+    """Whether kubelet.sock is there."""
+    woken: bool = False
+    """A new kubelet.sock was seen during a try: when the try fails, the next one is at once."""
+    problem: str = ""
+    """Why the last try failed, or empty."""
+
+
+# What the machine is told.
+
+
+@frozen
+class KubeletAppeared:
+    """kubelet.sock is there, and it is another one than before."""
+
+
+@frozen
+class KubeletVanished:
+    """kubelet.sock is not there."""
+
+
+@frozen
+class EndpointServed:
+    """The endpoint listens."""
+
+    generation: int
+
+
+@frozen
+class EndpointFailed:
+    """The endpoint could not be made."""
+
+    generation: int
+    problem: str
+
+
+@frozen
+class RegisterAnswered:
+    """Register was answered."""
+
+    generation: int
+
+
+@frozen
+class RegisterRefused:
+    """Register failed, or was not answered in time."""
+
+    generation: int
+    problem: str
+
+
+@frozen
+class StreamsChanged:
+    """ListAndWatch streams were opened or ended; so many live now."""
+
+    generation: int
+    live: int
+
+
+@frozen
+class EndpointRetired:
+    """The endpoint is gone, and its streams with it."""
+
+    generation: int
+
+
+@frozen
+class TimerExpired:
+    """The wait is over."""
+
+    generation: int
+
+
+@frozen
+class StopRequested:
+    """No more registration: the daemon stops, or the pool goes."""
+
+
+Event = (
+    KubeletAppeared
+    | KubeletVanished
+    | EndpointServed
+    | EndpointFailed
+    | RegisterAnswered
+    | RegisterRefused
+    | StreamsChanged
+    | EndpointRetired
+    | TimerExpired
+    | StopRequested
 )
 
-__all__ = [
-    "LONGEST_WAIT",
-    "STABLE_AFTER",
-    "STREAM_WITHIN",
-    "TABLE",
-    "Action",
-    "Effect",
-    "Event",
-    "KubeletGone",
-    "KubeletSeen",
-    "Outcome",
-    "Phase",
-    "Refused",
-    "Register",
-    "Registered",
-    "Retire",
-    "Retired",
-    "Row",
-    "Serve",
-    "ServeFailed",
-    "Served",
-    "State",
-    "Stop",
-    "Streams",
-    "TimeUp",
-    "Wait",
-    "backoff",
-    "step",
-]
+
+# What the machine says to do.
+
+
+@frozen
+class ServeEndpoint:
+    """Make an endpoint of this generation; answer Served or EndpointFailed."""
+
+    generation: int
+
+
+@frozen
+class CallRegister:
+    """Call Register for the endpoint; answer Registered or Refused."""
+
+    generation: int
+
+
+@frozen
+class RetireEndpoint:
+    """End the endpoint and its streams; answer Retired."""
+
+    generation: int
+
+
+@frozen
+class StartTimer:
+    """Answer TimerExpired after so many seconds. A change of phase cancels an earlier timer."""
+
+    generation: int
+    seconds: float
+
+
+Effect = ServeEndpoint | CallRegister | RetireEndpoint | StartTimer
+
 
 STREAM_WITHIN = 5.0
 """Seconds from Register's answer until the kubelet must have opened the stream: it does so at once
@@ -85,156 +176,192 @@ def backoff(attempt: int) -> float:
     return 0.0 if attempt <= 0 else min(LONGEST_WAIT, 0.1 * 2.0 ** min(attempt - 1, 30))
 
 
-Outcome = tuple[State, tuple[Effect, ...]]
-Action = Callable[[State, Event], Outcome]
+Outcome = tuple[RegistrationState, tuple[Effect, ...]]
+Action = Callable[[RegistrationState, Event], Outcome]
 
 
-def _serve(state: State) -> Outcome:
+def _serve(state: RegistrationState) -> Outcome:
     generation = state.generation + 1
-    fresh = evolve(state, phase=Phase.SERVING, generation=generation, streams=0, woken=False)
-    return fresh, (Serve(generation),)
+    fresh = evolve(
+        state, phase=RegistrationPhase.SERVING, generation=generation, streams=0, woken=False
+    )
+    return fresh, (ServeEndpoint(generation),)
 
 
-def _try(state: State, _event: Event) -> Outcome:
+def _try(state: RegistrationState, _event: Event) -> Outcome:
     return _serve(evolve(state, present=True, attempt=0))
 
 
-def _retry(state: State, _event: Event) -> Outcome:
+def _retry(state: RegistrationState, _event: Event) -> Outcome:
     """The next try after a retired endpoint or a wait: now, later, or when a kubelet comes."""
     if not state.present:
-        return evolve(state, phase=Phase.ABSENT, attempt=0), ()
-    delay = 0.0 if state.woken or state.phase is Phase.WAITING else backoff(state.attempt)
+        return evolve(state, phase=RegistrationPhase.ABSENT, attempt=0), ()
+    delay = (
+        0.0 if state.woken or state.phase is RegistrationPhase.WAITING else backoff(state.attempt)
+    )
     if delay == 0.0:
         return _serve(evolve(state, attempt=0 if state.woken else state.attempt))
-    return evolve(state, phase=Phase.WAITING), (Wait(state.generation, delay),)
+    return evolve(state, phase=RegistrationPhase.WAITING), (StartTimer(state.generation, delay),)
 
 
-def _register(state: State, _event: Event) -> Outcome:
-    return evolve(state, phase=Phase.REGISTERING), (Register(state.generation),)
+def _register(state: RegistrationState, _event: Event) -> Outcome:
+    return evolve(state, phase=RegistrationPhase.REGISTERING), (CallRegister(state.generation),)
 
 
-def _await(state: State, _event: Event) -> Outcome:
-    waited = evolve(state, phase=Phase.AWAITING)
-    return waited, (Wait(state.generation, STREAM_WITHIN),)
+def _await(state: RegistrationState, _event: Event) -> Outcome:
+    waited = evolve(state, phase=RegistrationPhase.AWAITING)
+    return waited, (StartTimer(state.generation, STREAM_WITHIN),)
 
 
-def _live(state: State, event: Event) -> Outcome:
-    if not isinstance(event, Streams) or event.live == 0:
+def _live(state: RegistrationState, event: Event) -> Outcome:
+    if not isinstance(event, StreamsChanged) or event.live == 0:
         return state, ()
-    live = evolve(state, phase=Phase.LIVE, streams=event.live, settled=False, problem="")
-    return live, (Wait(state.generation, STABLE_AFTER),)
+    live = evolve(
+        state, phase=RegistrationPhase.LIVE, streams=event.live, settled=False, problem=""
+    )
+    return live, (StartTimer(state.generation, STABLE_AFTER),)
 
 
-def _settled(state: State, _event: Event) -> Outcome:
+def _settled(state: RegistrationState, _event: Event) -> Outcome:
     return evolve(state, attempt=0, settled=True), ()
 
 
 def _fail(problem: str) -> Action:
-    def action(state: State, event: Event) -> Outcome:
-        text = event.problem if isinstance(event, Refused) else problem
+    def action(state: RegistrationState, event: Event) -> Outcome:
+        text = event.problem if isinstance(event, RegisterRefused) else problem
         failed = evolve(
-            state, phase=Phase.RETIRING, attempt=state.attempt + 1, streams=0, problem=text
+            state,
+            phase=RegistrationPhase.RETIRING,
+            attempt=state.attempt + 1,
+            streams=0,
+            problem=text,
         )
-        return failed, (Retire(state.generation),)
+        return failed, (RetireEndpoint(state.generation),)
 
     return action
 
 
-def _not_served(state: State, event: Event) -> Outcome:
-    problem = event.problem if isinstance(event, ServeFailed) else ""
+def _not_served(state: RegistrationState, event: Event) -> Outcome:
+    problem = event.problem if isinstance(event, EndpointFailed) else ""
     failed = evolve(state, attempt=state.attempt + 1, problem=problem)
     return _retry(failed, event)
 
 
-def _streams(state: State, event: Event) -> Outcome:
-    if isinstance(event, Streams) and event.live:
+def _streams(state: RegistrationState, event: Event) -> Outcome:
+    if isinstance(event, StreamsChanged) and event.live:
         return evolve(state, streams=event.live), ()
     lost, effects = _fail("the kubelet ended the stream")(state, event)
     return (evolve(lost, attempt=0) if state.settled else lost), effects
 
 
-def _note_seen(state: State, _event: Event) -> Outcome:
+def _note_seen(state: RegistrationState, _event: Event) -> Outcome:
     return evolve(state, present=True, woken=True), ()
 
 
-def _note_gone(state: State, _event: Event) -> Outcome:
+def _note_gone(state: RegistrationState, _event: Event) -> Outcome:
     return evolve(state, present=False, woken=False), ()
 
 
-def _replaced(state: State, event: Event) -> Outcome:
+def _replaced(state: RegistrationState, event: Event) -> Outcome:
     """Another kubelet.sock while the stream is awaited: the kubelet that answered is no more."""
     seen, _ = _note_seen(state, event)
     return _fail("the kubelet was restarted before it opened the stream")(seen, event)
 
 
-def _end(state: State, _event: Event) -> Outcome:
-    return evolve(state, phase=Phase.STOPPED, streams=0), ()
+def _end(state: RegistrationState, _event: Event) -> Outcome:
+    return evolve(state, phase=RegistrationPhase.STOPPED, streams=0), ()
 
 
-def _wind_up(state: State, _event: Event) -> Outcome:
-    return evolve(state, phase=Phase.STOPPING, streams=0), (Retire(state.generation),)
+def _wind_up(state: RegistrationState, _event: Event) -> Outcome:
+    return evolve(state, phase=RegistrationPhase.STOPPING, streams=0), (
+        RetireEndpoint(state.generation),
+    )
 
 
-def _await_end(state: State, _event: Event) -> Outcome:
-    return evolve(state, phase=Phase.STOPPING), ()
+def _await_end(state: RegistrationState, _event: Event) -> Outcome:
+    return evolve(state, phase=RegistrationPhase.STOPPING), ()
 
 
 @frozen
-class Row:
+class TransitionRow:
     """One line of the table: in this phase, on this event, do this, and be in one of these."""
 
     action: Action
-    to: tuple[Phase, ...]
+    to: tuple[RegistrationPhase, ...]
 
 
-_GOES_ON = (Phase.SERVING, Phase.WAITING, Phase.ABSENT)
+_GOES_ON = (RegistrationPhase.SERVING, RegistrationPhase.WAITING, RegistrationPhase.ABSENT)
 
-TABLE: Mapping[tuple[Phase, type], Row] = {
-    (Phase.ABSENT, KubeletSeen): Row(_try, (Phase.SERVING,)),
-    (Phase.ABSENT, Stop): Row(_end, (Phase.STOPPED,)),
-    (Phase.SERVING, Served): Row(_register, (Phase.REGISTERING,)),
-    (Phase.SERVING, ServeFailed): Row(_not_served, _GOES_ON),
-    (Phase.SERVING, Stop): Row(_wind_up, (Phase.STOPPING,)),
-    (Phase.REGISTERING, Registered): Row(_await, (Phase.AWAITING,)),
-    (Phase.REGISTERING, Refused): Row(_fail(""), (Phase.RETIRING,)),
-    (Phase.REGISTERING, Streams): Row(_live, (Phase.LIVE,)),
-    (Phase.REGISTERING, Stop): Row(_wind_up, (Phase.STOPPING,)),
-    (Phase.AWAITING, Streams): Row(_live, (Phase.LIVE,)),
-    (Phase.AWAITING, TimeUp): Row(
-        _fail("registered, but the kubelet opened no stream"), (Phase.RETIRING,)
+TABLE: Mapping[tuple[RegistrationPhase, type], TransitionRow] = {
+    (RegistrationPhase.ABSENT, KubeletAppeared): TransitionRow(_try, (RegistrationPhase.SERVING,)),
+    (RegistrationPhase.ABSENT, StopRequested): TransitionRow(_end, (RegistrationPhase.STOPPED,)),
+    (RegistrationPhase.SERVING, EndpointServed): TransitionRow(
+        _register, (RegistrationPhase.REGISTERING,)
     ),
-    (Phase.AWAITING, KubeletSeen): Row(_replaced, (Phase.RETIRING,)),
-    (Phase.AWAITING, Stop): Row(_wind_up, (Phase.STOPPING,)),
-    (Phase.LIVE, Streams): Row(_streams, (Phase.LIVE, Phase.RETIRING)),
-    (Phase.LIVE, TimeUp): Row(_settled, (Phase.LIVE,)),
-    (Phase.LIVE, Stop): Row(_wind_up, (Phase.STOPPING,)),
-    (Phase.RETIRING, Retired): Row(_retry, _GOES_ON),
-    (Phase.RETIRING, Stop): Row(_await_end, (Phase.STOPPING,)),
-    (Phase.WAITING, TimeUp): Row(_retry, (Phase.SERVING, Phase.ABSENT)),
-    (Phase.WAITING, KubeletSeen): Row(_try, (Phase.SERVING,)),
-    (Phase.WAITING, Stop): Row(_end, (Phase.STOPPED,)),
-    (Phase.STOPPING, Retired): Row(_end, (Phase.STOPPED,)),
+    (RegistrationPhase.SERVING, EndpointFailed): TransitionRow(_not_served, _GOES_ON),
+    (RegistrationPhase.SERVING, StopRequested): TransitionRow(
+        _wind_up, (RegistrationPhase.STOPPING,)
+    ),
+    (RegistrationPhase.REGISTERING, RegisterAnswered): TransitionRow(
+        _await, (RegistrationPhase.AWAITING,)
+    ),
+    (RegistrationPhase.REGISTERING, RegisterRefused): TransitionRow(
+        _fail(""), (RegistrationPhase.RETIRING,)
+    ),
+    (RegistrationPhase.REGISTERING, StreamsChanged): TransitionRow(
+        _live, (RegistrationPhase.LIVE,)
+    ),
+    (RegistrationPhase.REGISTERING, StopRequested): TransitionRow(
+        _wind_up, (RegistrationPhase.STOPPING,)
+    ),
+    (RegistrationPhase.AWAITING, StreamsChanged): TransitionRow(_live, (RegistrationPhase.LIVE,)),
+    (RegistrationPhase.AWAITING, TimerExpired): TransitionRow(
+        _fail("registered, but the kubelet opened no stream"), (RegistrationPhase.RETIRING,)
+    ),
+    (RegistrationPhase.AWAITING, KubeletAppeared): TransitionRow(
+        _replaced, (RegistrationPhase.RETIRING,)
+    ),
+    (RegistrationPhase.AWAITING, StopRequested): TransitionRow(
+        _wind_up, (RegistrationPhase.STOPPING,)
+    ),
+    (RegistrationPhase.LIVE, StreamsChanged): TransitionRow(
+        _streams, (RegistrationPhase.LIVE, RegistrationPhase.RETIRING)
+    ),
+    (RegistrationPhase.LIVE, TimerExpired): TransitionRow(_settled, (RegistrationPhase.LIVE,)),
+    (RegistrationPhase.LIVE, StopRequested): TransitionRow(_wind_up, (RegistrationPhase.STOPPING,)),
+    (RegistrationPhase.RETIRING, EndpointRetired): TransitionRow(_retry, _GOES_ON),
+    (RegistrationPhase.RETIRING, StopRequested): TransitionRow(
+        _await_end, (RegistrationPhase.STOPPING,)
+    ),
+    (RegistrationPhase.WAITING, TimerExpired): TransitionRow(
+        _retry, (RegistrationPhase.SERVING, RegistrationPhase.ABSENT)
+    ),
+    (RegistrationPhase.WAITING, KubeletAppeared): TransitionRow(_try, (RegistrationPhase.SERVING,)),
+    (RegistrationPhase.WAITING, StopRequested): TransitionRow(_end, (RegistrationPhase.STOPPED,)),
+    (RegistrationPhase.STOPPING, EndpointRetired): TransitionRow(
+        _end, (RegistrationPhase.STOPPED,)
+    ),
 }
 
-_SEEN = Row(_note_seen, ())
-_GONE = Row(_note_gone, ())
-_ENDED = (Phase.STOPPING, Phase.STOPPED)
+_SEEN = TransitionRow(_note_seen, ())
+_GONE = TransitionRow(_note_gone, ())
+_ENDED = (RegistrationPhase.STOPPING, RegistrationPhase.STOPPED)
 
 
-def step(state: State, event: Event) -> Outcome:
+def step(state: RegistrationState, event: Event) -> Outcome:
     """The state after an event, and what to do, in order.
 
     Never an error: what fits nowhere is a late answer, and is ignored.
     """
-    if state.phase in _ENDED and not isinstance(event, Retired):
+    if state.phase in _ENDED and not isinstance(event, EndpointRetired):
         return state, ()
-    if not isinstance(event, KubeletSeen | KubeletGone | Stop) and (
+    if not isinstance(event, KubeletAppeared | KubeletVanished | StopRequested) and (
         event.generation != state.generation
     ):
         return state, ()
     row = TABLE.get((state.phase, type(event)))
-    if row is None and isinstance(event, KubeletSeen):
+    if row is None and isinstance(event, KubeletAppeared):
         row = _SEEN
-    elif row is None and isinstance(event, KubeletGone):
+    elif row is None and isinstance(event, KubeletVanished):
         row = _GONE
     return row.action(state, event) if row else (state, ())

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from sgpud.core.gpu import Gpu
+from sgpud.core.gpu.gpu import Gpu
 from sgpud.yaml.block import parse_yaml
 from sgpud.yaml.scalars import YamlError
 

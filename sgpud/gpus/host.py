@@ -1,14 +1,19 @@
-"""What is on the node for handing GPUs to containers: device nodes, CDI specs, the runtime."""
+"""What the node has for handing GPUs to containers: device nodes, CDI specs, a runtime."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from sgpud.core.delivery import DeviceNode, GpuAccess, Host
-from sgpud.core.gpu import Gpu, Mig
-from sgpud.core.sharing import HostMount
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from sgpud.bridge import Reactor, in_thread
+from sgpud.core.allocation.injection import DeviceNode, GpuAccess, NodeHost
+from sgpud.core.gpu.gpu import Gpu, Mig
+from sgpud.core.sharing.rules import HostMount, InjectionSettings
 from sgpud.gpus.cdi import cdi_name, read_specs
 
 REQUIRED = ("nvidiactl", "nvidia-uvm")
@@ -33,7 +38,7 @@ _CAPABILITIES = "proc/driver/nvidia/capabilities"
 _MINOR = re.compile(r"^DeviceFileMinor:\s*([0-9]{1,9})\s*$", re.MULTILINE)
 
 
-def look(root: Path, gpus: Iterable[Gpu], cdi_kind: str, mounts: Iterable[HostMount]) -> Host:
+def look(root: Path, gpus: Iterable[Gpu], cdi_kind: str, mounts: Iterable[HostMount]) -> NodeHost:
     """Look at the node below `root`; never raises, what cannot be read counts as absent.
 
     Nothing here opens a device node. Simulated GPUs have no access: their containers get
@@ -52,7 +57,7 @@ def look(root: Path, gpus: Iterable[Gpu], cdi_kind: str, mounts: Iterable[HostMo
             reason = f"{' and '.join(absent)} missing: `nvidia-modprobe -c {gpu.minor}` makes nodes"
         nodes = () if reason else tuple(DeviceNode(node, node) for node in wanted)
         access[gpu.uuid] = GpuAccess(nodes, reason, name, why)
-    return Host(
+    return NodeHost(
         runtime=_runtime(root),
         common_nodes=tuple(
             DeviceNode(f"/dev/{name}", f"/dev/{name}")
@@ -124,3 +129,68 @@ def _is_there(path: Path) -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+LOOK_EVERY = 30.0
+"""Seconds between looks: a CDI spec may be written, or a device node made, long after the start."""
+
+
+class HostWatch:
+    """Tells what is on the node for these GPUs, at first and whenever it has changed."""
+
+    _log = Logger()
+
+    def __init__(self, reactor: Reactor, root: Path, told: Callable[[NodeHost], None]) -> None:
+        """`root` is the node's file system; `told` is called on the reactor."""
+        self._reactor = reactor
+        self._root = root
+        self._told = told
+        self._asked: tuple[tuple[Gpu, ...], InjectionSettings] = ((), InjectionSettings())
+        self._known: NodeHost | None = None
+        self._busy = False
+        self._again = False
+        self._call: IDelayedCall | None = None
+        self._stopped = False
+
+    def look_for(self, gpus: Sequence[Gpu], injection: InjectionSettings) -> None:
+        """Look for these from now on, and first of all at once."""
+        real = tuple(gpu for gpu in gpus if not gpu.simulated)
+        if (real, injection) != self._asked:
+            self._asked = (real, injection)
+            self._look()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._stopped = True
+        self._cancel()
+
+    def _look(self) -> None:
+        self._cancel()
+        if self._busy:
+            self._again = True
+            return
+        gpus, injection = self._asked
+        if not gpus or self._stopped:
+            return
+        self._busy = True
+        # In a thread: a folder of CDI specs can be large, and a disk slow.
+        looking = in_thread(
+            self._reactor, lambda: look(self._root, gpus, injection.cdi_kind, injection.mounts)
+        )
+        looking.addBoth(self._looked)
+
+    def _looked(self, result: NodeHost | Failure) -> None:
+        self._busy = False
+        if self._stopped:
+            return
+        if isinstance(result, Failure):
+            self._log.failure("Looking at the node's device nodes and CDI specs failed", result)
+        elif result != self._known:
+            self._known = result
+            self._told(result)
+        again, self._again = self._again, False
+        self._call = self._reactor.callLater(0.0 if again else LOOK_EVERY, self._look)
+
+    def _cancel(self) -> None:
+        if self._call is not None and self._call.active():
+            self._call.cancel()

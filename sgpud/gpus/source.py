@@ -6,22 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from sgpud.bridge import Readers, Threads
-from sgpud.core.gpu import Gpu
-from sgpud.core.observation import GpuEvent, Sample
-from sgpud.gpus.faults import Fault
-from sgpud.gpus.monitor import Monitor
-from sgpud.gpus.places import Places
-from sgpud.gpus.simulated import SimulatedMonitor
-from sgpud.gpus.simulation import Simulation
-from sgpud.gpus.usage import UsageWatch
+from sgpud.bridge import Reactor
+from sgpud.core.gpu.gpu import Gpu
+from sgpud.core.gpu.observations import GpuEvent, Sample
+from sgpud.gpus.fake.file import FakeNode
+from sgpud.gpus.fake.monitor import FakeMonitor
+from sgpud.gpus.nvml.faults import GpuFault
+from sgpud.gpus.nvml.monitor import NvmlMonitor
+from sgpud.gpus.process_locator import ProcessLocator
+from sgpud.gpus.usage_watch import UsageWatch
 
 
-class Reactor(Threads, Readers, Protocol):
-    """What is used of Twisted's reactor."""
-
-
-class Hears(Protocol):
+class GpuObserver(Protocol):
     """What is told of GPUs, as `monitor.Monitor` says."""
 
     @property
@@ -29,7 +25,7 @@ class Hears(Protocol):
         """Gets every GPU and the driver's version."""
 
     @property
-    def fault(self) -> Callable[[Fault], None]:
+    def fault(self) -> Callable[[GpuFault], None]:
         """Gets why nothing can be read."""
 
     @property
@@ -46,10 +42,10 @@ class Hears(Protocol):
 
 
 def source(
-    reactor: Reactor, simulation: Simulation | None, hears: Hears
-) -> tuple[Monitor | SimulatedMonitor, UsageWatch]:
+    reactor: Reactor, simulation: FakeNode | None, hears: GpuObserver
+) -> tuple[NvmlMonitor | FakeMonitor, UsageWatch]:
     """What tells of the GPUs, once it is started, and what knows their processes."""
-    usage = UsageWatch(reactor, Places(Path("/proc"), ours=simulation is not None).look)
+    usage = UsageWatch(reactor, ProcessLocator(Path("/proc"), ours=simulation is not None).look)
     seen = (hears.inventory, hears.fault, hears.error)
     more: dict[str, Any] = {
         "on_event": hears.event,
@@ -57,5 +53,5 @@ def source(
         "on_processes": usage.sampled,
     }
     if simulation is None:
-        return Monitor(reactor, *seen, **more), usage
-    return SimulatedMonitor(reactor, simulation, *seen, **more), usage
+        return NvmlMonitor(reactor, *seen, **more), usage
+    return FakeMonitor(reactor, simulation, *seen, **more), usage

@@ -17,11 +17,11 @@ from typing import TypeVar
 
 from google.protobuf.message import DecodeError
 
-from sgpud.config.names import resource_name
+from sgpud.config.schema.formats import resource_name
 from sgpud.core.errors import SgpudError
-from sgpud.core.holding import Books, Holder, Key
-from sgpud.core.numbers import Numbers
-from sgpud.core.share import parse_share_id
+from sgpud.core.intset import IntSet
+from sgpud.core.planning.holdings import CheckpointState, Holder, Key
+from sgpud.core.sharing.share_id import parse_share_id
 from sgpud.kubelet.api import deviceplugin_pb2 as api
 
 T = TypeVar("T")
@@ -49,7 +49,7 @@ class CheckpointError(SgpudError):
         return f"{self.path}: {self.problem}"
 
 
-def read(path: Path, *, registered: bool = False) -> Books:
+def read(path: Path, *, registered: bool = False) -> CheckpointState:
     """The books as the kubelet wrote them last: empty where there is no file.
 
     `registered`: also which of our ids the kubelet knew, which takes long where they are many.
@@ -58,13 +58,13 @@ def read(path: Path, *, registered: bool = False) -> Books:
     """
     found = _content(path)
     if found is None:
-        return Books()
+        return CheckpointState()
     text, written = found
     try:
         holders, ids = parse(text, registered=registered)
     except ValueError as problem:
         raise CheckpointError(path, str(problem)) from problem
-    return Books(holders, written, ids)
+    return CheckpointState(holders, written, ids)
 
 
 def registered_ids(path: Path) -> dict[str, tuple[str, ...]]:
@@ -97,7 +97,7 @@ def _content(path: Path) -> tuple[bytes, float] | None:
         raise CheckpointError(path, problem.strerror or str(problem)) from problem
 
 
-def parse(text: bytes, *, registered: bool = True) -> tuple[tuple[Holder, ...], dict[Key, Numbers]]:
+def parse(text: bytes, *, registered: bool = True) -> tuple[tuple[Holder, ...], dict[Key, IntSet]]:
     """The holders of our shares, and our ids that were registered; ValueError if it is none.
 
     Entries of other plugins are passed over, and so is a part of an entry that is not as it
@@ -106,7 +106,7 @@ def parse(text: bytes, *, registered: bool = True) -> tuple[tuple[Holder, ...], 
     data = _data(text)
     entries = _get(data, "PodDeviceEntries", list)
     holders = [found for entry in entries or () if (found := _holder(entry))]
-    known: dict[Key, Numbers] = {}
+    known: dict[Key, IntSet] = {}
     lists = _get(data, "RegisteredDevices", dict) if registered else None
     for resource, ids in (lists or {}).items():
         if isinstance(ids, list) and not resource_name(resource):
@@ -129,14 +129,14 @@ def _data(text: bytes) -> Mapping[str, object]:
     return data
 
 
-def shares(ids: Iterable[object]) -> dict[str, Numbers]:
+def shares(ids: Iterable[object]) -> dict[str, IntSet]:
     """Share numbers by GPU UUID; ids that are not ours are passed over."""
     found: dict[str, list[int]] = {}
     for item in ids:
         parsed = parse_share_id(item) if isinstance(item, str) else None
         if parsed:
             found.setdefault(parsed[0], []).append(parsed[1])
-    return {uuid: Numbers.of(numbers) for uuid, numbers in found.items()}
+    return {uuid: IntSet.of(numbers) for uuid, numbers in found.items()}
 
 
 def _at_once(path: str, flags: int) -> int:

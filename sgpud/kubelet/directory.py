@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
-from typing import Protocol
 
 from attrs import field, frozen
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from sgpud.bridge import ClockFromThread
+from sgpud.bridge import FolderWatches, Reactor
 
 LOOK_EVERY = 1.0
 """Seconds between looks without a hint: what inotify does not tell (a mount over the directory)."""
@@ -27,7 +26,7 @@ CHECKPOINT = "kubelet_internal_checkpoint"
 
 
 @frozen
-class Events:
+class DirectoryObserver:
     """What the directory tells, on the reactor."""
 
     ours: Callable[[], None]
@@ -45,16 +44,6 @@ class Events:
     """The path shows a deleted directory for ever: a mount of one that is gone."""
 
 
-class Watches(Protocol):
-    """A source of hints."""
-
-    def watch(self, folders: Iterable[Path]) -> None:
-        """Watch exactly these folders."""
-
-    def close(self) -> None:
-        """Watch nothing any more."""
-
-
 Identity = tuple[int, ...]
 
 
@@ -66,25 +55,25 @@ class _Seen:
     checkpoint: Identity | None = field(default=(-1,))
 
 
-class Directory:
-    """Watches one plugin directory and keeps its lock."""
+class PluginDirectory:
+    """FolderWatches one plugin directory and keeps its lock."""
 
     _log = Logger()
 
     def __init__(
         self,
         path: Path,
-        reactor: ClockFromThread,
-        events: Events,
-        hints: Callable[[Callable[[], None]], Watches],
+        reactor: Reactor,
+        events: DirectoryObserver,
+        watcher: Callable[[Callable[[], None]], FolderWatches],
     ) -> None:
-        """`hints` makes the source of hints, given what to call."""
+        """`watcher` makes the source of hints, given what to call."""
         self.path = path
         self.ours = False
         self.present = False
         self._reactor = reactor
         self._events = events
-        self._hints = hints(self._hinted)
+        self._watcher = watcher(self._hinted)
         self._descriptor: int | None = None
         self._opened = 0
         """Counts the directories that were opened, to tell a lock that comes late."""
@@ -105,7 +94,7 @@ class Directory:
     def stop_looking(self) -> None:
         """Tell nothing more; the lock is kept until `release`."""
         self._stopped = True
-        self._hints.close()
+        self._watcher.close()
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
 
@@ -134,7 +123,7 @@ class Directory:
                 return
         if found is not None and self._descriptor is None:
             self._open()
-        self._hints.watch([self.path, *_nearest(self.path)])
+        self._watcher.watch([self.path, *_nearest(self.path)])
         self._look_inside()
 
     def _look_inside(self) -> None:

@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from sgpud.bridge import Clock
-from sgpud.core.holding import Books, Named, ids, names, with_names
+from sgpud.core.planning.holdings import CheckpointState, NamedPod, ids, names, with_names
 from sgpud.kubelet.checkpoint import CheckpointError, read
 from sgpud.kubelet.outgoing import why
 
@@ -32,22 +32,22 @@ READ_APART = 0.2
 """Seconds between two reads of the file at least: a burst of allocations rewrites it each time."""
 
 
-class Lists(Protocol):
+class PodLister(Protocol):
     """The kubelet's podresources service."""
 
     @property
     def reachable(self) -> bool:
         """Whether it can be asked."""
 
-    def held(self) -> Deferred[tuple[Named, ...]]:
+    def held(self) -> Deferred[tuple[NamedPod, ...]]:
         """The pods that hold shares, and which."""
 
 
 @frozen
-class Wiring:
+class HoldersObserver:
     """What the holders are told and tell."""
 
-    learned: Callable[[Books], None]
+    learned: Callable[[CheckpointState], None]
     """Called with the books whenever they were read, and when podresources told something new."""
     waiting: Callable[[], bool]
     """Whether something waits for a release."""
@@ -57,24 +57,26 @@ class Wiring:
     """Whether a grant waits for the kubelet to write its books; never, where nobody says."""
 
 
-class Holders:
+class HolderTracker:
     """Reads the checkpoint when it changes, and has it refreshed."""
 
     _log = Logger()
 
-    def __init__(self, path: Path, reactor: Clock, lists: Lists, wiring: Wiring) -> None:
+    def __init__(
+        self, path: Path, reactor: Clock, lists: PodLister, wiring: HoldersObserver
+    ) -> None:
         """`path` is the checkpoint."""
         self._path = path
         self._reactor = reactor
         self._lists = lists
         self._wiring = wiring
-        self._books: Books | None = None
+        self._checkpoint: CheckpointState | None = None
         self._last_read = float("-inf")
         self._last_refresh = 0.0
         self._taking_over = False
         self._reading: IDelayedCall | None = None
         self._refreshing: IDelayedCall | None = None
-        self._asking: Deferred[tuple[Named, ...]] | None = None
+        self._asking: Deferred[tuple[NamedPod, ...]] | None = None
         self._nudged_for: tuple[frozenset[str], frozenset[str]] | None = None
         self._names: dict[str, tuple[str, str]] = {}
         self._asked_for: frozenset[str] = frozenset()
@@ -82,7 +84,7 @@ class Holders:
 
     def start(self) -> None:
         """Read, unless that was done already, and refresh from now on."""
-        if self._books is None:
+        if self._checkpoint is None:
             self.read()
         self._last_refresh = self._reactor.seconds()
         self._refreshing = self._reactor.callLater(WHILE_WAITING, self._tick)
@@ -119,21 +121,21 @@ class Holders:
         """Read the checkpoint and tell what it says; when it cannot be read, what was known."""
         self._last_read = self._reactor.seconds()
         try:
-            books = read(self._path, registered=self._taking_over)
+            checkpoint = read(self._path, registered=self._taking_over)
         except CheckpointError as problem:
-            known = self._books or Books()
+            known = self._checkpoint or CheckpointState()
             if known.problem != str(problem):
                 self._log.error(
                     "The kubelet's checkpoint cannot be read: {problem}. The holders known last "
                     "stay, and no share leaves the list until it can be read",
                     problem=problem,
                 )
-            books = evolve(known, problem=str(problem))
+            checkpoint = evolve(known, problem=str(problem))
         else:
             self._taking_over = False
-        if self._books is not None and self._books.problem and not books.problem:
+        if self._checkpoint is not None and self._checkpoint.problem and not checkpoint.problem:
             self._log.info("The kubelet's checkpoint can be read again")
-        self._books = books
+        self._checkpoint = checkpoint
         self._tell()
 
     def _tick(self) -> None:
@@ -146,7 +148,7 @@ class Holders:
     @property
     def _unnamed(self) -> frozenset[str]:
         """The pods whose name nobody has told yet; that of one init container nobody ever tells."""
-        holders = self._books.holders if self._books else ()
+        holders = self._checkpoint.holders if self._checkpoint else ()
         return frozenset(holder.pod for holder in holders) - self._names.keys()
 
     def _refresh(self) -> None:
@@ -158,7 +160,7 @@ class Holders:
             return
         self._asking = self._lists.held()
 
-        def done(result: tuple[Named, ...] | Failure) -> None:
+        def done(result: tuple[NamedPod, ...] | Failure) -> None:
             if self._asking is None:
                 return  # stopped
             self._asking = None
@@ -182,10 +184,10 @@ class Holders:
             self._doubt = doubt
             self._tell()
 
-    def _named(self, named: tuple[Named, ...]) -> None:
-        books = self._books or Books()
-        pods = {holder.pod for holder in books.holders}
-        known = {**self._names, **names(books, named)}
+    def _named(self, named: tuple[NamedPod, ...]) -> None:
+        checkpoint = self._checkpoint or CheckpointState()
+        pods = {holder.pod for holder in checkpoint.holders}
+        known = {**self._names, **names(checkpoint, named)}
         known = {pod: name for pod, name in known.items() if pod in pods}
         if (known, "") != (self._names, self._doubt):
             self._names, self._doubt = known, ""
@@ -193,8 +195,10 @@ class Holders:
         self._compare(frozenset(one for entry in named for one in entry.ids))
 
     def _tell(self) -> None:
-        if self._books is not None:
-            self._wiring.learned(evolve(with_names(self._books, self._names), doubt=self._doubt))
+        if self._checkpoint is not None:
+            self._wiring.learned(
+                evolve(with_names(self._checkpoint, self._names), doubt=self._doubt)
+            )
 
     def _compare(self, listed: frozenset[str]) -> None:
         """Nudge when the file holds what the kubelet may have freed meanwhile.
@@ -202,8 +206,8 @@ class Holders:
         An ordinary init container stands in the file and never in the answer: the same difference
         twice is no reason for a second nudge.
         """
-        books = self._books or Books()
-        recorded = frozenset(one for holder in books.holders for one in ids(holder.shares))
+        checkpoint = self._checkpoint or CheckpointState()
+        recorded = frozenset(one for holder in checkpoint.holders for one in ids(holder.shares))
         difference = (recorded - listed, listed)
         if recorded - listed and difference != self._nudged_for:
             self._nudged_for = difference

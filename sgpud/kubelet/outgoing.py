@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import grpc
 from twisted.internet.defer import Deferred
 
-from sgpud.bridge import FromThread, deferred
+from sgpud.bridge import Reactor, deferred
 
 T = TypeVar("T")
 
@@ -17,7 +17,7 @@ LARGEST = 64 * 1024 * 1024
 
 
 def call(
-    reactor: FromThread, socket: Path, method: str, request: bytes, timeout: float
+    reactor: Reactor, socket: Path, method: str, request: bytes, timeout: float
 ) -> Deferred[bytes]:
     """Call a method at a socket of the kubelet; cancel the Deferred to end the call.
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from twisted.internet.defer import Deferred
 
-from sgpud.bridge import FromThread
-from sgpud.core.holding import Named
-from sgpud.core.share import parse_share_id
+from sgpud.bridge import Reactor
+from sgpud.core.planning.holdings import NamedPod
+from sgpud.core.sharing.share_id import parse_share_id
 from sgpud.kubelet.api import podresources_pb2 as api
 from sgpud.kubelet.outgoing import call
 
@@ -17,10 +17,10 @@ WITHIN = 5.0
 """Seconds for an answer from a kubelet on the same machine."""
 
 
-class PodResources:
+class PodResourcesClient:
     """Asks the kubelet's podresources socket."""
 
-    def __init__(self, socket: Path, reactor: FromThread) -> None:
+    def __init__(self, socket: Path, reactor: Reactor) -> None:
         """Nothing is connected until it is asked."""
         self._socket = socket
         self._reactor = reactor
@@ -33,7 +33,7 @@ class PodResources:
         except OSError:
             return False  # its folder may not be entered
 
-    def held(self) -> Deferred[tuple[Named, ...]]:
+    def held(self) -> Deferred[tuple[NamedPod, ...]]:
         """The pods that hold ids of ours, without ordinary init containers.
 
         Asking also makes the kubelet free what finished pods held.
@@ -43,7 +43,7 @@ class PodResources:
         return answer.addCallback(_named)
 
 
-def _named(answer: bytes) -> tuple[Named, ...]:
+def _named(answer: bytes) -> tuple[NamedPod, ...]:
     response = api.ListPodResourcesResponse.FromString(answer)
     found = []
     for pod in response.pod_resources:
@@ -55,5 +55,5 @@ def _named(answer: bytes) -> tuple[Named, ...]:
             if parse_share_id(item)
         )
         if ids:
-            found.append(Named(pod.namespace, pod.name, ids))
+            found.append(NamedPod(pod.namespace, pod.name, ids))
     return tuple(found)

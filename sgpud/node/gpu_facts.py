@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import Any, Protocol
+from typing import Protocol
 
 from twisted.logger import Logger
 
 from sgpud.bridge import Clock
-from sgpud.core.causes import of_event
-from sgpud.core.errors import SgpudError
-from sgpud.core.gpu import Gpu
-from sgpud.core.healths import (
+from sgpud.core.gpu.gpu import Gpu
+from sgpud.core.gpu.observations import EventKind, GpuEvent, Sample
+from sgpud.core.health.causes import of_event
+from sgpud.core.health.node_health import (
+    UnknownGpuError,
     cordoned,
     find,
     gpus_seen,
@@ -21,10 +22,10 @@ from sgpud.core.healths import (
     probe_failed,
     sampled,
 )
-from sgpud.core.node import Node, measured
-from sgpud.core.observation import EventKind, GpuEvent, Sample
-from sgpud.core.words import several
-from sgpud.node.transitions import Transitions
+from sgpud.core.planning.node import Node, measured
+from sgpud.core.text import several
+from sgpud.node.reconciler import NodeUpdates
+from sgpud.node.transition_log import HealthTransitionLog
 
 SAY_AGAIN = 60.0
 """Seconds in which the same XID of the same GPU is logged once: they come in bursts."""
@@ -32,32 +33,6 @@ MOST_SAID = 4096
 """GPUs and XIDs whose time of logging is remembered."""
 _DRIVER_GONE = frozenset({"no-driver", "version-mismatch"})
 """Kinds of faults with which the kernel module that was loaded is not any more."""
-
-
-class UnknownGpuError(SgpudError):
-    """A name that means no GPU of this node."""
-
-    def __init__(self, name: str, known: Sequence[str]) -> None:
-        """`known`: the UUIDs that there are."""
-        super().__init__(name, tuple(known))
-        self.name, self.known = name, tuple(known)
-
-    def __str__(self) -> str:
-        """What was asked for, and what there is."""
-        there = ", ".join(self.known) or "none yet"
-        return f'"{self.name}" is no GPU of this node: write a UUID or an index; known: {there}'
-
-
-class Keeps(Protocol):
-    """The keeper."""
-
-    node: Node
-
-    def learn(self, **facts: Any) -> None:
-        """Take facts in."""
-
-    def change(self, step: Callable[[Node], Node]) -> None:
-        """Take in a fact that depends on what is known already."""
 
 
 class Fault(Protocol):
@@ -75,7 +50,7 @@ class GpuFacts:
 
     def __init__(
         self,
-        keeper: Keeps,
+        reconciler: NodeUpdates,
         clock: Clock,
         keep: Callable[[Node], None],
         count: Callable[[str, int, int], None],
@@ -85,15 +60,15 @@ class GpuFacts:
 
         `changed` is called after facts, and after healths have changed.
         """
-        self._keeper = keeper
+        self._reconciler = reconciler
         self._clock = clock
         self._keep = keep
         self._count = count
         self._changed = changed
         self._said: dict[tuple[str, int], float] = {}
-        self._transitions = Transitions()
+        self._transitions = HealthTransitionLog()
 
-    def turned(self, node: Node) -> None:
+    def reconciled(self, node: Node) -> None:
         """The node has had a turn: say how healths have changed, and keep them."""
         if self._transitions.look(node):
             self._changed()
@@ -111,20 +86,20 @@ class GpuFacts:
             names=", ".join(f"{gpu.uuid} {gpu.product}" for gpu in gpus),
         )
         now = self._clock.seconds()
-        self._keeper.change(lambda node: gpus_seen(node, gpus, driver, now))
+        self._reconciler.change(lambda node: gpus_seen(node, gpus, driver, now))
         self._changed()
 
     def fault(self, why: Fault) -> None:
         """Nothing fresh is to be had of any GPU: the last facts stay, free shares are withheld."""
         self._log.error("No fresh facts of the GPUs: {problem}", problem=str(why))
         gone = why.kind.value in _DRIVER_GONE
-        self._keeper.change(lambda node: probe_failed(node, str(why), driver_gone=gone))
+        self._reconciler.change(lambda node: probe_failed(node, str(why), driver_gone=gone))
         self._changed()
 
     def error(self, gpu: str, why: str) -> None:
         """One GPU cannot be read. With a UUID it comes as an event too; else `gpu` is an index."""
         if gpu.isdigit():
-            for uuid in find(self._keeper.node, gpu):
+            for uuid in find(self._reconciler.node, gpu):
                 self.event(GpuEvent(uuid, EventKind.ERROR, detail=why))
 
     def event(self, event: GpuEvent) -> None:
@@ -132,12 +107,12 @@ class GpuFacts:
         if event.kind is EventKind.XID:
             self._note_xid(event)
         now = self._clock.seconds()
-        self._keeper.change(lambda node: heard(node, event, now))
+        self._reconciler.change(lambda node: heard(node, event, now))
 
     def samples(self, samples: Sequence[Sample]) -> None:
         """Some GPUs were read."""
         now = self._clock.seconds()
-        self._keeper.change(lambda node: measured(sampled(node, samples, now), samples, now))
+        self._reconciler.change(lambda node: measured(sampled(node, samples, now), samples, now))
 
     # What the operator says. ---------------------------------------------------------------------
 
@@ -155,12 +130,12 @@ class GpuFacts:
         return self._said_of(name, lambda node, uuid: healed(node, uuid, now))
 
     def _said_of(self, name: str, step: Callable[[Node, str], Node]) -> tuple[str, ...]:
-        node = self._keeper.node
+        node = self._reconciler.node
         found = find(node, name)
         if not found:
             raise UnknownGpuError(name, [gpu.uuid for gpu in node.gpus or ()])
         for uuid in found:
-            self._keeper.change(lambda node, uuid=uuid: step(node, uuid))  # type: ignore[misc]
+            self._reconciler.change(lambda node, uuid=uuid: step(node, uuid))  # type: ignore[misc]
         return found
 
     def _note_xid(self, event: GpuEvent) -> None:
@@ -173,7 +148,7 @@ class GpuFacts:
         if len(self._said) >= MOST_SAID:
             self._said.clear()
         self._said[key] = now
-        node = self._keeper.node
+        node = self._reconciler.node
         compute = next((g.compute for g in node.gpus or () if g.physical == event.uuid), None)
         cause = of_event(event, compute, node.policy)
         where = "" if event.gi is None else f", GPU instance {event.gi}"

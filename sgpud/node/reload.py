@@ -13,20 +13,20 @@ from sgpud.config.diff import diff
 from sgpud.config.load import load, parse
 from sgpud.config.problems import ConfigError, Problem
 from sgpud.config.values import Config, HttpSettings
-from sgpud.core.changes import changes
-from sgpud.core.limits import LimitError, check_size
-from sgpud.core.node import Node
-from sgpud.core.plan import Plan
-from sgpud.core.sharing import Sharing
-from sgpud.core.status import ConfigurationView
-from sgpud.core.words import several
-from sgpud.node.store import LAST_GOOD, Store
+from sgpud.core.planning.diff import changes
+from sgpud.core.planning.node import Node
+from sgpud.core.planning.plan import Plan
+from sgpud.core.sharing.limits import LimitError, check_size
+from sgpud.core.sharing.rules import Sharing
+from sgpud.core.status.view import ConfigurationView
+from sgpud.core.text import several
+from sgpud.node.store import LAST_GOOD, StateDirectory
 
 APPLIED, UNCHANGED, REFUSED = "applied", "unchanged", "refused"
 
 
 @frozen
-class Outcome:
+class ReloadResult:
     """What a reload did, or would do."""
 
     result: str
@@ -40,23 +40,23 @@ class Outcome:
     warnings: tuple[str, ...] = ()
 
 
-class Plans(Protocol):
+class PlanPreviewer(Protocol):
     """The keeper, as far as the configuration goes."""
 
     node: Node
     plan: Plan | None
 
-    def learn(self, **facts: Any) -> None:
+    def update(self, **facts: Any) -> None:
         """Take facts in."""
 
     def preview(self, **facts: Any) -> Plan | None:
         """The plan as it would be."""
 
-    def turn(self) -> None:
+    def reconcile(self) -> None:
         """Bring the plan up to date now."""
 
 
-class Configuration:
+class ConfigReloader:
     """Holds the configuration that is in use, and replaces it by a better one only."""
 
     _log = Logger()
@@ -65,8 +65,8 @@ class Configuration:
         self,
         file: Path,
         overrides: tuple[str, ...],
-        plans: Plans,
-        store: Store,
+        plans: PlanPreviewer,
+        store: StateDirectory,
         applied: Callable[[Config], None],
     ) -> None:
         """`overrides`: `section.key=VALUE` from the command line; `applied` hears of each use."""
@@ -100,9 +100,9 @@ class Configuration:
         else:
             self._use(config, ConfigurationView(str(self._file), "file"))
 
-    def reload(self) -> Outcome:
+    def reload(self) -> ReloadResult:
         """Read the file again and use it, unless it is bad: then everything stays as it was."""
-        self._plans.turn()
+        self._plans.reconcile()
         outcome, config = self._judge()
         if config is None:
             self._say_refused(outcome.problems, "The configuration in use stays")
@@ -114,7 +114,7 @@ class Configuration:
             result=outcome.result,
             what="; ".join((*outcome.keys, *outcome.shares)) or "nothing differs",
         )
-        self._plans.turn()
+        self._plans.reconcile()
         if self._keeps:
             self.keep()
         return outcome
@@ -129,9 +129,9 @@ class Configuration:
             self._log.info("Configuration read again: {keys}", keys="; ".join(outcome.keys))
             self._use(config, ConfigurationView(str(self._file), "file"))
 
-    def preview(self) -> Outcome:
+    def preview(self) -> ReloadResult:
         """What a reload would do."""
-        self._plans.turn()
+        self._plans.reconcile()
         return self._judge()[0]
 
     def keep(self) -> None:
@@ -153,16 +153,16 @@ class Configuration:
         if content != self._store.read(LAST_GOOD):
             self._store.write(LAST_GOOD, content)
 
-    def _judge(self) -> tuple[Outcome, Config | None]:
+    def _judge(self) -> tuple[ReloadResult, Config | None]:
         try:
             config = load(self._file, self._overrides)
             self._check_limits(config.sharing)
         except ConfigError as error:
-            return Outcome(REFUSED, problems=tuple(map(str, error.problems))), None
+            return ReloadResult(REFUSED, problems=tuple(map(str, error.problems))), None
         plan = self._plans.preview(sharing=config.sharing)
         shares = changes(self._plans.plan, plan) if plan else ()
         keys = diff(self.config, config)
-        outcome = Outcome(
+        outcome = ReloadResult(
             APPLIED if keys or self.view.in_use != "file" else UNCHANGED,
             tuple(map(str, keys)),
             tuple(map(str, shares)),
@@ -194,7 +194,7 @@ class Configuration:
         self.view = evolve(seen, warnings=tuple(map(str, config.warnings)))
         for problem in config.warnings:
             self._log.warn("{problem}", problem=str(problem))
-        self._plans.learn(sharing=config.sharing)
+        self._plans.update(sharing=config.sharing)
         self._applied(config)
 
     def _say_refused(self, problems: tuple[str, ...], consequence: str) -> None:

@@ -13,7 +13,7 @@ LARGEST = 1024 * 1024
 """Bytes of a state file that is read: they are a few KiB."""
 
 
-class Store:
+class StateDirectory:
     """Keeps files in the state directory. A failure is said, and costs only what was to be kept."""
 
     _log = Logger()

@@ -11,8 +11,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from sgpud.testing.kubelet import StandInKubelet
-from sgpud.testing.values import Container, DeviceList
+from sgpud.testing.kubelet.records import Container, DeviceList
+from sgpud.testing.kubelet.stand_in import StandInKubelet
 
 RESOURCE = "deepomatic.com/shared-gpu"
 WITHIN = 15.0
@@ -158,7 +158,7 @@ class _Demo:
         """The list as the kubelet has it now, GPU by GPU."""
         gpus: dict[str, list[str]] = {}
         for share, listed in devices.devices.items():
-            gpus.setdefault(share.partition("-_-")[0], []).append(listed.health)
+            gpus.setdefault(share.partition("::")[0], []).append(listed.health)
         for uuid, healths in gpus.items():
             healthy = healths.count("Healthy")
             leaving = len(healths) - healthy

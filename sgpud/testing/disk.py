@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from sgpud.testing.registry import SOCKET
+from sgpud.testing.kubelet.registry import SOCKET
 
 if TYPE_CHECKING:
     from pathlib import Path

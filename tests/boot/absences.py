@@ -8,8 +8,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from sgpud.testing.kubelet import StandInKubelet
-from sgpud.testing.view import KubeletView
+from sgpud.testing.kubelet.stand_in import StandInKubelet
+from sgpud.testing.kubelet.view import KubeletView
 
 if TYPE_CHECKING:
     from typing_extensions import Self

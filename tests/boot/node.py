@@ -10,8 +10,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import sgpud
-from sgpud.testing.kubelet import StandInKubelet
-from sgpud.testing.values import Container
+from sgpud.testing.kubelet.records import Container
+from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.boot.machine import Machine
 from tests.e2e.waiting import until
 

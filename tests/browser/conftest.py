@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from attrs import frozen
 
-from sgpud.testing.kubelet import StandInKubelet
+from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.browser.driver import Browser
 from tests.daemon.node import RESOURCE, Node
 from tests.daemon.process import Process

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sgpud.testing.plugins import PluginError
+from sgpud.testing.kubelet.plugins import PluginError
 from tests.browser.conftest import Shown
 from tests.browser.driver import Browser
 from tests.daemon.node import RESOURCE, A, B
@@ -23,7 +23,7 @@ def occupied(shown: Shown, *, hostile: bool = False) -> None:
     for name, count in pods:
         shown.kubelet.admit(f"uid-{name}", "prod", name, "main", {RESOURCE: count}, timeout=WITHIN)
     with pytest.raises(PluginError):
-        shown.kubelet.plugin(RESOURCE).allocate((f"{A}-_-39", f"{B}-_-23"), WITHIN)
+        shown.kubelet.plugin(RESOURCE).allocate((f"{A}::39", f"{B}::23"), WITHIN)
     shown.daemon.status(lambda status: "36 held" in status)
     shown.node.command("cordon", B, "--run-dir", str(shown.node.run))
 

@@ -4,8 +4,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from sgpud.config.kinds import toml, toml_key
 from sgpud.config.lines import Path
+from sgpud.config.schema.kinds import toml, toml_key
 
 Document = dict[str, Any]
 

@@ -6,7 +6,7 @@ import pytest
 
 from sgpud.config.load import parse
 from sgpud.config.problems import ConfigError
-from sgpud.core.causes import Policy
+from sgpud.core.health.causes import HealthPolicy
 
 
 def mistakes(text: str) -> list[str]:
@@ -26,10 +26,10 @@ def test_what_it_says_arrives() -> None:
         trust_last_known = false
         trust_for = "10s"
     """
-    assert parse(text, "f").health == Policy(
+    assert parse(text, "f").health == HealthPolicy(
         90.0, (79,), (1, 2), (13,), (99999,), trust_last_known=False, trust_for=10.0
     )
-    assert parse("", "f").health == Policy()
+    assert parse("", "f").health == HealthPolicy()
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from hypothesis import given
 
 from sgpud.config.build import build
-from sgpud.config.diff import Change, diff
+from sgpud.config.diff import KeyChange, diff
 from sgpud.config.load import parse
 from tests.config.documents import Document, documents
 
@@ -38,7 +38,7 @@ def test_what_is_fixed_while_the_daemon_runs_asks_for_a_restart() -> None:
         "log.format",
     ]
     assert diff(parse("", "f"), parse("[log]\nlevel = 'warn'", "f")) == (
-        Change("log.level", '"info"', '"warn"', restart=False),
+        KeyChange("log.level", '"info"', '"warn"', restart=False),
     )
 
 

@@ -6,10 +6,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sgpud.config.diff import diff
-from sgpud.config.kinds import toml
 from sgpud.config.load import parse
 from sgpud.config.problems import ConfigError, Problem
-from sgpud.config.schema import ROOT
+from sgpud.config.schema.kinds import toml
+from sgpud.config.schema.sections import ROOT
 from sgpud.config.values import Config
 from tests.config.documents import VALID, Document
 

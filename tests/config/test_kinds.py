@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sgpud.config.kinds import describe, show, toml, toml_key
+from sgpud.config.schema.kinds import describe, show, toml, toml_key
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -9,7 +9,7 @@ import pytest
 from sgpud.config.load import load, parse
 from sgpud.config.problems import ConfigError, Problem
 from sgpud.config.source import MAX_BYTES
-from sgpud.core.sharing import Multiple
+from sgpud.core.sharing.rules import Multiple
 
 SYMBOLS = Path("/proc/kallsyms")
 

@@ -4,8 +4,8 @@ import pytest
 
 from sgpud.config.load import parse
 from sgpud.config.problems import ConfigError, Problem
-from sgpud.core.sharing import Advertise, Guarding, Terms
-from sgpud.core.sizes import Amount
+from sgpud.core.sharing.rules import Advertise, FullGuardSettings, ShareTerms
+from sgpud.core.units import Amount
 
 GIB = 2**30
 
@@ -49,11 +49,13 @@ def test_every_key_arrives_where_it_belongs() -> None:
     assert sharing.reserve_memory == 512 * 2**20
     assert (sharing.advertise, sharing.allow_large_status) == (Advertise.ALL, True)
     assert (sharing.full_guard, sharing.measure_every) == (True, 10.0)
-    assert sharing.guarding == Guarding(Amount(percent=10), Amount(8 * GIB), 60.0, 300.0, 6 * GIB)
+    assert sharing.guard_settings == FullGuardSettings(
+        Amount(percent=10), Amount(8 * GIB), 60.0, 300.0, 6 * GIB
+    )
     assert [rule.terms(sharing.default) for rule in sharing.rules] == [
-        Terms("a.com/two", 100, 2 * GIB),
-        Terms("a.com/places", 7, 0),
-        Terms("a.com/more", 100, 0),
+        ShareTerms("a.com/two", 100, 2 * GIB),
+        ShareTerms("a.com/places", 7, 0),
+        ShareTerms("a.com/more", 100, 0),
     ]
 
 

@@ -6,17 +6,17 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from sgpud.config.check import key_name
-from sgpud.config.kinds import Choice, Kind, ListOf, Table, Text, Truth, Whole
 from sgpud.config.lines import Path
 from sgpud.config.load import parse
 from sgpud.config.problems import ConfigError
-from sgpud.config.schema import ROOT
+from sgpud.config.schema.check import key_name
+from sgpud.config.schema.kinds import Boolean, Choice, Integer, ListOf, Table, Text, ValueType
+from sgpud.config.schema.sections import ROOT
 from tests.config.documents import Document, documents, write
 
-WRONG: dict[type[Kind], tuple[Any, ...]] = {
-    Truth: (0, 1.0, "true", [True], {}),
-    Whole: (0, -1, 10_001, 1.0, True, "5", [5]),
+WRONG: dict[type[ValueType], tuple[Any, ...]] = {
+    Boolean: (0, 1.0, "true", [True], {}),
+    Integer: (0, -1, 10_001, 1.0, True, "5", [5]),
     Choice: ("", "Spread", 0, False, ["spread"]),
     Text: ("\n", 0, ["a"]),
     ListOf: ("*", 0, {}, [0], [[]]),
@@ -56,9 +56,9 @@ def at(document: Any, path: Path) -> Any:
     return document
 
 
-def kind_at(path: Path) -> Kind:
+def kind_at(path: Path) -> ValueType:
     """The kind of the key at a path."""
-    kind: Kind = ROOT
+    kind: ValueType = ROOT
     for part in path:
         if isinstance(kind, Table):
             kind = next(key.kind for key in kind.keys if key.name == part)

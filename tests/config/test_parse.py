@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 
 from sgpud.config.build import build, document_of
-from sgpud.config.check import faults
-from sgpud.config.kinds import Key, Table, Truth
 from sgpud.config.load import parse
 from sgpud.config.problems import ConfigError, Problem
-from sgpud.config.schema import ROOT
+from sgpud.config.schema.check import faults
+from sgpud.config.schema.kinds import Boolean, Key, Table
+from sgpud.config.schema.sections import ROOT
 from sgpud.config.values import LogFormat, LogLevel
-from sgpud.core.sharing import HostMount, Method, Multiple, Placement, Rule
+from sgpud.core.sharing.rules import GpuRule, HostMount, InjectionMethod, Multiple, Placement
 from tests.config.documents import VALID, Document, documents, write
 
 FACTOR = "sharing.duplication_factor"
@@ -92,9 +92,9 @@ def test_every_key_arrives_where_it_belongs() -> None:
     assert (sharing.allow, sharing.deny) == (("0",), ("1",))
     assert (sharing.default.resource, sharing.default.factor) == ("a.com/b", 2)
     assert (sharing.placement, sharing.multiple) == (Placement.PACKED, Multiple.REFUSE)
-    assert sharing.rules == (Rule("T4", "a.com/c", None), Rule("*", None, 3))
-    assert sharing.delivery.method is Method.DEVICE_NODES
-    assert sharing.delivery.mounts == (HostMount("/a", "/b", read_only=False),)
+    assert sharing.rules == (GpuRule("T4", "a.com/c", None), GpuRule("*", None, 3))
+    assert sharing.injection.method is InjectionMethod.DEVICE_NODES
+    assert sharing.injection.mounts == (HostMount("/a", "/b", read_only=False),)
     assert sharing.numa
     assert (config.kubelet.plugin_directory, config.kubelet.pod_resources) == ("/c", "/d")
     assert config.http.listen == "tcp:9449:interface=127.0.0.1"
@@ -221,7 +221,7 @@ def test_what_is_no_toml_is_told_on_the_line_to_look_at(
 
 
 def test_a_key_of_another_file_is_not_sent_to_a_section_of_this_one() -> None:
-    table = Table((Key("memory", Truth()),), "a table")
+    table = Table((Key("memory", Boolean()),), "a table")
     (fault,) = faults({"gpu": {"resource": 1}}, Table((Key("gpu", table),), "a table"))
     assert fault.text == "is an unknown key, the known ones here are memory"
 

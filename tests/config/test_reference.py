@@ -3,15 +3,15 @@
 import re
 from pathlib import Path
 
-from sgpud.config import reference
 from sgpud.config.build import build, complete, document_of
-from sgpud.config.kinds import Key, ListOf, Table
 from sgpud.config.load import load, parse
-from sgpud.config.schema import ROOT
+from sgpud.config.schema import reference
+from sgpud.config.schema.kinds import Key, ListOf, Table
+from sgpud.config.schema.sections import ROOT
 from sgpud.config.values import Config
 
 TOP = Path(__file__).parents[2]
-AGAIN = "it is made by `python -m sgpud.config.reference`: run that"
+AGAIN = "it is made by `python -m sgpud.config.schema.reference`: run that"
 
 
 def test_the_shipped_files_are_current() -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sgpud.core.sizes import Amount, SizeError, exact_size, parse_amount, parse_size
+from sgpud.core.units import Amount, SizeError, exact_size, parse_amount, parse_size
 from tests.core.values import GIB
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from sgpud.core.registration import TABLE, Phase
+from sgpud.core.registration import TABLE, RegistrationPhase
 from tools.registration_diagram import PAGE, page
 
 
@@ -29,5 +29,5 @@ def test_every_row_of_the_table_is_an_arrow_and_there_are_no_others() -> None:
 
 def test_every_phase_can_be_reached_and_left_but_the_last() -> None:
     reached = {to for row in TABLE.values() for to in row.to}
-    assert reached == set(Phase)
-    assert {phase for phase, _ in TABLE} == set(Phase) - {Phase.STOPPED}
+    assert reached == set(RegistrationPhase)
+    assert {phase for phase, _ in TABLE} == set(RegistrationPhase) - {RegistrationPhase.STOPPED}

@@ -17,30 +17,30 @@ from hypothesis.stateful import (
 
 from sgpud.core.registration import (
     TABLE,
+    CallRegister,
     Effect,
+    EndpointFailed,
+    EndpointRetired,
+    EndpointServed,
     Event,
-    KubeletGone,
-    KubeletSeen,
-    Phase,
-    Refused,
-    Register,
-    Registered,
-    Retire,
-    Retired,
-    Serve,
-    Served,
-    ServeFailed,
-    State,
-    Stop,
-    Streams,
-    TimeUp,
-    Wait,
+    KubeletAppeared,
+    KubeletVanished,
+    RegisterAnswered,
+    RegisterRefused,
+    RegistrationPhase,
+    RegistrationState,
+    RetireEndpoint,
+    ServeEndpoint,
+    StartTimer,
+    StopRequested,
+    StreamsChanged,
+    TimerExpired,
     step,
 )
 
 SHORT = settings(max_examples=40, stateful_step_count=40)
 LONG = settings(max_examples=150, stateful_step_count=50)
-ENDED = (Phase.STOPPING, Phase.STOPPED)
+ENDED = (RegistrationPhase.STOPPING, RegistrationPhase.STOPPED)
 
 
 class Registration(RuleBasedStateMachine):
@@ -48,13 +48,13 @@ class Registration(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.state = State()
+        self.state = RegistrationState()
         self.alive: set[int] = set()
         """Generations whose endpoint is there, in the making, or not retired yet."""
         self.listening: set[int] = set()
         self.retiring: set[int] = set()
         self.pending: list[Event] = []
-        self.timer: Wait | None = None
+        self.timer: StartTimer | None = None
         self.tries = 0
         self.allowed = 0
         """Tries that are paid for: by a wait, a new kubelet.sock, the end of a stable stream."""
@@ -64,9 +64,9 @@ class Registration(RuleBasedStateMachine):
 
     def tell(self, event: Event) -> None:
         before = self.state
-        if isinstance(event, Served):
+        if isinstance(event, EndpointServed):
             self.listening.add(event.generation)
-        if isinstance(event, Retired | ServeFailed):
+        if isinstance(event, EndpointRetired | EndpointFailed):
             self.alive.discard(event.generation)
         self.state, effects = step(before, event)
         self.check(before, event, effects)
@@ -75,7 +75,7 @@ class Registration(RuleBasedStateMachine):
         for effect in effects:
             self.do(effect)
 
-    def check(self, before: State, event: Event, effects: Iterable[Effect]) -> None:
+    def check(self, before: RegistrationState, event: Event, effects: Iterable[Effect]) -> None:
         row = TABLE.get((before.phase, type(event)))
         if self.state.phase is not before.phase:
             assert row is not None
@@ -87,19 +87,19 @@ class Registration(RuleBasedStateMachine):
             assert (self.state, tuple(effects)) == (before, ())
 
     def do(self, effect: Effect) -> None:
-        assert not self.stopped or isinstance(effect, Retire)
-        if isinstance(effect, Serve):
+        assert not self.stopped or isinstance(effect, RetireEndpoint)
+        if isinstance(effect, ServeEndpoint):
             assert not self.alive
             self.tries += 1
             self.alive.add(effect.generation)
-            self.pending.append(Served(effect.generation))
-        elif isinstance(effect, Register):
+            self.pending.append(EndpointServed(effect.generation))
+        elif isinstance(effect, CallRegister):
             assert self.alive == {effect.generation} <= self.listening - self.retiring
-            self.pending.append(Registered(effect.generation))
-        elif isinstance(effect, Retire):
+            self.pending.append(RegisterAnswered(effect.generation))
+        elif isinstance(effect, RetireEndpoint):
             assert effect.generation in self.alive - self.retiring
             self.retiring.add(effect.generation)
-            self.pending.append(Retired(effect.generation))
+            self.pending.append(EndpointRetired(effect.generation))
         else:
             assert effect.seconds > 0
             self.timer = effect
@@ -110,42 +110,47 @@ class Registration(RuleBasedStateMachine):
         event = data.draw(st.sampled_from(self.pending))
         if not twice:
             self.pending.remove(event)
-        if fails and isinstance(event, Served) and event.generation not in self.listening:
+        if fails and isinstance(event, EndpointServed) and event.generation not in self.listening:
             self.pending = [one for one in self.pending if one != event]
-            event = ServeFailed(event.generation, "no space left")
-        elif fails and isinstance(event, Registered):
-            event = Refused(event.generation, "unavailable")
-        elif isinstance(event, Served) and event.generation in self.retiring:
+            event = EndpointFailed(event.generation, "no space left")
+        elif fails and isinstance(event, RegisterAnswered):
+            event = RegisterRefused(event.generation, "unavailable")
+        elif isinstance(event, EndpointServed) and event.generation in self.retiring:
             return
         self.tell(event)
 
     @rule()
     def see_a_kubelet(self) -> None:
         self.allowed += 1
-        self.tell(KubeletSeen())
+        self.tell(KubeletAppeared())
 
     @rule()
     def miss_the_kubelet(self) -> None:
-        self.tell(KubeletGone())
+        self.tell(KubeletVanished())
 
     @rule(live=st.integers(0, 3), age=st.integers(0, 2))
     def change_streams(self, live: int, age: int) -> None:
-        if self.state.phase is Phase.LIVE and self.state.settled and not live and not age:
+        if (
+            self.state.phase is RegistrationPhase.LIVE
+            and self.state.settled
+            and not live
+            and not age
+        ):
             self.allowed += 1
-        self.tell(Streams(self.state.generation - age, live))
+        self.tell(StreamsChanged(self.state.generation - age, live))
 
     @precondition(lambda self: self.timer)
     @rule()
     def let_time_pass(self) -> None:
         assert self.timer is not None
         timer, self.timer = self.timer, None
-        self.allowed += self.state.phase is Phase.WAITING
-        self.tell(TimeUp(timer.generation))
+        self.allowed += self.state.phase is RegistrationPhase.WAITING
+        self.tell(TimerExpired(timer.generation))
 
     @rule()
     def stop(self) -> None:
         self.stopped = True
-        self.tell(Stop())
+        self.tell(StopRequested())
 
     # Invariants. -----------------------------------------------------------------------------
 
@@ -155,12 +160,12 @@ class Registration(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_alive_that_nobody_answers_for(self) -> None:
-        quiet = (Phase.ABSENT, Phase.WAITING, Phase.STOPPED)
+        quiet = (RegistrationPhase.ABSENT, RegistrationPhase.WAITING, RegistrationPhase.STOPPED)
         assert self.state.phase not in quiet or not self.alive
 
     @invariant()
     def a_live_stream_is_what_live_means(self) -> None:
-        assert (self.state.phase is Phase.LIVE) == (self.state.streams > 0)
+        assert (self.state.phase is RegistrationPhase.LIVE) == (self.state.streams > 0)
 
     @invariant()
     def every_try_is_paid_for(self) -> None:
@@ -168,25 +173,29 @@ class Registration(RuleBasedStateMachine):
 
     @invariant()
     def something_will_happen_unless_it_is_the_kubelet_s_turn(self) -> None:
-        waits = self.state.phase in (Phase.AWAITING, Phase.WAITING)
+        waits = self.state.phase in (RegistrationPhase.AWAITING, RegistrationPhase.WAITING)
         assert not waits or self.timer is not None
-        assert self.state.phase is not Phase.RETIRING or self.pending
+        assert self.state.phase is not RegistrationPhase.RETIRING or self.pending
 
     def teardown(self) -> None:
         """From any history: stopped, or live as soon as a kubelet works."""
         for _ in range(20):
-            if self.state.phase is (Phase.STOPPED if self.stopped else Phase.LIVE):
+            if self.state.phase is (
+                RegistrationPhase.STOPPED if self.stopped else RegistrationPhase.LIVE
+            ):
                 break
-            if self.state.phase is Phase.ABSENT:
-                self.tell(KubeletSeen())
-            elif self.state.phase is Phase.AWAITING:
-                self.tell(Streams(self.state.generation, 1))
+            if self.state.phase is RegistrationPhase.ABSENT:
+                self.tell(KubeletAppeared())
+            elif self.state.phase is RegistrationPhase.AWAITING:
+                self.tell(StreamsChanged(self.state.generation, 1))
             elif self.pending:
                 self.tell(self.pending.pop(0))
             else:
                 assert self.timer is not None
-                self.tell(TimeUp(self.timer.generation))
-        assert self.state.phase is (Phase.STOPPED if self.stopped else Phase.LIVE)
+                self.tell(TimerExpired(self.timer.generation))
+        assert self.state.phase is (
+            RegistrationPhase.STOPPED if self.stopped else RegistrationPhase.LIVE
+        )
         assert not (self.stopped and self.alive)
 
 

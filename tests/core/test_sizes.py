@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sgpud.core.sizes import LARGEST, SizeError, format_size, parse_size
+from sgpud.core.units import LARGEST, SizeError, format_size, parse_size
 
 UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 

@@ -8,16 +8,16 @@ from typing import Any
 from attrs import evolve
 from hypothesis import strategies as st
 
-from sgpud.core.gpu import Gpu, Mig
-from sgpud.core.healths import heard
-from sgpud.core.holding import Books, Grant, Holder
-from sgpud.core.index import Index, index
-from sgpud.core.node import Node, advance
-from sgpud.core.numbers import Numbers
-from sgpud.core.observation import EventKind, GpuEvent
-from sgpud.core.plan import Group, Plan, Pool, plan
-from sgpud.core.share import share_id
-from sgpud.core.sharing import Rule, Sharing, Terms
+from sgpud.core.allocation.allocate import IdIndex, index
+from sgpud.core.gpu.gpu import Gpu, Mig
+from sgpud.core.gpu.observations import EventKind, GpuEvent
+from sgpud.core.health.node_health import heard
+from sgpud.core.intset import IntSet
+from sgpud.core.planning.holdings import CheckpointState, Grant, Holder
+from sgpud.core.planning.node import Node, advance
+from sgpud.core.planning.plan import GpuShares, Plan, Pool, plan
+from sgpud.core.sharing.rules import GpuRule, ShareTerms, Sharing
+from sgpud.core.sharing.share_id import share_id
 
 GIB = 2**30
 POOL = "deepomatic.com/shared-gpu"
@@ -25,7 +25,7 @@ OTHER = "deepomatic.com/shared-a100"
 THIRD = "deepomatic.com/shared-t4"
 
 small = st.integers(0, 40)
-some_numbers = st.builds(Numbers.of, st.lists(small, max_size=12))
+some_numbers = st.builds(IntSet.of, st.lists(small, max_size=12))
 
 
 def uuid(number: int) -> str:
@@ -57,34 +57,34 @@ def mig(parent: Gpu, gi: int, ci: int = 0) -> Gpu:
     )
 
 
-def sharing(factor: int = 4, *rules: Rule, resource: str = POOL, **rest: Any) -> Sharing:
+def sharing(factor: int = 4, *rules: GpuRule, resource: str = POOL, **rest: Any) -> Sharing:
     """A configuration: so many shares per GPU."""
-    return evolve(Sharing(default=Terms(resource, factor), rules=rules), **rest)
+    return evolve(Sharing(default=ShareTerms(resource, factor), rules=rules), **rest)
 
 
 def holder(
-    shares: Mapping[str, Numbers], *, resource: str = POOL, per_gpu: int | None = None
+    shares: Mapping[str, IntSet], *, resource: str = POOL, per_gpu: int | None = None
 ) -> Holder:
     """A container that holds shares; `per_gpu` of None: nobody knows the terms."""
-    cut = dict.fromkeys(shares, per_gpu) if per_gpu else {}
-    return Holder("pod", "main", resource, shares, cut)
+    partition = dict.fromkeys(shares, per_gpu) if per_gpu else {}
+    return Holder("pod", "main", resource, shares, partition)
 
 
-def books(*holders: Holder, written: float = 1000.0, **rest: Any) -> Books:
+def checkpoint(*holders: Holder, written: float = 1000.0, **rest: Any) -> CheckpointState:
     """A checkpoint that was read."""
-    return evolve(Books(holders, written), **rest)
+    return evolve(CheckpointState(holders, written), **rest)
 
 
 def grant(
-    shares: Mapping[str, Numbers], *, resource: str = POOL, per_gpu: int = 4, at: float = 1000.0
+    shares: Mapping[str, IntSet], *, resource: str = POOL, per_gpu: int = 4, at: float = 1000.0
 ) -> Grant:
     """What Allocate answered."""
     return Grant(resource, shares, dict.fromkeys(shares, per_gpu), at)
 
 
-def node(config: Sharing, gpus: Sequence[Gpu], known: Books | None = None) -> Node:
+def node(config: Sharing, gpus: Sequence[Gpu], known: CheckpointState | None = None) -> Node:
     """A node of which everything is known, after its first step at time 0."""
-    return advance(Node(config, tuple(gpus), books=known or Books()), 0.0, 1000.0)
+    return advance(Node(config, tuple(gpus), checkpoint=known or CheckpointState()), 0.0, 1000.0)
 
 
 def fallen(of: Node, name: str) -> Node:
@@ -106,13 +106,13 @@ def pool_of(found: Plan, resource: str = POOL) -> Pool:
     return pool
 
 
-def group_of(found: Plan, number: int, resource: str = POOL) -> Group:
+def group_of(found: Plan, number: int, resource: str = POOL) -> GpuShares:
     """What a pool lists of GPU `number`."""
     (group,) = (one for one in pool_of(found, resource).groups if one.uuid == uuid(number))
     return group
 
 
-def served(of: Node, resource: str = POOL) -> tuple[Plan, Pool, Index]:
+def served(of: Node, resource: str = POOL) -> tuple[Plan, Pool, IdIndex]:
     """What a worker answers from."""
     found = planned(of)
     pool = pool_of(found, resource)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sgpud.testing.checkpoint import CheckpointFault
-from sgpud.testing.podresources import PodResourcesFault
+from sgpud.testing.kubelet.checkpoint import CheckpointFault
+from sgpud.testing.kubelet.podresources import PodResourcesFault
 from tests.daemon.node import RESOURCE, B, of
 from tests.daemon.situations import DRAIN, FREED, SLACK, healthy, running
 from tests.daemon.test_reloading import admit, became

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from sgpud.testing.checkpoint import CheckpointFault
+from sgpud.testing.kubelet.checkpoint import CheckpointFault
 from tests.daemon.node import OTHER, RESOURCE, A, of, shares
 from tests.daemon.record import WITHIN
 from tests.daemon.situations import (

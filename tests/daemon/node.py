@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from sgpud.testing.kubelet import StandInKubelet
+from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.daemon.process import SOURCE, Process
 from tests.daemon.record import WITHIN
 
@@ -42,7 +42,7 @@ numa = 1
 def shares(*counts: int) -> frozenset[str]:
     """The ids of so many shares of A, and of B."""
     return frozenset(
-        f"{uuid}-_-{number}"
+        f"{uuid}::{number}"
         for uuid, count in zip((A, B), counts, strict=False)
         for number in range(count)
     )
@@ -50,7 +50,7 @@ def shares(*counts: int) -> frozenset[str]:
 
 def of(uuid: str, ids: Collection[str]) -> set[str]:
     """Those ids that are shares of one GPU."""
-    return {share for share in ids if share.startswith(f"{uuid}-_-")}
+    return {share for share in ids if share.startswith(f"{uuid}::")}
 
 
 class Node:

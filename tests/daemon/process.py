@@ -17,7 +17,7 @@ from typing import Any
 from attrs import frozen
 
 import sgpud
-from sgpud.operate.client import ask
+from sgpud.serve.control.client import ask
 from tests.daemon.record import WITHIN, Record
 
 SOURCE = str(Path(sgpud.__file__).parents[1])

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from threading import Semaphore
 from typing import TypeAlias
 
-from sgpud.testing.kubelet import StandInKubelet
-from sgpud.testing.values import DeviceList
+from sgpud.testing.kubelet.records import DeviceList
+from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.daemon.node import RESOURCE, Node
 from tests.daemon.process import Process
 from tests.daemon.record import WITHIN

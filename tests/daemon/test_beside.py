@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from sgpud.testing.kubelet import StandInKubelet
+from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.daemon.node import RESOURCE, Node, shares
 from tests.daemon.process import Process
 from tests.daemon.record import WITHIN
-from tests.testing.scripted import ScriptedPlugin
+from tests.testing.kubelet.scripted import ScriptedPlugin
 
 OTHER = "nvidia.com/gpu"
 ENDPOINT = "nvidia-gpu.sock"

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from sgpud.testing.checkpoint import CheckpointFault
-from sgpud.testing.kubelet import StandInKubelet
+from sgpud.testing.kubelet.checkpoint import CheckpointFault
+from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.daemon.node import OTHER, RESOURCE, A, Node, shares
 from tests.daemon.process import Process
 from tests.daemon.record import WITHIN, tell
@@ -131,16 +131,16 @@ def test_entries_that_are_not_as_they_should_be_cost_no_others(
         None,
         7,
         {},
-        {"PodUID": 7, "ResourceName": RESOURCE, "DeviceIDs": {"0": [None, 7, "x", f"{A}-_-x"]}},
+        {"PodUID": 7, "ResourceName": RESOURCE, "DeviceIDs": {"0": [None, 7, "x", f"{A}::x"]}},
         {"ResourceName": "nvidia.com/gpu", "DeviceIDs": {"-1": ["GPU-1"]}, "AllocResp": "!"},
-        {"ResourceName": OTHER, "DeviceIDs": {"-1": [f"{A}-_-77"]}, "AllocResp": "garbage"},
+        {"ResourceName": OTHER, "DeviceIDs": {"-1": [f"{A}::77"]}, "AllocResp": "garbage"},
     ]
     kubelet.checkpoint.replace(json.dumps(document).encode())
     process = start(node, kubelet)
     assert held(process) == 2
     assert held(process, OTHER) == 1
     became(kubelet, OTHER, 1, 1)
-    assert f"{A}-_-77" not in kubelet.devices(RESOURCE)
+    assert f"{A}::77" not in kubelet.devices(RESOURCE)
     assert left < kubelet.lists(RESOURCE)[-1].healthy
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sgpud.testing.kubelet import StandInKubelet
+from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.daemon.node import OTHER, RESOURCE, A, B, Node, of
 from tests.daemon.process import Process
 from tests.daemon.test_last_good import BAD, PLACES

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from sgpud.testing.kubelet import StandInKubelet
-from sgpud.testing.plugins import PluginError
+from sgpud.testing.kubelet.plugins import PluginError
+from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.daemon.node import RESOURCE, A, B, Node, of
 from tests.daemon.process import Process
 from tests.daemon.record import WITHIN
@@ -61,7 +61,7 @@ def test_why_a_pod_has_its_gpu(node: Node, daemon: Process, kubelet: StandInKube
 def test_why_a_pod_did_not_start(node: Node, daemon: Process, kubelet: StandInKubelet) -> None:
     assert daemon.running
     with pytest.raises(PluginError) as caught:
-        kubelet.plugin(RESOURCE).allocate((f"{A}-_-1", f"{A}-_-2"), WITHIN)
+        kubelet.plugin(RESOURCE).allocate((f"{A}::1", f"{A}::2"), WITHIN)
     found = explained(node, "default/refused")
     (refusal,) = found["decisions"]
     assert (refusal["kind"], refusal["rule"], refusal["asked"]) == ("refusal", "multiple", 2)

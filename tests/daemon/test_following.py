@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from sgpud.testing.kubelet import StandInKubelet
+from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.daemon.node import RESOURCE, Node
 from tests.daemon.record import WITHIN
 from tests.daemon.test_reloading import admit, became

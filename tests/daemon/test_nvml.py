@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from sgpud.testing.kubelet import StandInKubelet
+from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.daemon.node import RESOURCE, Node
 from tests.daemon.process import Process
 from tests.daemon.record import WITHIN, tell
 from tests.daemon.test_reloading import admit, became
-from tests.gpus.stub import A100, GPU_A, Stub
+from tests.gpus.nvml.stub import A100, GPU_A, Stub
 
 SOURCE = Path(__file__).parent.parent / "stub_nvml" / "stub_nvml.c"
 LIBRARY = "libnvidia-ml.so.1"

@@ -6,9 +6,9 @@ from functools import partial
 
 import pytest
 
-from sgpud.testing.kubelet import StandInKubelet
-from sgpud.testing.values import Container, KubeletRestarted, Pause
-from sgpud.testing.view import KubeletView
+from sgpud.testing.kubelet.records import Container, KubeletRestarted, Pause
+from sgpud.testing.kubelet.stand_in import StandInKubelet
+from sgpud.testing.kubelet.view import KubeletView
 from tests.daemon.node import OTHER, RESOURCE, Node, shares
 from tests.daemon.process import Process
 from tests.daemon.record import WITHIN

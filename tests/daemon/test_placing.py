@@ -2,8 +2,8 @@
 
 import pytest
 
-from sgpud.testing.kubelet import StandInKubelet
-from sgpud.testing.values import AdmissionError
+from sgpud.testing.kubelet.records import AdmissionError
+from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.daemon.node import OTHER, RESOURCE, A, B, Node
 from tests.daemon.record import WITHIN
 from tests.daemon.test_reloading import RULE, admit, became
@@ -17,7 +17,7 @@ def start(node: Node, kubelet: StandInKubelet, sharing: str) -> None:
 
 def gpus(kubelet: StandInKubelet, pod: str, count: int = 1) -> list[str]:
     """The GPU of each share that a pod is given."""
-    return sorted(i.partition("-_-")[0] for i in admit(kubelet, pod, count).ids[RESOURCE])
+    return sorted(i.partition("::")[0] for i in admit(kubelet, pod, count).ids[RESOURCE])
 
 
 def test_spread_takes_the_gpu_that_is_used_least(node: Node, kubelet: StandInKubelet) -> None:

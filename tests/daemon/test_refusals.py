@@ -7,9 +7,9 @@ from pathlib import Path
 import grpc
 import pytest
 
-from sgpud.testing.kubelet import StandInKubelet
-from sgpud.testing.plugins import PluginError
-from sgpud.testing.values import AdmissionError
+from sgpud.testing.kubelet.plugins import PluginError
+from sgpud.testing.kubelet.records import AdmissionError
+from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.daemon.node import RESOURCE, A, B, Node, shares
 from tests.daemon.process import Process
 from tests.daemon.record import WITHIN
@@ -17,29 +17,29 @@ from tests.daemon.test_reloading import admit, became
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 FAILED = grpc.StatusCode.FAILED_PRECONDITION
-UNKNOWN = f"{A}-_-4000"
-LEFT = "GPU-00000000-0000-4000-8000-00000000000c-_-0"
+UNKNOWN = f"{A}::4000"
+LEFT = "GPU-00000000-0000-4000-8000-00000000000c::0"
 REQUESTS = [
     ("distinct", (), INVALID, "nothing", ["no share was asked for"]),
     ("distinct", (UNKNOWN,), INVALID, "unknown", [UNKNOWN, "not advertised here"]),
-    ("distinct", (f"{A}-_-0", LEFT, UNKNOWN), INVALID, "unknown", [UNKNOWN, LEFT]),
+    ("distinct", (f"{A}::0", LEFT, UNKNOWN), INVALID, "unknown", [UNKNOWN, LEFT]),
     ("distinct", ("not an id",), INVALID, "unknown", ["not an id"]),
-    ("distinct", (f"{A}-_-1", f"{A}-_-1"), INVALID, "twice", ["named more than once", f"{A}-_-1"]),
+    ("distinct", (f"{A}::1", f"{A}::1"), INVALID, "twice", ["named more than once", f"{A}::1"]),
     (
         "distinct",
-        (f"{A}-_-1", f"{A}-_-2"),
+        (f"{A}::1", f"{A}::2"),
         FAILED,
         "multiple",
-        [f"{A}-_-1, {A}-_-2", "2 shares fell on 1 of the 2 GPUs", '"distinct"'],
+        [f"{A}::1, {A}::2", "2 shares fell on 1 of the 2 GPUs", '"distinct"'],
     ),
     (
         "same",
-        (f"{A}-_-1", f"{B}-_-2"),
+        (f"{A}::1", f"{B}::2"),
         FAILED,
         "multiple",
         [A, B, "2 shares fell on 2 GPUs", '"same"'],
     ),
-    ("refuse", (f"{A}-_-1", f"{B}-_-1"), FAILED, "multiple", [A, B, '"refuse" allows 1']),
+    ("refuse", (f"{A}::1", f"{B}::1"), FAILED, "multiple", [A, B, '"refuse" allows 1']),
 ]
 
 
@@ -85,7 +85,7 @@ def test_the_order_of_the_ids_does_not_matter(
     node, process, kubelet = refusing
     node.configure()
     process.ask("reload")
-    ids = tuple(sorted((f"{A}-_-5", f"{B}-_-6"), key=lambda share: order[share.startswith(A)]))
+    ids = tuple(sorted((f"{A}::5", f"{B}::6"), key=lambda share: order[share.startswith(A)]))
     (answer,) = kubelet.plugin(RESOURCE).allocate(ids, WITHIN).container_responses
     assert answer.envs["SGPUD_GPU_UUIDS"] == f"{A},{B}"
     assert answer.envs["NVIDIA_VISIBLE_DEVICES"] == f"{A},{B}"
@@ -138,7 +138,7 @@ def test_numa_nodes_are_published_only_if_asked_for(
     node: Node, daemon: Process, kubelet: StandInKubelet
 ) -> None:
     def nodes(k: StandInKubelet) -> set[tuple[str, int | None]]:
-        return {(i.partition("-_-")[0], one.numa) for i, one in k.devices(RESOURCE).items()}
+        return {(i.partition("::")[0], one.numa) for i, one in k.devices(RESOURCE).items()}
 
     assert nodes(kubelet) == {(A, None), (B, None)}
     node.configure(kubelet="numa = true")

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from sgpud.core.registration import backoff
-from sgpud.testing.kubelet import StandInKubelet
+from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.daemon.node import RESOURCE, Node, shares
 from tests.daemon.process import Process
 from tests.daemon.record import WITHIN

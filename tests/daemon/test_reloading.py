@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from sgpud.testing.kubelet import StandInKubelet
-from sgpud.testing.values import Container
+from sgpud.testing.kubelet.records import Container
+from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.daemon.node import OTHER, RESOURCE, A, B, Node, of, shares
 from tests.daemon.process import Process
 from tests.daemon.record import WITHIN

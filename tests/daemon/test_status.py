@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from sgpud.operate.status_client import StatusError, read_status
-from sgpud.testing.kubelet import StandInKubelet
+from sgpud.serve.http.client import StatusError, read_status
+from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.cgroups import hierarchy, process
 from tests.daemon.node import GPUS, RESOURCE, A, B, Node
 from tests.daemon.process import Process

@@ -5,7 +5,7 @@ import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from sgpud.testing.kubelet import StandInKubelet
+from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.daemon.node import OTHER, RESOURCE, Node
 from tests.daemon.process import Line, Process
 from tests.daemon.record import WITHIN, tell
@@ -80,7 +80,7 @@ def test_the_next_start_clears_what_a_kill_left(
     assert node.endpoints() == {endpoint} != {left}
     assert other.exists()
     (pool,) = successor.view()["pools"]
-    assert {gpu["uuid"]: gpu["held"] for gpu in pool["gpus"]}[share.partition("-_-")[0]] == 1
+    assert {gpu["uuid"]: gpu["held"] for gpu in pool["gpus"]}[share.partition("::")[0]] == 1
 
 
 def test_sighup_while_it_starts_does_not_kill_it(node: Node, kubelet: StandInKubelet) -> None:

@@ -13,11 +13,11 @@ import pytest
 import yaml
 
 from sgpud import __version__
-from sgpud.cli import command_line
+from sgpud.cli.main import command_line
 from sgpud.config.load import parse
-from sgpud.core.sharing import Method
-from sgpud.gpus.simulation import load as load_gpus
-from sgpud.operate.metrics import FAMILIES
+from sgpud.core.sharing.rules import InjectionMethod
+from sgpud.gpus.fake.file import load as load_gpus
+from sgpud.serve.metrics.collector import FAMILIES
 from tests.deploy.rendering import COMPONENTS, DEPLOY, OVERLAYS, Rendered, Renderer
 from tests.deploy.schemas import VERSIONS, validate
 
@@ -184,9 +184,9 @@ def test_the_namespace_allows_folders_of_the_host(renderer: Renderer) -> None:
 
 def test_gkes_driver_is_for_sgpud_and_the_mount_for_pods(renderer: Renderer) -> None:
     rendered = renderer.overlay("gke")
-    delivery = parse(rendered.files["sgpud.toml"], "sgpud.toml").sharing.delivery
-    assert delivery.method is Method.DEVICE_NODES
-    (mount,) = delivery.mounts
+    injection = parse(rendered.files["sgpud.toml"], "sgpud.toml").sharing.injection
+    assert injection.method is InjectionMethod.DEVICE_NODES
+    (mount,) = injection.mounts
     own = {each["mountPath"]: each for each in rendered.container["volumeMounts"]}
     assert own[mount.host]["mountPropagation"] == "HostToContainer"
     (variable,) = rendered.container["env"]

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from sgpud.operate.families import Kind
-from sgpud.operate.metrics import FAMILIES
+from sgpud.serve.metrics.collector import FAMILIES
+from sgpud.serve.metrics.families import MetricType
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 MONITORING = DEPLOY / "monitoring"
@@ -23,7 +23,7 @@ EXPORTED = {
     for family in FAMILIES
     for name in (
         (f"{family.name}_count", f"{family.name}_sum")
-        if family.kind is Kind.SUMMARY
+        if family.kind is MetricType.SUMMARY
         else (family.shown,)
     )
 }

@@ -14,7 +14,7 @@ from pathlib import Path
 from attrs import define, frozen
 
 import sgpud
-from sgpud.operate.client import CONTROL, ask
+from sgpud.serve.control.client import CONTROL, ask
 from tests.e2e.waiting import DidNotHappenError
 
 RESOURCE = "deepomatic.com/shared-gpu"
@@ -36,7 +36,7 @@ memory = "24GiB"
 
 def shares(factor: int) -> frozenset[str]:
     """The ids that a node without holders lists at this `duplication_factor`."""
-    return frozenset(f"{uuid}-_-{number}" for uuid in UUIDS for number in range(factor))
+    return frozenset(f"{uuid}::{number}" for uuid in UUIDS for number in range(factor))
 
 
 class _Notified:

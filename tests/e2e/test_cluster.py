@@ -16,7 +16,7 @@ from tests.e2e.workload import box, clear, exit_statuses, gone, hold, life
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 GPUS = {f"GPU-5e000000-0000-4000-8000-00000000000{number}" for number in range(2)}
-SHARES = frozenset(f"{gpu}-_-{number}" for gpu in GPUS for number in range(100))
+SHARES = frozenset(f"{gpu}::{number}" for gpu in GPUS for number in range(100))
 """What the overlay `simulated` shares."""
 GONE_AT_MOST = 0.1
 """Seconds."""

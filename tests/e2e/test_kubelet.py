@@ -48,7 +48,7 @@ def test_a_container_is_told_its_gpu(kubelet: Kubelet, daemon: Daemon) -> None:
     (share,) = kubelet.held(RESOURCE)["one"]
     assert share in shares(100)
     assert told["SGPUD_SHARES"] == "1"
-    assert told["SGPUD_GPU_UUIDS"] == share.split("-_-")[0]
+    assert told["SGPUD_GPU_UUIDS"] == share.split("::")[0]
     assert told["SGPUD_GPU_MEMORY_BYTES"] == str(24 * GIB)
     (answer,) = kubelet.given("one")
     for name in ("SGPUD_SHARES", "SGPUD_GPU_UUIDS", "SGPUD_GPU_MEMORY_BYTES"):

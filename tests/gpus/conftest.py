@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.gpus.stub import Bench, Probe, Stub
+from tests.gpus.nvml.stub import Bench, Probe, Stub
 
 SOURCE = Path(__file__).parent.parent / "stub_nvml" / "stub_nvml.c"
 SONAME = "libnvidia-ml.so.1"

@@ -13,13 +13,13 @@ import pytest
 from attrs import define, evolve, field
 from twisted.internet.defer import Deferred
 
-from sgpud.core.fields import UUID
-from sgpud.core.gpu import Gpu
-from sgpud.gpus.faults import Fault, FaultKind
-from sgpud.gpus.monitor import Machine, Monitor
-from sgpud.gpus.simulated import SimulatedMonitor
-from sgpud.gpus.simulation import load, parse_simulation
-from tests.gpus.stub import VERSIONS, Bench, Stub
+from sgpud.core.gpu.gpu import Gpu
+from sgpud.core.json_checks import UUID
+from sgpud.gpus.fake.file import load, parse_simulation
+from sgpud.gpus.fake.monitor import FakeMonitor
+from sgpud.gpus.nvml.faults import GpuFault, GpuFaultKind
+from sgpud.gpus.nvml.monitor import Machine, NvmlMonitor
+from tests.gpus.nvml.stub import VERSIONS, Bench, Stub
 
 FILE = Path(__file__).parent / "simulated.toml"
 
@@ -31,7 +31,7 @@ class Source(Protocol):
     def acquire(self) -> None: ...
 
 
-Make = Callable[[Callable[[tuple[Gpu, ...], str], None], Callable[[Fault], None]], Source]
+Make = Callable[[Callable[[tuple[Gpu, ...], str], None], Callable[[GpuFault], None]], Source]
 
 
 @define
@@ -42,7 +42,7 @@ class Told:
     make: Make
     inventories: list[tuple[Gpu, ...]] = field(factory=list)
     drivers: list[str] = field(factory=list)
-    faults: list[FaultKind] = field(factory=list)
+    faults: list[GpuFaultKind] = field(factory=list)
 
     def source(self) -> Source:
         return self.make(self._inventory, lambda fault: self.faults.append(fault.kind))
@@ -100,11 +100,11 @@ def _real_card() -> bool:
 @pytest.fixture(params=["simulated", "stub", pytest.param("card", marks=pytest.mark.gpu)])
 def told(request: pytest.FixtureRequest, bench: Bench) -> Told:
     if request.param == "simulated":
-        return Told(bench, partial(SimulatedMonitor, bench.reactor, load(FILE)))
+        return Told(bench, partial(FakeMonitor, bench.reactor, load(FILE)))
     if request.param == "card":
         if not _real_card():
             pytest.skip("no NVIDIA driver on this machine")
-        return Told(bench, partial(Monitor, bench.reactor))
+        return Told(bench, partial(NvmlMonitor, bench.reactor))
     stub: Stub = request.getfixturevalue("stub")
     for gpu in load(FILE).gpus:
         if gpu.numa is not None:
@@ -113,7 +113,7 @@ def told(request: pytest.FixtureRequest, bench: Bench) -> Told:
             node.write_text(str(gpu.numa))
     stub.script.write_text(as_script(load(FILE).gpus))
     return Told(
-        bench, partial(Monitor, bench.reactor, machine=Machine(stub.starter(bench.reactor)))
+        bench, partial(NvmlMonitor, bench.reactor, machine=Machine(stub.starter(bench.reactor)))
     )
 
 
@@ -148,13 +148,13 @@ def test_released_it_tells_nothing_until_it_is_acquired(told: Told, source: Sour
     source.start()
     told.has_inventory(1)
     assert told.result(source.release(), 1) is True
-    assert told.faults == [FaultKind.RELEASED]
+    assert told.faults == [GpuFaultKind.RELEASED]
     told.bench.during(0.2)
     assert len(told.inventories) == 1
     source.acquire()
     told.has_inventory(2)
     assert told.inventories[0] == told.inventories[1]
-    assert told.faults == [FaultKind.RELEASED]
+    assert told.faults == [GpuFaultKind.RELEASED]
 
 
 def test_it_stops_within_half_a_second_and_is_silent(told: Told, source: Source) -> None:
@@ -178,7 +178,7 @@ def test_the_simulation_and_the_stub_tell_of_the_same_machine(bench: Bench, stub
     simulated = load(FILE).gpus
     stub.script.write_text(as_script(simulated))
     start = stub.starter(bench.reactor)
-    told = Told(bench, partial(Monitor, bench.reactor, machine=Machine(start)))
+    told = Told(bench, partial(NvmlMonitor, bench.reactor, machine=Machine(start)))
     source = told.source()
     source.start()
     told.has_inventory(1)
@@ -193,12 +193,12 @@ def test_the_simulation_and_the_stub_tell_of_the_same_machine(bench: Bench, stub
 
 @pytest.mark.parametrize("kind", ["simulated", "stub"])
 def test_a_machine_without_gpus_is_a_fault(bench: Bench, stub: Stub, kind: str) -> None:
-    make: Make = partial(SimulatedMonitor, bench.reactor, parse_simulation("gpu = []", "empty"))
+    make: Make = partial(FakeMonitor, bench.reactor, parse_simulation("gpu = []", "empty"))
     if kind == "stub":
-        make = partial(Monitor, bench.reactor, machine=Machine(stub.starter(bench.reactor)))
+        make = partial(NvmlMonitor, bench.reactor, machine=Machine(stub.starter(bench.reactor)))
     told = Told(bench, make)
     source = told.source()
     source.start()
     bench.until(lambda: told.faults)
     told.result(source.stop(), 5)
-    assert (told.faults, told.inventories) == ([FaultKind.NO_GPU], [])
+    assert (told.faults, told.inventories) == ([GpuFaultKind.NO_GPU], [])

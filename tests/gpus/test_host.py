@@ -11,11 +11,11 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sgpud.core.delivery import DeviceNode, GpuAccess, Host
-from sgpud.core.gpu import Gpu, Mig
-from sgpud.core.sharing import GKE_DRIVER, HostMount
+from sgpud.core.allocation.injection import DeviceNode, GpuAccess, NodeHost
+from sgpud.core.gpu.gpu import Gpu, Mig
+from sgpud.core.sharing.rules import GKE_DRIVER, HostMount
 from sgpud.gpus.host import look
-from tests.gpus.stub import GPU_A, GPU_B, MIG_1
+from tests.gpus.nvml.stub import GPU_A, GPU_B, MIG_1
 
 KIND = "nvidia.com/gpu"
 A = Gpu(GPU_A, 0, "NVIDIA A100", 2**35, minor=1)
@@ -79,7 +79,7 @@ class Node:
         self.put(f"{base}/access", f"DeviceFileMinor: {gi}\n{mode}")
         self.put(f"{base}/ci0/access", f"DeviceFileMinor: {ci}\n{mode}")
 
-    def look(self, *gpus: Gpu, mounts: Iterable[HostMount] = ()) -> Host:
+    def look(self, *gpus: Gpu, mounts: Iterable[HostMount] = ()) -> NodeHost:
         return look(self.root, gpus, KIND, mounts)
 
     def access(self, gpu: Gpu) -> GpuAccess:

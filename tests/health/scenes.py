@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 from attrs import frozen
 
-from sgpud.testing.kubelet import StandInKubelet
+from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.daemon.node import GPUS, RESOURCE, A, B, Node, of
 from tests.daemon.process import Line, Process
 from tests.daemon.record import tell

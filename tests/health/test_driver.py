@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from sgpud.testing.kubelet import StandInKubelet
+from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.daemon.node import RESOURCE, Node
 from tests.daemon.process import Process
 from tests.daemon.record import WITHIN, tell
 from tests.daemon.test_reloading import admit, became
-from tests.gpus.stub import A100, CUT, GPU_A, GPU_B, GPU_C, MIG_1, MIG_2, T4, Stub
+from tests.gpus.nvml.stub import A100, CUT, GPU_A, GPU_B, GPU_C, MIG_1, MIG_2, T4, Stub
 
 SOURCE = Path(__file__).parent.parent / "stub_nvml" / "stub_nvml.c"
 LIBRARY = "libnvidia-ml.so.1"
@@ -91,7 +91,7 @@ def test_an_xid_is_in_the_list_at_once(node: Node, kubelet: StandInKubelet, stub
     became(kubelet, RESOURCE, 20, 20)
     (share,) = admit(kubelet, "pod").ids[RESOURCE]
     heard = hears(stub, daemon, A100, T4)
-    hit = (GPU_A, GPU_B).index(share.partition("-_-")[0])
+    hit = (GPU_A, GPU_B).index(share.partition("::")[0])
     began = time.monotonic()
     stub.write(A100, T4, heard, event(1, hit, 79))
     became(kubelet, RESOURCE, 10, 20)

@@ -6,8 +6,8 @@ import json
 import time
 from threading import Thread
 
-from sgpud.commands import EX_CONFIG
-from sgpud.testing.kubelet import StandInKubelet
+from sgpud.cli.commands import EX_CONFIG
+from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.image.machine import WITHIN, Machine, Pod
 
 RESOURCE = "deepomatic.com/shared-gpu"

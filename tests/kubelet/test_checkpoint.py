@@ -11,11 +11,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sgpud.core.holding import Books, Holder
-from sgpud.core.numbers import Numbers
+from sgpud.core.intset import IntSet
+from sgpud.core.planning.holdings import CheckpointState, Holder
 from sgpud.kubelet.api import deviceplugin_pb2 as api
 from sgpud.kubelet.checkpoint import LARGEST, CheckpointError, parse, read
-from sgpud.testing.checkpoint import Allocation, Slot, encode
+from sgpud.testing.kubelet.checkpoint import PodDevices, Slot, encode
 from tests.core.values import OTHER, POOL, ids, uuid
 from tests.surroundings import descriptors, without_privilege
 
@@ -57,38 +57,36 @@ def holders(*entries: object) -> tuple[Holder, ...]:
 
 
 def test_an_entry_is_a_holder_with_the_terms_it_was_given() -> None:
-    assert holders(entry()) == (
-        Holder("uid-1", "main", POOL, {GPU0: Numbers.of([3])}, {GPU0: 100}),
-    )
+    assert holders(entry()) == (Holder("uid-1", "main", POOL, {GPU0: IntSet.of([3])}, {GPU0: 100}),)
 
 
 def test_what_the_stand_in_kubelet_writes_is_understood() -> None:
     found = {
-        Slot("uid-1", "main", POOL): Allocation({0: (ids(0, 1)[0],)}, response()),
-        Slot("uid-2", "main", OTHER): Allocation({-1: (ids(1, 4)[0],)}, response()),
+        Slot("uid-1", "main", POOL): PodDevices({0: (ids(0, 1)[0],)}, response()),
+        Slot("uid-2", "main", OTHER): PodDevices({-1: (ids(1, 4)[0],)}, response()),
     }
     held, registered = parse(encode(found, {POOL: ids(0, 0, 1, 2)}))
     assert held == (
-        Holder("uid-1", "main", POOL, {GPU0: Numbers.of([1])}),
-        Holder("uid-2", "main", OTHER, {GPU1: Numbers.of([4])}),
+        Holder("uid-1", "main", POOL, {GPU0: IntSet.of([1])}),
+        Holder("uid-2", "main", OTHER, {GPU1: IntSet.of([4])}),
     )
-    assert registered == {(POOL, GPU0): Numbers.span(0, 3)}
+    assert registered == {(POOL, GPU0): IntSet.span(0, 3)}
 
 
 def test_ids_of_every_numa_node_count() -> None:
     by_node = {"0": ids(0, 1, 2), "1": [*ids(1, 5), *ids(0, 9)]}
     (holder,) = holders(entry(DeviceIDs=by_node))
-    assert holder.shares == {GPU0: Numbers.of([1, 2, 9]), GPU1: Numbers.of([5])}
+    assert holder.shares == {GPU0: IntSet.of([1, 2, 9]), GPU1: IntSet.of([5])}
 
 
 def test_the_old_form_is_a_plain_list_of_ids() -> None:
     (holder,) = holders(entry(DeviceIDs=ids(0, 1, 2)))
-    assert holder.shares == {GPU0: Numbers.of([1, 2])}
+    assert holder.shares == {GPU0: IntSet.of([1, 2])}
 
 
 @pytest.mark.parametrize("own", [*ids(0, 1), *ids(0, 999_999_999)])
 def test_ids_of_other_plugins_are_passed_over(own: str) -> None:
-    foreign = ["nic-0", f"{GPU0}::3", f"{GPU0}-_-03", f"{GPU0}-_--1", f"{GPU0}-_-9999999999", ""]
+    foreign = ["nic-0", f"{GPU0}::3", f"{GPU0}::03", f"{GPU0}::-1", f"{GPU0}::9999999999", ""]
     (holder,) = holders(
         entry(ResourceName="example.com/nic", DeviceIDs={"0": ["eth0"]}),
         entry(DeviceIDs={"-1": [*foreign, own, None, 7, ["x"], {}]}),
@@ -128,7 +126,7 @@ def test_each_pool_of_a_container_has_its_own_terms() -> None:
 )
 def test_shares_are_held_even_where_nobody_knows_the_terms(answer: object) -> None:
     (holder,) = holders(entry(AllocResp=answer))
-    assert holder.shares == {GPU0: Numbers.of([3])}
+    assert holder.shares == {GPU0: IntSet.of([3])}
     assert holder.per_gpu == {}
 
 
@@ -169,7 +167,7 @@ def test_an_entry_that_is_none_of_ours_hides_no_other(broken: object) -> None:
 def test_the_ids_that_were_registered_are_read_only_where_they_are_asked_for() -> None:
     known = {POOL: [*ids(0, 0, 1), "eth0", 5], "example.com/nic": ["eth0"], OTHER: 4}
     text = document(entry(), RegisteredDevices=known)
-    assert parse(text)[1] == {(POOL, GPU0): Numbers.of([0, 1])}
+    assert parse(text)[1] == {(POOL, GPU0): IntSet.of([0, 1])}
     assert parse(text, registered=False) == (holders(entry()), {})
 
 
@@ -248,7 +246,7 @@ def is_understood(text: bytes) -> bool:
     for holder in found:
         assert all(numbers for numbers in holder.shares.values())
         holder.resource.encode()
-    assert all(isinstance(numbers, Numbers) for numbers in registered.values())
+    assert all(isinstance(numbers, IntSet) for numbers in registered.values())
     return True
 
 
@@ -280,16 +278,16 @@ def test_a_checkpoint_with_a_hole_is_understood_or_refused(at: int, instead: byt
 
 
 def test_where_there_is_no_file_nobody_holds(tmp_path: Path) -> None:
-    assert read(tmp_path / "absent") == Books()
-    assert read(tmp_path / "no" / "such" / "folder") == Books()
+    assert read(tmp_path / "absent") == CheckpointState()
+    assert read(tmp_path / "no" / "such" / "folder") == CheckpointState()
 
 
 def test_the_books_know_when_they_were_written(tmp_path: Path) -> None:
     file = tmp_path / "checkpoint"
     file.write_bytes(document(entry(), RegisteredDevices={POOL: ids(0, 7)}))
     os.utime(file, (1, 1234.5))
-    assert read(file) == Books(holders(entry()), 1234.5)
-    assert read(file, registered=True).registered == {(POOL, GPU0): Numbers.of([7])}
+    assert read(file) == CheckpointState(holders(entry()), 1234.5)
+    assert read(file, registered=True).registered == {(POOL, GPU0): IntSet.of([7])}
 
 
 def test_a_file_that_is_no_checkpoint_is_named_with_its_problem(tmp_path: Path) -> None:

@@ -14,9 +14,15 @@ from pathlib import Path
 import pytest
 from attrs import define, field
 
-from sgpud.kubelet.directory import CHECKPOINT, KUBELET_SOCKET, LOOK_EVERY, Directory, Events
-from sgpud.testing.hints import MemoryHints
-from tests.surroundings import ClockWithThreads, descriptors, listening, short_folder
+from sgpud.kubelet.directory import (
+    CHECKPOINT,
+    KUBELET_SOCKET,
+    LOOK_EVERY,
+    DirectoryObserver,
+    PluginDirectory,
+)
+from sgpud.testing.folder_watches import FakeFolderWatcher
+from tests.surroundings import FakeReactor, descriptors, listening, short_folder
 
 HOLDER = """
 import fcntl, os, sys
@@ -32,18 +38,18 @@ class Bench:
     """A directory under watch, with a time and hints that the test moves."""
 
     path: Path
-    clock: ClockWithThreads = field(factory=ClockWithThreads)
+    clock: FakeReactor = field(factory=FakeReactor)
     told: list[str] = field(factory=list)
-    sources: list[MemoryHints] = field(factory=list)
-    made: list[Directory] = field(factory=list)
+    sources: list[FakeFolderWatcher] = field(factory=list)
+    made: list[PluginDirectory] = field(factory=list)
 
-    def watch(self) -> Directory:
-        def hints(hint: Callable[[], None]) -> MemoryHints:
-            self.sources.append(MemoryHints(hint))
+    def watch(self) -> PluginDirectory:
+        def watcher(hint: Callable[[], None]) -> FakeFolderWatcher:
+            self.sources.append(FakeFolderWatcher(hint))
             return self.sources[-1]
 
         tell = self.told.append
-        events = Events(
+        events = DirectoryObserver(
             ours=lambda: tell("ours"),
             lost=lambda: tell("lost"),
             waiting=lambda: tell("waiting"),
@@ -52,7 +58,7 @@ class Bench:
             checkpoint=lambda: tell("checkpoint"),
             stuck=lambda: tell("stuck"),
         )
-        directory = Directory(self.path, self.clock, events, hints)
+        directory = PluginDirectory(self.path, self.clock, events, watcher)
         self.made.append(directory)
         directory.start()
         return directory
@@ -101,7 +107,7 @@ def ours(bench: Bench) -> Bench:
     return bench
 
 
-def serving(directory: Directory) -> bool:
+def serving(directory: PluginDirectory) -> bool:
     return directory.ours
 
 

@@ -12,12 +12,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from sgpud.core.holding import Books, Holder, Named
-from sgpud.core.numbers import Numbers
-from sgpud.core.share import share_id
+from sgpud.core.intset import IntSet
+from sgpud.core.planning.holdings import CheckpointState, Holder, NamedPod
+from sgpud.core.sharing.share_id import share_id
 from sgpud.kubelet.api import deviceplugin_pb2 as api
 from sgpud.kubelet.checkpoint import parse
-from sgpud.kubelet.holders import OTHERWISE, WHILE_WAITING, Holders, Wiring
+from sgpud.kubelet.holders import OTHERWISE, WHILE_WAITING, HoldersObserver, HolderTracker
 
 RESOURCE = "deepomatic.com/shared-gpu-memory"
 UUID = "GPU-00000000-0000-4000-8000-000000000000"
@@ -43,9 +43,9 @@ def text(*entries: dict[str, object]) -> bytes:
     return json.dumps({"Data": {"PodDeviceEntries": entries}}).encode()
 
 
-def named(pod: str, *numbers: int) -> Named:
+def named(pod: str, *numbers: int) -> NamedPod:
     """What podresources says of a pod."""
-    return Named("default", pod, frozenset(share_id(UUID, number) for number in numbers))
+    return NamedPod("default", pod, frozenset(share_id(UUID, number) for number in numbers))
 
 
 def terms(envs: dict[str, str]) -> tuple[dict[str, int], dict[str, int], float]:
@@ -84,9 +84,9 @@ class Lists:
     """A podresources service to play with."""
 
     reachable: bool = True
-    asked: list[Deferred[tuple[Named, ...]]] = field(factory=list)
+    asked: list[Deferred[tuple[NamedPod, ...]]] = field(factory=list)
 
-    def held(self) -> Deferred[tuple[Named, ...]]:
+    def held(self) -> Deferred[tuple[NamedPod, ...]]:
         self.asked.append(Deferred())
         return self.asked[-1]
 
@@ -98,11 +98,11 @@ class HoldersTests(SynchronousTestCase):
         self.path = Path(folder.name) / "kubelet_internal_checkpoint"
         self.clock = Clock()
         self.lists = Lists()
-        self.learned: list[Books] = []
+        self.learned: list[CheckpointState] = []
         self.waiting = False
         self.nudges = 0
-        wiring = Wiring(self.learned.append, lambda: self.waiting, self.nudge)
-        self.holders = Holders(self.path, self.clock, self.lists, wiring)
+        wiring = HoldersObserver(self.learned.append, lambda: self.waiting, self.nudge)
+        self.holders = HolderTracker(self.path, self.clock, self.lists, wiring)
         self.addCleanup(self.holders.stop)
 
     def nudge(self) -> None:
@@ -111,7 +111,7 @@ class HoldersTests(SynchronousTestCase):
     def write(self, *entries: dict[str, object]) -> None:
         self.path.write_bytes(text(*entries))
 
-    def answer(self, *pods: Named) -> None:
+    def answer(self, *pods: NamedPod) -> None:
         self.lists.asked[-1].callback(pods)
 
     def tick(self) -> None:
@@ -208,8 +208,8 @@ class HoldersTests(SynchronousTestCase):
         self.write(entry("uid-a", 1))
         self.holders.start()
         self.tick()
-        self.answer(named("liar", 1, 2, 3), Named("", "", frozenset(["not ours"])))
-        self.assertEqual(self.learned[-1].holders[0].shares, {UUID: Numbers.of([1])})
+        self.answer(named("liar", 1, 2, 3), NamedPod("", "", frozenset(["not ours"])))
+        self.assertEqual(self.learned[-1].holders[0].shares, {UUID: IntSet.of([1])})
 
     def test_a_checkpoint_that_breaks_costs_no_holder_and_no_name(self) -> None:
         self.write(entry("uid-a", 1))
@@ -234,4 +234,4 @@ class HoldersTests(SynchronousTestCase):
 
 def test_a_holder_of_another_version_has_no_terms() -> None:
     (holder,), _ = parse(text(entry("a", 1)))
-    assert holder == Holder("a", "main", RESOURCE, {UUID: Numbers.of([1])})
+    assert holder == Holder("a", "main", RESOURCE, {UUID: IntSet.of([1])})

@@ -11,9 +11,15 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from sgpud.core.holding import Books, Named
-from sgpud.core.numbers import Numbers
-from sgpud.kubelet.holders import OTHERWISE, READ_APART, WHILE_WAITING, Holders, Wiring
+from sgpud.core.intset import IntSet
+from sgpud.core.planning.holdings import CheckpointState, NamedPod
+from sgpud.kubelet.holders import (
+    OTHERWISE,
+    READ_APART,
+    WHILE_WAITING,
+    HoldersObserver,
+    HolderTracker,
+)
 from tests.core.values import POOL, ids, uuid
 from tests.surroundings import listening
 
@@ -25,16 +31,16 @@ class Lists:
     """A podresources service that the test answers for."""
 
     reachable: bool = True
-    asked: list[Deferred[tuple[Named, ...]]] = field(factory=list)
+    asked: list[Deferred[tuple[NamedPod, ...]]] = field(factory=list)
     ended: int = 0
 
-    def held(self) -> Deferred[tuple[Named, ...]]:
-        question: Deferred[tuple[Named, ...]] = Deferred(self._cancelled)
+    def held(self) -> Deferred[tuple[NamedPod, ...]]:
+        question: Deferred[tuple[NamedPod, ...]] = Deferred(self._cancelled)
         self.asked.append(question)
         return question
 
     def answer(self, *held: str) -> None:
-        self.asked[-1].callback((Named("default", "pod", frozenset(held)),))
+        self.asked[-1].callback((NamedPod("default", "pod", frozenset(held)),))
 
     def _cancelled(self, _: object) -> None:
         self.ended += 1
@@ -47,15 +53,17 @@ class HoldersTest(SynchronousTestCase):
         self.file = Path(folder.name) / "kubelet_internal_checkpoint"
         self.clock = Clock()
         self.lists = Lists()
-        self.learned: list[Books] = []
+        self.learned: list[CheckpointState] = []
         self.nudges = 0
         self.waiting = False
         self.unconfirmed = False
-        self.holders = Holders(
+        self.holders = HolderTracker(
             self.file,
             self.clock,
             self.lists,
-            Wiring(self.learned.append, lambda: self.waiting, self.nudge, lambda: self.unconfirmed),
+            HoldersObserver(
+                self.learned.append, lambda: self.waiting, self.nudge, lambda: self.unconfirmed
+            ),
         )
         self.addCleanup(self.holders.stop)
 
@@ -85,19 +93,23 @@ class HoldersTest(SynchronousTestCase):
 
     def test_the_file_is_read_once_at_the_start(self) -> None:
         self.start(*ids(0, 1))
-        assert [books.holders[0].shares for books in self.learned] == [{GPU0: Numbers.of([1])}]
+        assert [checkpoint.holders[0].shares for checkpoint in self.learned] == [
+            {GPU0: IntSet.of([1])}
+        ]
         assert self.lists.asked == []
 
     def test_what_was_read_already_is_not_read_at_the_start(self) -> None:
         self.record(*ids(0, 1))
         self.holders.take_over()
         self.holders.start()
-        assert [books.registered for books in self.learned] == [{(POOL, GPU0): Numbers.of([8])}]
+        assert [checkpoint.registered for checkpoint in self.learned] == [
+            {(POOL, GPU0): IntSet.of([8])}
+        ]
 
     def test_only_a_taking_over_tells_what_was_registered(self) -> None:
         self.start(*ids(0, 1))
         self.holders.read()
-        assert [dict(books.registered) for books in self.learned] == [{}, {}]
+        assert [dict(checkpoint.registered) for checkpoint in self.learned] == [{}, {}]
 
     def test_a_taking_over_of_a_file_that_cannot_be_read_is_made_up_for(self) -> None:
         self.file.write_text("{")
@@ -106,7 +118,7 @@ class HoldersTest(SynchronousTestCase):
         self.record(*ids(0, 1))
         self.holders.changed()
         self.clock.advance(READ_APART)
-        assert self.learned[-1].registered == {(POOL, GPU0): Numbers.of([8])}
+        assert self.learned[-1].registered == {(POOL, GPU0): IntSet.of([8])}
         self.holders.read()
         assert self.learned[-1].registered == {}
 
@@ -187,7 +199,7 @@ class HoldersTest(SynchronousTestCase):
         self.holders.changed()
         self.ask(*ids(0, 1))
         assert self.nudges == 1
-        assert self.learned[-1].holders[0].shares == {GPU0: Numbers.of([1])}
+        assert self.learned[-1].holders[0].shares == {GPU0: IntSet.of([1])}
 
     def test_an_init_container_stays_in_the_file_and_nudges_once(self) -> None:
         self.start(*ids(0, 1, 2))
@@ -248,8 +260,12 @@ class HoldersTest(SynchronousTestCase):
         with listening() as said:
             self.holders.read()
             self.holders.read()
-        assert [books.holders for books in self.learned] == [self.learned[0].holders] * 3
-        assert ["not JSON" in books.problem for books in self.learned] == [False, True, True]
+        assert [checkpoint.holders for checkpoint in self.learned] == [self.learned[0].holders] * 3
+        assert ["not JSON" in checkpoint.problem for checkpoint in self.learned] == [
+            False,
+            True,
+            True,
+        ]
         assert len(said.about("cannot be read")) == 1
 
     def test_a_file_that_can_be_read_again_says_so_and_counts(self) -> None:
@@ -261,7 +277,7 @@ class HoldersTest(SynchronousTestCase):
             self.holders.read()
         assert said.about("can be read again")
         assert self.learned[-1].problem == ""
-        assert self.learned[-1].holders[0].shares == {GPU0: Numbers.of([2])}
+        assert self.learned[-1].holders[0].shares == {GPU0: IntSet.of([2])}
 
     def test_a_file_that_is_bad_from_the_start_means_nobody_known_and_a_problem(self) -> None:
         self.file.write_text("{")

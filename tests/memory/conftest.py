@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sgpud.testing.kubelet import StandInKubelet
+from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.daemon.node import Node
 
 

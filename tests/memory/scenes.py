@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeAlias
 
-from sgpud.testing.kubelet import StandInKubelet
-from sgpud.testing.podresources import PodResourcesFault
+from sgpud.testing.kubelet.podresources import PodResourcesFault
+from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.daemon.node import GPUS, RESOURCE, A, B, Node, of
 from tests.daemon.process import Process
 from tests.daemon.record import WITHIN, tell

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sgpud.testing.kubelet import StandInKubelet
-from sgpud.testing.values import Container
+from sgpud.testing.kubelet.records import Container
+from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.daemon.node import A, B, Node, of
 from tests.daemon.process import Process
 from tests.daemon.record import WITHIN

@@ -1,6 +1,6 @@
 """Placement by what is measured and by NUMA node, with the real daemon and simulated GPUs."""
 
-from sgpud.testing.kubelet import StandInKubelet
+from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.daemon.node import RESOURCE, Node
 from tests.memory.shared import admit, became
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from sgpud.testing.kubelet import StandInKubelet
-from sgpud.testing.values import AdmissionError
+from sgpud.testing.kubelet.records import AdmissionError
+from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.daemon.node import RESOURCE, A, B, Node, of
 from tests.daemon.record import WITHIN
 from tests.memory.shared import GIB, MEMORY, admit, became, gpu, healthy, pool, share, start

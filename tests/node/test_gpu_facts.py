@@ -10,12 +10,12 @@ import pytest
 from attrs import evolve, frozen
 from twisted.internet.task import Clock
 
-from sgpud.core.gpu import Gpu
-from sgpud.core.health_values import Phase
-from sgpud.core.healths import health_of
-from sgpud.core.node import Node, advance
-from sgpud.core.observation import EventKind, GpuEvent, Sample
-from sgpud.node.gpu_facts import SAY_AGAIN, GpuFacts, UnknownGpuError
+from sgpud.core.gpu.gpu import Gpu
+from sgpud.core.gpu.observations import EventKind, GpuEvent, Sample
+from sgpud.core.health.machine import HealthPhase
+from sgpud.core.health.node_health import UnknownGpuError, health_of
+from sgpud.core.planning.node import Node, advance
+from sgpud.node.gpu_facts import SAY_AGAIN, GpuFacts
 from tests.surroundings import listening
 
 A = Gpu("GPU-aaaa", 0, "NVIDIA L4", 24 << 30, compute=(8, 9))
@@ -52,7 +52,7 @@ class World:
     def _count(self, gpu: str, number: int, times: int) -> None:
         self.counted.append((gpu, number, times))
 
-    def learn(self, **facts: Any) -> None:
+    def update(self, **facts: Any) -> None:
         raise AssertionError(facts)
 
     def change(self, step: Callable[[Node], Node]) -> None:
@@ -60,13 +60,13 @@ class World:
         if changed is not self.node:
             self.turns += 1
             self.node = advance(changed, self.clock.seconds(), 0.0)
-            self.facts.turned(self.node)
+            self.facts.reconciled(self.node)
 
     def xid(self, number: int, times: int = 1) -> None:
         detail = f"{times} times" if times > 1 else ""
         self.facts.event(GpuEvent(A.uuid, EventKind.XID, number, detail=detail))
 
-    def phase(self) -> Phase:
+    def phase(self) -> HealthPhase:
         return health_of(self.node, A.uuid).phase
 
 
@@ -111,7 +111,7 @@ def test_an_xid_of_an_application_is_said_once_a_minute_and_counted_each_time() 
         world.xid(13, times=7)
         assert len(said.about("XID 13")) == 2
     assert sum(times for _, _, times in world.counted) == 107
-    assert world.phase() is Phase.HEALTHY
+    assert world.phase() is HealthPhase.HEALTHY
     assert world.turns == 1
 
 
@@ -136,12 +136,12 @@ def test_a_probe_that_passes_wakes_nobody() -> None:
 def test_a_gpu_is_sick_until_probes_have_passed() -> None:
     world = World()
     world.facts.event(GpuEvent(A.uuid, EventKind.ERROR, detail="GPU is lost (NVML error 15)"))
-    assert world.phase() is Phase.UNHEALTHY
+    assert world.phase() is HealthPhase.UNHEALTHY
     with listening() as said:
         for _ in range(4):
             world.clock.advance(60.0)
             world.facts.samples((PASSED,))
-    assert world.phase() is Phase.HEALTHY
+    assert world.phase() is HealthPhase.HEALTHY
     assert said.about("unhealthy -> probation")
     assert said.about("probation -> healthy")
 
@@ -149,16 +149,16 @@ def test_a_gpu_is_sick_until_probes_have_passed() -> None:
 def test_an_error_of_a_gpu_without_a_uuid_is_found_by_its_index() -> None:
     world = World()
     world.facts.error("0", "GPU is lost (NVML error 15)")
-    assert world.phase() is Phase.UNHEALTHY
+    assert world.phase() is HealthPhase.UNHEALTHY
     world.facts.error("7", "GPU is lost (NVML error 15)")
     world.facts.error(B.uuid, "comes as an event too")
-    assert health_of(world.node, B.uuid).phase is Phase.HEALTHY
+    assert health_of(world.node, B.uuid).phase is HealthPhase.HEALTHY
 
 
 @pytest.mark.parametrize(
-    ("kind", "phase"), [(Kind.GONE, Phase.PROBATION), (Kind.HUNG, Phase.UNHEALTHY)]
+    ("kind", "phase"), [(Kind.GONE, HealthPhase.PROBATION), (Kind.HUNG, HealthPhase.UNHEALTHY)]
 )
-def test_a_driver_that_was_not_loaded_has_reset_the_gpus(kind: Kind, phase: Phase) -> None:
+def test_a_driver_that_was_not_loaded_has_reset_the_gpus(kind: Kind, phase: HealthPhase) -> None:
     world = World()
     world.xid(48)
     world.facts.fault(Fault(kind))
@@ -175,7 +175,7 @@ def test_the_words_of_the_operator() -> None:
     assert not health_of(world.node, A.uuid).cordoned
     world.xid(79)
     assert world.facts.heal("0") == (A.uuid,)
-    assert world.phase() is Phase.PROBATION
+    assert world.phase() is HealthPhase.PROBATION
 
 
 @pytest.mark.parametrize("name", ["2", "GPU-cccc", "", "-1"])

@@ -12,13 +12,13 @@ from twisted.internet.task import Clock
 from sgpud.config.load import parse
 from sgpud.config.problems import ConfigError
 from sgpud.config.values import Config
-from sgpud.core.numbers import Numbers
-from sgpud.core.plan import Plan
-from sgpud.kubelet.shelf import Shelf
-from sgpud.node.keeper import Keeper
-from sgpud.node.reload import APPLIED, REFUSED, UNCHANGED, Configuration
-from sgpud.node.store import LAST_GOOD, Store
-from tests.core.values import books, gpu, group_of, holder, uuid
+from sgpud.core.intset import IntSet
+from sgpud.core.planning.plan import Plan
+from sgpud.kubelet.deviceplugin.publisher import SnapshotPublisher
+from sgpud.node.reconciler import Reconciler
+from sgpud.node.reload import APPLIED, REFUSED, UNCHANGED, ConfigReloader
+from sgpud.node.store import LAST_GOOD, StateDirectory
+from tests.core.values import checkpoint, gpu, group_of, holder, uuid
 from tests.surroundings import listening
 
 GOOD = "[sharing]\nduplication_factor = {}\n"
@@ -34,13 +34,15 @@ class Bench:
     clock: Clock = field(factory=Clock)
     plans: list[Plan] = field(factory=list)
     used: list[Config] = field(factory=list)
-    keeper: Keeper = field(init=False)
-    configuration: Configuration = field(init=False)
+    reconciler: Reconciler = field(init=False)
+    configuration: ConfigReloader = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.keeper = Keeper(self.clock, lambda: 1000.0, Shelf(), self.plans.append, lambda _: None)
-        self.configuration = Configuration(
-            self.file, self.overrides, self.keeper, self.store, self.used.append
+        self.reconciler = Reconciler(
+            self.clock, lambda: 1000.0, SnapshotPublisher(), self.plans.append, lambda _: None
+        )
+        self.configuration = ConfigReloader(
+            self.file, self.overrides, self.reconciler, self.store, self.used.append
         )
 
     @property
@@ -48,8 +50,8 @@ class Bench:
         return self.folder / "sgpud.toml"
 
     @property
-    def store(self) -> Store:
-        return Store(self.folder / "state")
+    def store(self) -> StateDirectory:
+        return StateDirectory(self.folder / "state")
 
     @property
     def kept(self) -> bytes | None:
@@ -63,9 +65,9 @@ class Bench:
         self.write(text)
         self.configuration.start(strict=strict)
         gpus = (gpu(0, simulated=True), gpu(1, simulated=True))
-        held = holder({uuid(0): Numbers.of([5])}, per_gpu=8)
-        self.keeper.learn(gpus=gpus, books=books(held))
-        self.keeper.turn()
+        held = holder({uuid(0): IntSet.of([5])}, per_gpu=8)
+        self.reconciler.update(gpus=gpus, checkpoint=checkpoint(held))
+        self.reconciler.reconcile()
 
     @property
     def factor(self) -> int:
@@ -74,8 +76,8 @@ class Bench:
     @property
     def listed(self) -> int:
         """Shares of GPU 1, which nobody holds any of, in the plan of now."""
-        assert self.keeper.plan is not None
-        return len(group_of(self.keeper.plan, 1).active)
+        assert self.reconciler.plan is not None
+        return len(group_of(self.reconciler.plan, 1).active)
 
 
 @pytest.fixture
@@ -186,8 +188,8 @@ def test_the_same_file_changes_nothing(tmp_path: Path) -> None:
 
 def test_a_bad_file_leaves_all_as_it_was_and_names_every_problem(tmp_path: Path) -> None:
     bench = started(tmp_path)
-    bench.keeper.turn()
-    before = bench.keeper.node
+    bench.reconciler.reconcile()
+    before = bench.reconciler.node
     bench.write(BAD)
     with listening() as said:
         outcome = bench.configuration.reload()
@@ -198,7 +200,7 @@ def test_a_bad_file_leaves_all_as_it_was_and_names_every_problem(tmp_path: Path)
     ]
     assert bench.configuration.view.problems == outcome.problems
     assert bench.configuration.view.in_use == "file"
-    assert bench.keeper.node == before
+    assert bench.reconciler.node == before
     assert (len(bench.plans), len(bench.used), bench.factor) == (1, 1, 8)
     assert said.about("The configuration in use stays")
     assert said.about(outcome.problems[1])
@@ -245,7 +247,7 @@ def test_more_shares_than_one_message_holds_are_refused_with_the_arithmetic(
     tmp_path: Path,
 ) -> None:
     bench = started(tmp_path)
-    bench.keeper.learn(gpus=tuple(gpu(number, simulated=True) for number in range(8)))
+    bench.reconciler.update(gpus=tuple(gpu(number, simulated=True) for number in range(8)))
     bench.write(GOOD.format(10_000))
     outcome = bench.configuration.reload()
     assert outcome.result == REFUSED
@@ -264,12 +266,17 @@ def test_a_preview_is_what_the_reload_then_does_and_does_nothing_itself(
     bench = started(tmp_path)
     bench.configuration.keep()
     bench.write(text)
-    state = (bench.keeper.node, bench.configuration.config, bench.configuration.view, bench.kept)
+    state = (
+        bench.reconciler.node,
+        bench.configuration.config,
+        bench.configuration.view,
+        bench.kept,
+    )
     with listening() as said:
         seen = bench.configuration.preview()
     assert said.lines == []
     assert state == (
-        bench.keeper.node,
+        bench.reconciler.node,
         bench.configuration.config,
         bench.configuration.view,
         bench.kept,
@@ -370,11 +377,11 @@ def test_a_standby_that_takes_over_uses_the_file_as_it_is_now(tmp_path: Path) ->
 
 def test_a_standby_whose_file_is_the_same_or_bad_by_now_stays_as_it_is(tmp_path: Path) -> None:
     bench = started(tmp_path)
-    before = bench.keeper.node
+    before = bench.reconciler.node
     bench.configuration.catch_up()
     bench.write(BAD)
     bench.configuration.catch_up()
-    assert bench.keeper.node == before
+    assert bench.reconciler.node == before
     assert len(bench.used) == 1
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sgpud.node.store import LARGEST, Store
+from sgpud.node.store import LARGEST, StateDirectory
 from tests.surroundings import descriptors, listening, without_privilege
 
 NAME = "last-good.toml"
@@ -27,7 +27,7 @@ print(store.write("last-good.toml", b"x" * 10_000), store.write("last-good.toml"
 
 
 def test_what_is_written_can_be_read(tmp_path: Path) -> None:
-    store = Store(tmp_path / "var" / "sgpud")
+    store = StateDirectory(tmp_path / "var" / "sgpud")
     assert store.read(NAME) is None
     assert store.write(NAME, b"one")
     assert store.write(NAME, b"two")
@@ -39,7 +39,7 @@ def test_what_is_written_can_be_read(tmp_path: Path) -> None:
 def test_nobody_else_may_read_it(tmp_path: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
-        store = Store(tmp_path / "sgpud")
+        store = StateDirectory(tmp_path / "sgpud")
         assert store.write(NAME, b"text")
     finally:
         os.umask(before)
@@ -48,7 +48,7 @@ def test_nobody_else_may_read_it(tmp_path: Path, umask: int) -> None:
 
 
 def test_a_file_is_replaced_and_never_changed(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = StateDirectory(tmp_path)
     store.write(NAME, b"old")
     with store.path(NAME).open("rb") as reader:
         store.write(NAME, b"new and longer")
@@ -57,7 +57,7 @@ def test_a_file_is_replaced_and_never_changed(tmp_path: Path) -> None:
 
 
 def test_a_link_in_its_place_is_replaced_and_not_followed(tmp_path: Path) -> None:
-    store = Store(tmp_path / "sgpud")
+    store = StateDirectory(tmp_path / "sgpud")
     store.directory.mkdir()
     other = tmp_path / "other"
     other.write_bytes(b"mine")
@@ -68,7 +68,7 @@ def test_a_link_in_its_place_is_replaced_and_not_followed(tmp_path: Path) -> Non
 
 
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = StateDirectory(tmp_path)
     store.write(NAME, b"old")
     program = [sys.executable, "-c", FULL_DISK, str(tmp_path)]
     done = subprocess.run(
@@ -81,7 +81,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> Non
 
 def test_a_failure_is_said_with_what_it_costs(tmp_path: Path) -> None:
     (tmp_path / "sgpud").touch()
-    store = Store(tmp_path / "sgpud")
+    store = StateDirectory(tmp_path / "sgpud")
     with listening() as said:
         assert not store.write(NAME, b"text")
     (line,) = said.lines
@@ -90,7 +90,7 @@ def test_a_failure_is_said_with_what_it_costs(tmp_path: Path) -> None:
 
 
 def test_a_directory_that_may_not_be_written_is_no_error_of_ours(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = StateDirectory(tmp_path)
     store.write(NAME, b"old")
     tmp_path.chmod(0o555)
     with without_privilege(), listening() as said:
@@ -101,7 +101,7 @@ def test_a_directory_that_may_not_be_written_is_no_error_of_ours(tmp_path: Path)
 
 
 def test_what_may_not_be_read_is_said_and_counts_as_absent(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = StateDirectory(tmp_path)
     store.path(NAME).mkdir()
     with listening() as said:
         assert store.read(NAME) is None
@@ -109,7 +109,7 @@ def test_what_may_not_be_read_is_said_and_counts_as_absent(tmp_path: Path) -> No
 
 
 def test_a_file_that_cannot_be_ours_is_not_read(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = StateDirectory(tmp_path)
     with store.path(NAME).open("wb") as file:
         file.truncate(LARGEST + 1)
     assert store.read(NAME) is None
@@ -118,7 +118,7 @@ def test_a_file_that_cannot_be_ours_is_not_read(tmp_path: Path) -> None:
 
 
 def test_a_folder_in_the_place_of_the_temporary_file_is_no_error_of_ours(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = StateDirectory(tmp_path)
     tmp_path.joinpath(f".{NAME}.{os.getpid()}").mkdir()
     with listening() as said:
         assert not store.write(NAME, b"text")
@@ -126,7 +126,7 @@ def test_a_folder_in_the_place_of_the_temporary_file_is_no_error_of_ours(tmp_pat
 
 
 def test_writing_and_failing_leave_no_descriptor_behind(tmp_path: Path) -> None:
-    good, bad = Store(tmp_path / "good"), Store(tmp_path / "file" / "bad")
+    good, bad = StateDirectory(tmp_path / "good"), StateDirectory(tmp_path / "file" / "bad")
     (tmp_path / "file").touch()
     good.write(NAME, b"first")
     before = descriptors()

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 import sgpud
-from sgpud.cli import command_line
-from sgpud.config.kinds import Key, ListOf, Table
-from sgpud.config.schema import ROOT
+from sgpud.cli.main import command_line
+from sgpud.config.schema.kinds import Key, ListOf, Table
+from sgpud.config.schema.sections import ROOT
 from tools.manuals.__main__ import main
 from tools.manuals.commands import read
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from sgpud.cli import command_line
+from sgpud.cli.main import command_line
 from tools.manuals.completion import bash, zsh
 from tools.manuals.pages import sgpud_8, sgpud_toml_5
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sgpud import __version__
-from sgpud.config.kinds import Key, ListOf, Table, toml
-from sgpud.config.schema import ROOT, header
+from sgpud.config.schema.kinds import Key, ListOf, Table, toml
+from sgpud.config.schema.sections import ROOT, header
 from tools.manuals.commands import Argument, Command, read
 from tools.manuals.roff import bold, italic, plain, prose, tagged, verbatim
 

@@ -1,0 +1,225 @@
+"""What each command does. Twisted and gRPC are imported by those that need them only."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from attrs import frozen
+
+from sgpud.cli.screens import output
+from sgpud.core.health.causes import HealthPolicy
+from sgpud.serve.control.client import CONTROL, AbsentError, ask
+
+CONFIG = "/etc/sgpud.toml"
+EX_CONFIG = 78
+"""Exit status of a bad configuration (sysexits)."""
+
+
+@frozen
+class Invocation:
+    """One call of a command: its arguments and where it runs."""
+
+    arguments: argparse.Namespace
+    environment: Mapping[str, str]
+    out: TextIO
+
+    def say(self, document: object, text: Callable[[Any], str]) -> None:
+        """Print a document, as JSON where that was asked for."""
+        if self.arguments.json:
+            self.out.write(json.dumps(document, indent=2, default=str) + "\n")
+        else:
+            self.out.write(text(output.clean(document)) + "\n")
+        self.out.flush()
+
+    def ask(self, verb: str, **arguments: str) -> dict[str, Any]:
+        """Ask the running daemon."""
+        return ask(Path(self.arguments.run_dir) / CONTROL, verb, arguments)
+
+
+def run(call: Invocation) -> int:
+    """Run the daemon."""
+    # What is imported stays: the collector, on again in service, would look through it many times.
+    gc.disable()
+    from sgpud import service  # noqa: PLC0415 - Twisted and gRPC
+
+    return service.run(call.arguments, call.environment)
+
+
+def check_config(call: Invocation) -> int:
+    """Say what is wrong with a configuration file."""
+    from sgpud.config.load import load  # noqa: PLC0415 - the others do not need it
+    from sgpud.config.problems import ConfigError  # noqa: PLC0415
+
+    file = call.arguments.file
+    try:
+        problems = load(file, call.arguments.set).warnings
+    except ConfigError as error:
+        problems = error.problems
+    errors = [str(problem) for problem in problems if not problem.warning]
+    warnings = [str(problem) for problem in problems if problem.warning]
+    found = {"file": file, "good": not errors, "errors": errors, "warnings": warnings}
+    call.say(found, output.checked)
+    return EX_CONFIG if errors else 0
+
+
+def gpus(call: Invocation) -> int:
+    """List the GPUs of this node."""
+    from sgpud.cli import offline  # noqa: PLC0415 - Twisted
+
+    found = offline.gpus(call.arguments)
+    call.say(found, output.gpus)
+    return 1 if found["fault"] else 0
+
+
+def plan(call: Invocation) -> int:
+    """Show the plan."""
+    call.say(_planned(call), output.plan)
+    return 0
+
+
+def _planned(call: Invocation) -> dict[str, Any]:
+    """The plan of the running daemon; of this node as it would be, where none runs."""
+    if not call.arguments.simulate:
+        try:
+            return call.ask("plan")
+        except AbsentError:
+            pass
+    from sgpud.cli import offline  # noqa: PLC0415 - Twisted
+
+    return offline.plan(call.arguments)
+
+
+def explain(call: Invocation) -> int:
+    """Say why a pod, a share or a GPU is as it is."""
+    from sgpud.cli.screens import explain  # noqa: PLC0415 - the others do not need it
+
+    call.say(call.ask("explain", about=call.arguments.about), explain.explained)
+    return 0
+
+
+def doctor(call: Invocation) -> int:
+    """Check the node."""
+    from sgpud.cli.doctor import command  # noqa: PLC0415 - Twisted
+    from sgpud.cli.screens import doctor  # noqa: PLC0415 - the others do not need it
+
+    found = command.examine(call.arguments, lambda: call.ask("status"))
+    call.say(found, doctor.examined)
+    return int(found["status"])
+
+
+def status(call: Invocation) -> int:
+    """Show how the node does."""
+    from sgpud.cli.screens import status  # noqa: PLC0415 - the others do not need it
+    from sgpud.serve.http.client import read_status  # noqa: PLC0415
+
+    found = read_status(Path(call.arguments.run_dir))
+    style = status.StatusStyle(_columns(call), colour=_colours(call))
+    call.say(found, lambda found: "\n".join(status.status(found, style)))
+    return 0
+
+
+def top(call: Invocation) -> int:
+    """Show it again and again on a terminal; once where there is none."""
+    from sgpud.cli.screens import status  # noqa: PLC0415 - the others do not need it
+    from sgpud.cli.screens.top import Top  # noqa: PLC0415
+    from sgpud.serve.http.client import read_status  # noqa: PLC0415
+
+    run = Path(call.arguments.run_dir)
+    found = output.clean(read_status(run))
+    if call.out.isatty() and sys.stdin.isatty():
+        keys = sys.stdin.fileno()
+        shown = Top(
+            lambda: output.clean(read_status(run)),
+            call.out,
+            keys,
+            lambda: os.get_terminal_size(call.out.fileno()),
+            colour=_colours(call),
+        )
+        shown.run(call.arguments.every)
+    else:
+        style = status.StatusStyle(_columns(call), by_memory=True)
+        call.out.write("\n".join(status.status(found, style)) + "\n")
+        call.out.flush()
+    return 0
+
+
+def _columns(call: Invocation) -> int:
+    """Of the terminal; 0 where the output goes elsewhere."""
+    return os.get_terminal_size(call.out.fileno()).columns if call.out.isatty() else 0
+
+
+def _colours(call: Invocation) -> bool:
+    """Whether colours may be: on a terminal that has them, unless NO_COLOR says otherwise."""
+    dumb = call.environment.get("TERM", "dumb") == "dumb"
+    return call.out.isatty() and not dumb and not call.environment.get("NO_COLOR")
+
+
+def reload(call: Invocation) -> int:
+    """Have the configuration read again."""
+    outcome = call.ask("reload")
+    call.say(outcome, output.reloaded)
+    return EX_CONFIG if outcome["problems"] else 0
+
+
+def release(call: Invocation) -> int:
+    """Have the driver let go of."""
+    found = call.ask("release")
+    call.say(found, output.released)
+    return 0 if found["released"] else 1
+
+
+def acquire(call: Invocation) -> int:
+    """Have the GPUs read again."""
+    call.say(call.ask("acquire"), lambda _: "The GPUs are read again.")
+    return 0
+
+
+def about(verb: str, text: str) -> Callable[[Invocation], int]:
+    """A command that tells the daemon something about a GPU."""
+
+    def command(call: Invocation) -> int:
+        found = call.ask(verb, gpu=call.arguments.gpu)
+        call.say(found, lambda found: "\n".join(text.format(gpu=gpu) for gpu in found["gpus"]))
+        return 0
+
+    return command
+
+
+def xids(call: Invocation) -> int:
+    """List what each XID means here."""
+    from sgpud.cli import xids  # noqa: PLC0415
+    from sgpud.config.load import load  # noqa: PLC0415 - the others do not need it
+
+    arguments = call.arguments
+    file = arguments.config or (CONFIG if Path(CONFIG).exists() else None)
+    policy = load(file, arguments.set).health if file else HealthPolicy()
+    call.say(xids.document(policy), output.xids)
+    return 0
+
+
+def simulate(call: Invocation) -> int:
+    """Play a list of pods on simulated nodes."""
+    from sgpud.cli.screens import simulation  # noqa: PLC0415 - the others do not need it
+    from sgpud.cli.simulate import command  # noqa: PLC0415
+
+    call.say(command.run(call.arguments, CONFIG), simulation.simulated)
+    return 0
+
+
+def convert(call: Invocation) -> int:
+    """Convert another plugin's configuration."""
+    from sgpud.cli.convert import command  # noqa: PLC0415 - the others do not need it
+
+    found = command.run(call.arguments.file, call.arguments.entry)
+    if call.arguments.json:
+        call.say(found, str)
+    else:
+        call.out.write(found["toml"])  # a document, not a message: its lines are as they are
+    return 0

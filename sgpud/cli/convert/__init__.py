@@ -1,0 +1,1 @@
+"""`sgpud convert`: another plugin's configuration to sgpud.toml."""

@@ -1,0 +1,40 @@
+"""A draft as the text of an sgpud.toml, with what was not taken over at its head. Pure."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from sgpud.cli.convert.draft import Draft
+from sgpud.config.problems import printable
+from sgpud.config.schema.kinds import toml
+
+_WIDTH = 98
+
+
+def document(draft: Draft) -> str:
+    """The text; `sgpud check-config` has to accept it, which its caller looks at."""
+    lines = [*_head(draft)]
+    for name, keys in draft.sections.items():
+        lines += ["", f"[{name}]", *_keys(keys)]
+    for rule in draft.rules:
+        lines += ["", "[[gpu]]", *_keys(rule)]
+    return "\n".join(lines) + "\n"
+
+
+def _head(draft: Draft) -> Iterator[str]:
+    yield f"# Converted from the configuration of {draft.source}."
+    yield "# That plugin must be off the node before sgpud starts there: a resource has one plugin."
+    if not draft.notes:
+        yield "# Everything in it was taken over."
+        return
+    yield "#"
+    yield "# Not as it was:"
+    for note in draft.notes:
+        text = printable(note)
+        yield from textwrap.wrap(text, _WIDTH, initial_indent="# - ", subsequent_indent="#   ")
+
+
+def _keys(keys: Mapping[str, Any]) -> Iterator[str]:
+    return (f"{name} = {toml(value)}" for name, value in keys.items())

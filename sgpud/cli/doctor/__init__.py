@@ -1,0 +1,1 @@
+"""`sgpud doctor`: reads the node, checks it, says what to do."""

@@ -1,0 +1,143 @@
+"""Checks of sgpud itself: its configuration, the daemon that runs, the cgroups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sgpud.cli.doctor.facts import Finding, NodeFacts, Severity
+from sgpud.core.text import several
+
+
+def check_configuration(facts: NodeFacts) -> Iterator[Finding]:
+    """Whether the configuration file is good."""
+    found = facts.configuration
+    for error in found.errors:
+        yield Finding(
+            "configuration",
+            Severity.ERROR,
+            error,
+            "sgpud does not use this file: it runs on the last good one, or does not start (78).",
+            "Correct it, see `sgpud check-config`, and `sgpud reload`.",
+        )
+    for warning in found.warnings:
+        yield Finding(
+            "configuration",
+            Severity.WARNING,
+            warning,
+            "It is allowed and unwise.",
+            "Think it over.",
+        )
+    if not found.errors and not found.warnings:
+        yield Finding("configuration", Severity.GOOD, f"{found.file} is good")
+
+
+def check_cgroup(facts: NodeFacts) -> Iterator[Finding]:
+    """Which cgroups there are."""
+    if facts.cgroup == "v2":
+        yield Finding("cgroup", Severity.GOOD, "version 2")
+        return
+    what = f"version 1 ({facts.cgroup})" if facts.cgroup else "none is mounted at /sys/fs/cgroup"
+    means = (
+        "Kubernetes has cgroup version 1 in maintenance, and from 1.35 on the kubelet does not"
+        " start on it unless it is told to."
+        if facts.cgroup
+        else "sgpud cannot tell in which container a GPU process runs."
+    )
+    todo = (
+        "Boot with systemd.unified_cgroup_hierarchy=1."
+        if facts.cgroup
+        else "In a container mount the host's /sys/fs/cgroup, read-only."
+    )
+    yield Finding("cgroup", Severity.WARNING, what, means, todo)
+
+
+def check_daemon(facts: NodeFacts) -> Iterator[Finding]:
+    """How the daemon that runs is, if one does."""
+    view = facts.view
+    if view is None:
+        yield Finding(
+            "daemon",
+            Severity.NOTE,
+            facts.silence,
+            "Only the node was looked at.",
+            "Start it with `systemctl start sgpud` once the rest is good.",
+        )
+        return
+    yield Finding("daemon", Severity.GOOD, f"sgpud {view['version']} runs: {view['serving']}")
+    configuration = view["configuration"]
+    if configuration["problems"]:
+        yield Finding(
+            "daemon",
+            Severity.ERROR,
+            f"it runs on the configuration {configuration['in_use']}, not on the file as it is",
+            "What was changed in the file does not count.",
+            "Correct the file and `sgpud reload`.",
+        )
+    if view["probe"]:
+        yield Finding(
+            "daemon",
+            Severity.ERROR,
+            view["probe"],
+            "What it knows of the GPUs is old, and free shares are withheld.",
+            "See the findings about the driver.",
+        )
+    for name in view["unknown"]:
+        yield Finding(
+            "daemon",
+            Severity.ERROR,
+            f"it does not know the {name} of this node yet",
+            "Nothing is advertised until it does.",
+            "Its log says what it waits for (journalctl -u sgpud).",
+        )
+    for note in view["notes"]:
+        yield Finding("daemon", Severity.WARNING, note, "", "See docs/configuration.md.")
+    if view["holders"]:
+        yield Finding(
+            "daemon",
+            Severity.WARNING,
+            view["holders"],
+            "Who holds shares may be out of date: nothing is removed, and little is given back.",
+            "See the findings about checkpoint and podresources.",
+        )
+
+
+def check_pools(facts: NodeFacts) -> Iterator[Finding]:
+    """Whether the kubelet follows every list of the daemon."""
+    for pool in (facts.view or {}).get("pools", ()):
+        if pool["dropped"] or facts.view is None or facts.view["serving"] != "serving":
+            continue
+        if pool["registration"] == "live":
+            healthy = sum(gpu["healthy"] for gpu in pool["gpus"])
+            what = f"{pool['resource']}: {several(healthy, 'share')} allocatable"
+            yield Finding("registration", Severity.GOOD, what)
+            continue
+        problem = f": {pool['problem']}" if pool["problem"] else ""
+        yield Finding(
+            "registration",
+            Severity.ERROR,
+            f"{pool['resource']} is not registered ({pool['registration']}{problem})",
+            "The node shows none of its shares, and pods that ask for them stay Pending.",
+            "See the findings about the kubelet; sgpud tries again by itself.",
+        )
+
+
+def check_healths(facts: NodeFacts) -> Iterator[Finding]:
+    """What the daemon knows of GPUs that are not well."""
+    for gpu in (facts.view or {}).get("healths", ()):
+        if gpu["cordoned"]:
+            yield Finding(
+                "health",
+                Severity.NOTE,
+                f"{gpu['uuid']} is cordoned",
+                "No free share of it is given out.",
+                f"`sgpud uncordon {gpu['uuid']}` when it may be.",
+            )
+        if gpu["health"] != "healthy":
+            bad = gpu["health"] == "unhealthy"
+            yield Finding(
+                "health",
+                Severity.ERROR if bad else Severity.WARNING,
+                f"{gpu['uuid']} is {gpu['health']}: {gpu['reason']}",
+                "All its shares are Unhealthy." if bad else "No free share of it is given out.",
+                gpu["advice"] or "It comes back by itself once it is seen well.",
+            )

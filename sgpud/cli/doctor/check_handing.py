@@ -1,0 +1,143 @@
+"""Checks of the container runtime and of the CDI specs, against the chosen method."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sgpud.cli.doctor.facts import Finding, NodeFacts, Severity
+from sgpud.core.sharing.rules import InjectionMethod
+
+
+def check_method(facts: NodeFacts) -> Iterator[Finding]:
+    """How GPUs are handed over, and which cannot be."""
+    chosen = facts.devices.chosen
+    if chosen is None or not facts.driver.gpus:
+        return
+    yield Finding("method", Severity.GOOD, f"{chosen.method.value}: {chosen.why}")
+    for uuid, reason in chosen.unavailable.items():
+        yield Finding(
+            "method",
+            Severity.ERROR,
+            f"{uuid} cannot be handed over: {reason}",
+            "Its free shares are withheld, so that no pod fails for it.",
+            "Do what the reason says, or set [container] method to one that the node has.",
+        )
+
+
+def check_runtime(facts: NodeFacts) -> Iterator[Finding]:
+    """Whether the container runtime does what the method needs."""
+    runtime, chosen = facts.runtime, facts.devices.chosen
+    if not runtime.sockets:
+        yield Finding(
+            "runtime",
+            Severity.WARNING,
+            "no socket of containerd, CRI-O or Docker",
+            "No pod can start on this node, unless its runtime listens at an unusual place.",
+            "See whether the container runtime runs (`systemctl status containerd crio`); in a"
+            " container mount the host's / and name it with --root.",
+        )
+    else:
+        yield Finding("runtime", Severity.GOOD, f"{' and '.join(runtime.sockets)} is there")
+    for path, problem in runtime.unreadable.items():
+        yield Finding(
+            "runtime",
+            Severity.NOTE,
+            f"{path} cannot be read: {problem}",
+            "What it says is not checked.",
+            "Run doctor as root; if it is broken, the container runtime does not start either.",
+        )
+    method = chosen.method if chosen else None
+    if (
+        method in (InjectionMethod.NVIDIA_RUNTIME, InjectionMethod.VOLUME_MOUNTS)
+        and facts.driver.real
+    ):
+        yield from _nvidia_runtime(facts)
+    if method is InjectionMethod.CDI:
+        yield from _cdi(facts)
+
+
+def _nvidia_runtime(facts: NodeFacts) -> Iterator[Finding]:
+    runtime, chosen = facts.runtime, facts.devices.chosen
+    if not facts.devices.host.runtime:
+        yield Finding(
+            "runtime",
+            Severity.ERROR,
+            "NVIDIA's container runtime is not installed, and the method needs it",
+            "Containers start without a GPU.",
+            "Install nvidia-container-toolkit and run `nvidia-ctk runtime configure`, or set"
+            " [container] method.",
+        )
+    elif runtime.default and runtime.default != "nvidia":
+        yield Finding(
+            "runtime",
+            Severity.NOTE,
+            f"containerd's default runtime is {runtime.default}",
+            "Pods get a GPU only with `runtimeClassName: nvidia`.",
+            "Give them that, or `nvidia-ctk runtime configure --set-as-default`.",
+        )
+    if chosen and chosen.method is InjectionMethod.VOLUME_MOUNTS and runtime.by_mounts is not True:
+        yield Finding(
+            "runtime",
+            Severity.ERROR,
+            "NVIDIA's runtime does not take GPUs by volume mounts",
+            "Containers start without a GPU.",
+            "Set accept-nvidia-visible-devices-as-volume-mounts = true in"
+            " /etc/nvidia-container-runtime/config.toml.",
+        )
+    if chosen and chosen.method is InjectionMethod.NVIDIA_RUNTIME and runtime.by_variable is False:
+        yield Finding(
+            "runtime",
+            Severity.ERROR,
+            "NVIDIA's runtime takes NVIDIA_VISIBLE_DEVICES from privileged containers only",
+            "Ordinary containers start without a GPU.",
+            'Set [container] method = "volume-mounts" or "cdi", or'
+            " accept-nvidia-visible-devices-envvar-when-unprivileged = true in"
+            " /etc/nvidia-container-runtime/config.toml.",
+        )
+
+
+def _cdi(facts: NodeFacts) -> Iterator[Finding]:
+    runtime = facts.runtime
+    if runtime.cdi is False:
+        yield Finding(
+            "runtime",
+            Severity.ERROR,
+            "containerd's configuration says enable_cdi = false",
+            "Containers that are given a GPU by its CDI name do not start.",
+            "Set enable_cdi = true and restart containerd.",
+        )
+    elif runtime.cdi is None and runtime.configs and not runtime.modern:
+        yield Finding(
+            "runtime",
+            Severity.WARNING,
+            f"{' and '.join(runtime.configs)} does not set enable_cdi",
+            "containerd 1.7 has CDI off unless it is set, 2.0 and later have it on.",
+            "On 1.7 set enable_cdi = true and restart containerd.",
+        )
+
+
+def check_specs(facts: NodeFacts) -> Iterator[Finding]:
+    """Whether the CDI specs can be read and were made for the driver that runs."""
+    devices, kernel = facts.devices, facts.driver.kernel
+    used = devices.chosen is not None and devices.chosen.method is InjectionMethod.CDI
+    severity = Severity.ERROR if used else Severity.WARNING
+    for reason in devices.unreadable:
+        yield Finding(
+            "cdi",
+            severity,
+            reason,
+            "What it names cannot be handed over by cdi.",
+            "Make it anew: `nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`.",
+        )
+    for path, versions in devices.specs.items():
+        stale = [one for one in versions if one != kernel]
+        if kernel and stale:
+            yield Finding(
+                "cdi",
+                severity,
+                f"{path} names files of driver {', '.join(stale)}, and {kernel} runs",
+                "Containers do not start, since the files are gone, or fail in CUDA.",
+                f"Make it anew, as at every upgrade: `nvidia-ctk cdi generate --output={path}`.",
+            )
+        else:
+            yield Finding("cdi", Severity.GOOD, f"{path} can be used")

@@ -1,0 +1,136 @@
+"""What can be said of a node without a running daemon: its GPUs, and the plan they would give."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+from attrs import asdict, evolve, field, frozen
+from twisted.internet import reactor as installed
+
+from sgpud.config.load import load
+from sgpud.config.problems import ConfigError
+from sgpud.config.values import Config
+from sgpud.core.gpu.gpu import Gpu
+from sgpud.core.health.node_health import gpus_seen
+from sgpud.core.planning.holdings import CheckpointState
+from sgpud.core.planning.node import Node, advance
+from sgpud.core.planning.plan import plan as make_plan
+from sgpud.core.status.view import (
+    ConfigurationView,
+    Counters,
+    InstanceView,
+    Timestamps,
+    document,
+    view,
+)
+from sgpud.gpus.fake.file import load as load_simulation
+from sgpud.gpus.fake.monitor import FakeMonitor
+from sgpud.gpus.host import look
+from sgpud.gpus.nvml.faults import GpuFault
+from sgpud.gpus.nvml.monitor import NvmlMonitor
+from sgpud.kubelet.checkpoint import CheckpointError, read
+from sgpud.kubelet.directory import CHECKPOINT
+from sgpud.service import overrides
+
+
+@frozen
+class FoundGpus:
+    """What reading the GPUs once gave."""
+
+    gpus: tuple[Gpu, ...] = ()
+    driver: str = ""
+    fault: GpuFault | None = None
+    errors: dict[str, str] = field(factory=dict)
+    """By GPU, what NVML says of those that it knows and cannot read."""
+
+
+def gpus(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The GPUs of the node as a document, each with what it is shared as."""
+    found = read_gpus(arguments)
+    try:
+        sharing = load(arguments.config, overrides(arguments)).sharing
+        problem = ""
+    except ConfigError as error:
+        sharing, problem = Config().sharing, str(error)
+    entries = []
+    for gpu in found.gpus:
+        terms = sharing.terms(gpu)
+        shares = sharing.partition(gpu, terms).shares if terms else 0
+        shared = {"resource": terms.resource, "shares": shares} if terms else None
+        entries.append({**asdict(gpu), "shared": shared})
+    return {
+        "driver": found.driver,
+        "gpus": entries,
+        "errors": found.errors,
+        "fault": str(found.fault) if found.fault else "",
+        "configuration": problem,
+    }
+
+
+def plan(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What a daemon would advertise, were it started now; ConfigError for a bad file."""
+    config = load(arguments.config, overrides(arguments))
+    found = read_gpus(arguments)
+    directory = Path(config.kubelet.plugin_directory)
+    try:
+        checkpoint = read(directory / CHECKPOINT)
+    except CheckpointError as error:
+        checkpoint = CheckpointState(problem=str(error))
+    injection = config.sharing.injection
+    real = tuple(gpu for gpu in found.gpus if not gpu.simulated)
+    node = Node(
+        sharing=config.sharing,
+        checkpoint=checkpoint,
+        host=look(Path("/"), real, injection.cdi_kind, injection.mounts),
+    )
+    if found.fault is None:
+        node = gpus_seen(node, found.gpus, found.driver, time.monotonic())
+    else:
+        node = evolve(node, probe_problem=str(found.fault))
+    now = time.time()
+    node = advance(node, time.monotonic(), now)
+    warnings = tuple(map(str, config.warnings))
+    seen = view(
+        node,
+        make_plan(node, now),
+        {},
+        ConfigurationView(arguments.config, "file", warnings=warnings),
+        Counters(),
+        InstanceView("not running", str(directory)),
+        Timestamps(time.monotonic(), now),
+    )
+    return {"view": document(seen), "reload": None}
+
+
+def read_gpus(arguments: argparse.Namespace) -> FoundGpus:
+    """Read the GPUs once, in the way the daemon does."""
+    reactor: Any = installed
+    found = FoundGpus()
+
+    def end(**facts: Any) -> None:
+        nonlocal found
+        found = evolve(found, **facts)
+        reactor.stop()
+
+    def failed(gpu: str, error: str) -> None:
+        nonlocal found
+        found = evolve(found, errors={**found.errors, gpu: error})
+
+    def inventory(seen: tuple[Gpu, ...], driver: str) -> None:
+        end(gpus=seen, driver=driver)
+
+    def fault(why: GpuFault) -> None:
+        end(fault=why)
+
+    source: NvmlMonitor | FakeMonitor
+    if arguments.simulate:
+        source = FakeMonitor(reactor, load_simulation(Path(arguments.simulate)), inventory, fault)
+    else:
+        source = NvmlMonitor(reactor, inventory, fault, failed)
+    reactor.callWhenRunning(source.start)
+    reactor.addSystemEventTrigger("before", "shutdown", source.stop)
+    reactor.run()
+    return found

@@ -1,0 +1,213 @@
+"""The status document on one screen. Pure: a document in, lines out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+from attrs import frozen
+
+from sgpud.cli.tables import Cell, CellStyle, cut, painted, table
+from sgpud.core.text import several
+from sgpud.core.units import format_size
+
+Document = Mapping[str, Any]
+UNKNOWN = "n/a"
+_HEAD = ("GPU, HELD BY", "MEMORY", "OF", "BUSY", "SHARES", "")
+_NUMBERS = (1, 2, 3)
+_LOOKS = {
+    "healthy": CellStyle.GOOD,
+    "probation": CellStyle.WARN,
+    "suspect": CellStyle.WARN,
+    "unhealthy": CellStyle.BAD,
+    "unknown": CellStyle.BAD,
+}
+
+
+@frozen
+class StatusStyle:
+    """How it is to be shown."""
+
+    columns: int = 0
+    """Of the terminal; 0: lines as long as they are."""
+    colour: bool = False
+    by_memory: bool = False
+    """GPUs and containers by the memory that they use, the most first."""
+
+
+def status(found: Document, style: StatusStyle | None = None) -> list[str]:
+    """The lines."""
+    style = style or StatusStyle()
+    lines = [painted(text, look, colour=style.colour) for text, look in _cut(_top(found), style)]
+    if found["gpus"]:
+        rows = [tuple(Cell(text, CellStyle.HEAD, at in _NUMBERS) for at, text in enumerate(_HEAD))]
+        gpus: Sequence[Document] = found["gpus"]
+        if style.by_memory:
+            gpus = sorted(gpus, key=_by_memory)
+        for gpu in gpus:
+            rows += _gpu(gpu, _listed(found, gpu["uuid"]), style)
+        lines += ["", *table(rows, columns=style.columns, colour=style.colour)]
+    return lines
+
+
+def _cut(
+    lines: Iterator[tuple[str, CellStyle]], style: StatusStyle
+) -> Iterator[tuple[str, CellStyle]]:
+    return ((cut(text, style.columns) if style.columns else text, look) for text, look in lines)
+
+
+def _top(found: Document) -> Iterator[tuple[str, CellStyle]]:
+    """What concerns the whole node."""
+    at = datetime.fromtimestamp(found["at"], timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
+    driver = f", driver {found['driver']}" if found["driver"] else ""
+    yield f"sgpud {found['version']}: {found['serving']}{driver}, {at}", CellStyle.HEAD
+    for dead in found["dead"]:
+        yield f"DEAD: {dead}; start sgpud anew", CellStyle.BAD
+    configuration = found["configuration"]
+    if configuration["problems"]:
+        yield (
+            f"{configuration['file']} is not in use, but {_older(configuration)}:",
+            CellStyle.BAD,
+        )
+        yield from ((f"  {problem}", CellStyle.BAD) for problem in configuration["problems"])
+    for name, text in (
+        ("GPUs", found["probe"]),
+        ("Holders", found["holders"]),
+        ("Use", found["usage"]["problem"] if found["gpus"] else ""),
+        ("Not known yet", ", ".join(found["unknown"])),
+    ):
+        if text:
+            yield f"{name}: {text}", CellStyle.WARN
+    yield from ((f"Note: {note}", CellStyle.WARN) for note in found["notes"])
+    for pool in found["pools"]:
+        yield _pool(pool)
+
+
+def _older(configuration: Document) -> str:
+    last_good = configuration["in_use"] != "file"
+    return "the last good configuration" if last_good else "what it was before"
+
+
+def _pool(pool: Document) -> tuple[str, CellStyle]:
+    live = pool["registration"] == "live"
+    state = "registered" if live else pool["registration"]
+    problem = f" ({pool['problem']})" if pool["problem"] else ""
+    leaving = ", no longer configured" if pool["dropped"] else ""
+    total = {key: sum(gpu[key] for gpu in pool["gpus"]) for key in ("shares", "held", "healthy")}
+    text = (
+        f"{pool['resource']}: {state}{problem}{leaving}; {several(total['shares'], 'share')}, "
+        f"{total['held']} held, {total['healthy']} allocatable"
+    )
+    return text, CellStyle.PLAIN if live or pool["dropped"] else CellStyle.BAD
+
+
+def _listed(found: Document, uuid: str) -> list[tuple[Document, Document]]:
+    """The pools that list a GPU, each with what it lists."""
+    return [(pool, gpu) for pool in found["pools"] for gpu in pool["gpus"] if gpu["uuid"] == uuid]
+
+
+def _gpu(
+    gpu: Document, listed: list[tuple[Document, Document]], style: StatusStyle
+) -> Iterator[tuple[Cell, ...]]:
+    mig = f" MIG {gpu['mig']}" if gpu["mig"] else ""
+    name = f"{gpu['index']}{mig} {gpu['product']}" if gpu["product"] else "gone"
+    shares = "; ".join(_shares(each) for _, each in listed) or "not shared"
+    health = gpu["health"] + (f": {gpu['reason']}" if gpu["reason"] else "")
+    used = gpu["used"]
+    share = f" {used * 100 // gpu['memory']}%" if used is not None and gpu["memory"] else ""
+    yield (
+        Cell(name, CellStyle.HEAD),
+        Cell(UNKNOWN if used is None else _size(used) + share, right=True),
+        Cell(_size(gpu["memory"]) if gpu["memory"] else UNKNOWN, right=True),
+        Cell(_percent(gpu["utilisation"]), right=True),
+        Cell(shares),
+        Cell(health, _LOOKS[gpu["health"]]),
+    )
+    yield _line(f"  {gpu['uuid']}", CellStyle.FAINT)
+    for text in _remarks(gpu, listed):
+        yield _line(f"  {text}", CellStyle.WARN)
+    users = [*map(_container, gpu["containers"]), *_others(gpu["processes"])]
+    if style.by_memory:
+        users.sort(key=lambda user: -user[0])
+    yield from (cells for _, cells in users)
+
+
+def _remarks(gpu: Document, listed: list[tuple[Document, Document]]) -> Iterator[str]:
+    """What a person should know of a GPU."""
+    for pool, each in listed:
+        if each["availability"] == "withheld":
+            several = f" of {pool['resource']}" if len(listed) > 1 else ""
+            yield f"free shares{several} are withheld: {each['reason']}"
+    if gpu["cordoned"]:
+        yield "cordoned"
+    if gpu["advice"]:
+        yield gpu["advice"]
+    if gpu["used"] is not None and not gpu["fresh"]:
+        yield f"memory as it was {gpu['measured_ago']:.0f} s ago"
+    if gpu["use_problem"] and gpu["containers"]:
+        yield f"what each uses is not known: {gpu['use_problem']}"
+
+
+def _shares(listed: Document) -> str:
+    state = {"available": "free"}.get(listed["availability"], listed["availability"])
+    parts = [f"{listed['held']} held", f"{listed['free']} {state}"]
+    parts += [f"{listed[key]} {key}" for key in ("surplus", "draining") if listed[key]]
+    return ", ".join(parts)
+
+
+def _container(one: Document) -> tuple[int, tuple[Cell, ...]]:
+    pod = f"{one['namespace']}/{one['pod']}" if one["pod"] else one["uid"]
+    name = "/".join(part for part in (pod, one["container"]) if part)
+    over, used = one["over"], one["used"]
+    return used or 0, (
+        Cell(f"  {name or 'a pod that is being started'}"),
+        Cell(UNKNOWN if used is None else _size(used), right=True),
+        Cell("" if one["granted"] is None else _size(one["granted"]), right=True),
+        Cell(_percent(one["utilisation"]), right=True),
+        Cell(str(one["shares"])),
+        Cell(f"over by {_size(over)}" if over else "", CellStyle.BAD),
+    )
+
+
+def _others(processes: Sequence[Document]) -> Iterator[tuple[int, tuple[Cell, ...]]]:
+    """The processes that belong to no holder."""
+    for one in processes:
+        if one["owner"] == "holder":
+            continue
+        pod = f"{one['namespace']}/{one['pod']}" if one["pod"] else one["uid"]
+        remark = {
+            "shareless": "holds no share of it",
+            "outside": "in no pod",
+            "unknown": f"unknown: {one['problem']}",
+        }[one["owner"]]
+        where = " in pod " + "/".join(part for part in (pod, one["container"]) if part)
+        name = f"  {one['command'] or 'process'} {one['pid']}{where if pod else ''}"
+        used = one["used"]
+        yield (
+            used or 0,
+            (
+                Cell(name, CellStyle.WARN),
+                Cell(UNKNOWN if used is None else _size(used), right=True),
+                Cell(""),
+                Cell(_percent(one["utilisation"]), right=True),
+                Cell("-"),
+                Cell(remark, CellStyle.WARN),
+            ),
+        )
+
+
+def _line(text: str, look: CellStyle) -> tuple[Cell, ...]:
+    return (Cell(text, look),)
+
+
+def _size(size: int) -> str:
+    return format_size(size) if size else "0 B"
+
+
+def _percent(value: int | None) -> str:
+    return UNKNOWN if value is None else f"{value}%"
+
+
+def _by_memory(gpu: Document) -> tuple[int, int]:
+    return (-(gpu["used"] or 0), gpu["index"])

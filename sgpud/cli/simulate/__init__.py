@@ -1,0 +1,1 @@
+"""`sgpud simulate`: plays pods and traces against a configuration."""

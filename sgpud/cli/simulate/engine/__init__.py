@@ -1,0 +1,1 @@
+"""The simulation itself: pure functions over the core."""

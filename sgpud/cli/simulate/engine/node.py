@@ -1,0 +1,217 @@
+"""One node of a simulation: sgpud's own core, and a kubelet as faithful as placement needs.
+
+Whatever decides here is what decides in the daemon: advance, plan, index, pick (what
+GetPreferredAllocation takes), allocate. What is simulated is when each side learns of the other.
+The plan is made again only where something looks at it and it would differ, and only in those
+parts; the tests hold it equal to a plan made from new books.
+
+Free shares of one GPU are as good as each other, so that a node keeps counts: the shares that are
+held are always the first ones of their GPU, as if names were swapped when a pod ends. What is
+held, what sgpud still believes to be held and what there is are then each part of the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import define, evolve
+
+from sgpud.core.allocation.allocate import IdIndex, allocate, index
+from sgpud.core.allocation.preference import pick
+from sgpud.core.errors import SgpudError
+from sgpud.core.gpu.gpu import Gpu
+from sgpud.core.intset import IntSet
+from sgpud.core.planning.holdings import CheckpointState
+from sgpud.core.planning.node import Node, advance
+from sgpud.core.planning.plan import Availability, GpuShares, Plan, Pool, awaits, plan, pooled
+from sgpud.core.sharing.rules import Advertise, Multiple, Sharing
+from sgpud.core.sharing.share_id import share_id
+
+GRANT_TURN = 0.1
+"""Seconds from a grant until the plan counts it: the daemon brings a burst into one plan."""
+WHILE_WAITING = 5.0
+"""Seconds between looks for ended pods while something waits for a release."""
+OTHERWISE = 60.0
+"""Seconds between those looks else. An Allocate shows ended pods at once: the kubelet frees their
+shares then, and writes its checkpoint."""
+
+Given = tuple[tuple[int, int], ...]
+"""What a pod has: (position of the GPU in the pool, how many of its shares)."""
+
+
+class ShortError(SgpudError):
+    """The kubelet fails a pod: it has fewer healthy free shares than the pod asks for."""
+
+    def __init__(self, resource: str, asked: int, free: int) -> None:
+        """`free`: what it has."""
+        super().__init__(resource, asked, free)
+        self.resource, self.asked, self.free = resource, asked, free
+
+    def __str__(self) -> str:
+        """What the pod's event says, in short."""
+        return f"{self.asked} shares of {self.resource} asked for, {self.free} free on the node"
+
+
+@define(eq=False)
+class _ServedPool:
+    """One pool as the kubelet sees it, and who holds what of it. Lists go by the pool's GPUs."""
+
+    groups: list[GpuShares]
+    """Before any is withheld for the sake of another."""
+    pool: Pool
+    index: IdIndex
+    """Kept: the same ids are listed all the time."""
+    held: list[int]
+    """In truth, as the kubelet has it."""
+    known: list[int]
+    """As the checkpoint had it when sgpud read it last: never less."""
+    healthy: list[int]
+
+    def free(self) -> list[int]:
+        """What the kubelet chooses from: healthy and not held."""
+        return [well - held for well, held in zip(self.healthy, self.held, strict=True)]
+
+
+@define
+class SimulatedNode:
+    """A node as time passes: pods are admitted and end, the plan follows. Times never go back."""
+
+    _sharing: Sharing
+    _plan: Plan
+    _served: dict[str, _ServedPool]
+    _follows: bool
+    """Whether what is listed follows from who holds what. It does where free shares are withheld
+    for the sake of another GPU's; otherwise the same ids stay Healthy whoever holds them, and the
+    plan serves as it is."""
+    _turn: float | None = None
+    """When the plan takes in what was granted; None where nothing was."""
+    _stale: bool = False
+    """Whether the plan has to be made again before anybody looks at it."""
+    refresh: float | None = None
+    """When the next look for ended pods is due; None where none would find anything new."""
+    news: bool = False
+    """Whether what is listed has changed, or is about to, since the last report."""
+
+    @classmethod
+    def of(cls, sharing: Sharing, gpus: Sequence[Gpu]) -> SimulatedNode:
+        """A node of which all is known, and on which nothing runs."""
+        # Neither facts nor configuration change in a simulation: the listing takes one step.
+        node = advance(Node(sharing, tuple(gpus), checkpoint=CheckpointState()), 0.0, 0.0)
+        all_listed = plan(evolve(node, sharing=evolve(sharing, advertise=Advertise.ALL)), 0.0)
+        made = plan(node, 0.0)
+        pools = zip(all_listed.pools, made.pools, strict=True) if all_listed and made else ()
+        served = {after.resource: _served(before, after) for before, after in pools}
+        follows = any(
+            group.availability is Availability.WITHHELD
+            for each in served.values()
+            for group in each.pool.groups
+        )
+        return cls(sharing, made or Plan(), served, follows)
+
+    @property
+    def plan(self) -> Plan:
+        """The plan as it was made last."""
+        return self._plan
+
+    def room(self, resource: str) -> list[int]:
+        """How many shares of each GPU nobody holds in truth, listed Healthy or not."""
+        served = self._served[resource]
+        groups = zip(served.pool.groups, served.held, strict=True)
+        return [len(group.active) - held for group, held in groups]
+
+    def report(self, now: float) -> dict[str, int]:
+        """The node's status: how many shares of each resource are allocatable (healthy)."""
+        self._current(now)
+        self.news = self._turn is not None
+        return {resource: sum(served.healthy) for resource, served in self._served.items()}
+
+    def admit(self, resource: str, shares: int, now: float) -> Given:
+        """Start a pod that the scheduler bound here. ShortError, RefusedError: it fails."""
+        self._current(now)
+        served = self._served[resource]
+        free = served.free()
+        if sum(free) < shares:
+            raise ShortError(resource, shares, sum(free))
+        given = self._choose(served, free, shares)
+        ids = [
+            share_id(served.pool.groups[position].uuid, served.held[position] + number)
+            for position, count in given
+            for number in range(count)
+        ]
+        if len(given) > 1 and served.pool.multiple is Multiple.SAME and not self._follows:
+            # It will be refused, with a message that tells the room of each GPU.
+            self._update()
+            self._current(now)
+        allocate(self._plan, served.pool, served.index, ids)
+        for position, count in given:
+            served.held[position] += count
+        if self._follows:
+            # An Allocate has the kubelet free what ended, and write its checkpoint.
+            served.known = list(served.held)
+            self._turn = now + GRANT_TURN if self._turn is None else self._turn
+            self.refresh, self.news = None, True
+        return given
+
+    def release(self, resource: str, given: Given, now: float) -> None:
+        """End a pod. The kubelet has its shares back at once, sgpud sees that later."""
+        for position, count in given:
+            self._served[resource].held[position] -= count
+        self._expect(now)
+
+    def look(self) -> None:
+        """Have sgpud look for ended pods."""
+        self.refresh = None
+        if self._ended():
+            self._update()
+
+    def _choose(self, served: _ServedPool, free: Sequence[int], shares: int) -> Given:
+        if sum(free) == shares:
+            # The kubelet asks for a preference only where there is a choice.
+            return tuple((position, count) for position, count in enumerate(free) if count)
+        taken = pick(self._plan, served.pool, free, shares)
+        return tuple((position, count) for position, count in enumerate(taken) if count)
+
+    def _update(self) -> None:
+        for served in self._served.values():
+            served.known = list(served.held)
+        self._stale = self.news = True
+
+    def _ended(self) -> bool:
+        """Whether pods have ended that sgpud still counts."""
+        return any(served.known != served.held for served in self._served.values())
+
+    def _expect(self, now: float) -> None:
+        """Have a look for ended pods when the daemon would."""
+        if self._follows and self._ended():
+            self._current(now)
+            every = WHILE_WAITING if self._plan.waiting else OTHERWISE
+            due = (now // every + 1) * every
+            self.refresh = due if self.refresh is None else min(self.refresh, due)
+
+    def _current(self, now: float) -> None:
+        """Bring the plan up to date, with what was granted long enough ago."""
+        if self._turn is not None and self._turn <= now:
+            self._turn, self._stale = None, True
+        if self._stale:
+            self._stale = False
+            self._replan()
+
+    def _replan(self) -> None:
+        """Make the plan again, in what a plan from new books would differ."""
+        for served in self._served.values():
+            for position, (group, known) in enumerate(
+                zip(served.groups, served.known, strict=True)
+            ):
+                if len(group.held) != known:
+                    served.groups[position] = evolve(group, held=IntSet.span(0, known))
+            resource = served.pool.resource
+            served.pool = pooled(resource, served.groups, self._sharing, dropped=False)
+            served.healthy = [len(group.healthy) for group in served.pool.groups]
+        pools = tuple(served.pool for served in self._served.values())
+        self._plan = evolve(self._plan, pools=pools, waiting=awaits(pools))
+
+
+def _served(all_listed: Pool, pool: Pool) -> _ServedPool:
+    none = [0] * len(pool.groups)
+    healthy = [len(group.healthy) for group in pool.groups]
+    return _ServedPool(list(all_listed.groups), pool, index(pool), none, list(none), healthy)

@@ -1,0 +1,240 @@
+"""What becomes of a list of pods on some nodes: the daemon's own decisions, played over time.
+
+Pods come and end; a scheduler that sees only numbers binds them; each node places them with the
+code that the daemon runs, or fails them. No clock is read and nothing is random: the same list
+gives the same outcome.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from heapq import heapify, heappop, heappush
+from itertools import chain
+
+from attrs import define, evolve, field
+
+from sgpud.cli.simulate.engine.fitting import fits
+from sgpud.cli.simulate.engine.node import ShortError, SimulatedNode
+from sgpud.cli.simulate.engine.pods import GpuTrack, SimulatedPod
+from sgpud.cli.simulate.engine.scheduler import Ask, Scheduler
+from sgpud.cli.simulate.engine.values import (
+    Cluster,
+    GpuHistory,
+    PodFailure,
+    PodRequest,
+    SimulationResult,
+    WaitReason,
+)
+from sgpud.core.allocation.allocate import RefusedError
+from sgpud.core.planning.plan import GpuShares, Plan, Pool
+from sgpud.core.sharing.limits import check_size
+from sgpud.core.sharing.rules import Multiple
+
+REPORT_EVERY = 10.0
+"""Seconds between a node's status reports (the kubelet's nodeStatusUpdateFrequency)."""
+MADE_AGAIN = 1.0
+"""Seconds until a controller has made another pod in place of one that failed; twice as long with
+each failure, `LONGEST` at most."""
+LONGEST = 60.0
+
+_ENDS, _LOOKS, _REPORTS, _COMES = range(4)
+"""What happens, in the order of what happens at the same time."""
+
+
+def simulate(cluster: Cluster, requests: Sequence[PodRequest]) -> SimulationResult:
+    """Play the requests, each of which an empty node can place (`never_fits`), on these nodes.
+
+    LimitError where there would be more shares than the kubelet takes or the configuration allows.
+    """
+    check_size(cluster.sharing, cluster.gpus)
+    run = _Run(cluster, [SimulatedPod(request) for request in requests], Scheduler(cluster.nodes))
+    run.start()
+    while run.events:
+        run.next()
+    return run.outcome()
+
+
+def empty_plan(cluster: Cluster) -> Plan:
+    """The plan of one of the nodes before anything runs."""
+    return _node(cluster).plan
+
+
+def _node(cluster: Cluster) -> SimulatedNode:
+    gpus = tuple(evolve(gpu, simulated=True) for gpu in cluster.gpus)
+    return SimulatedNode.of(cluster.sharing, gpus)
+
+
+@define
+class _Run:
+    """A simulation under way: what happens next, and where everything stands."""
+
+    cluster: Cluster
+    pods: list[SimulatedPod]
+    scheduler: Scheduler
+    nodes: list[SimulatedNode] = field(factory=list)
+    events: list[tuple[float, int, int, int]] = field(factory=list)
+    """A heap of (when, what, in order, of which pod or node)."""
+    tracks: list[dict[str, list[GpuTrack]]] = field(factory=list)
+    """By node, resource, and position of the GPU in the pool."""
+    reporting: set[int] = field(factory=set)
+    """Nodes of which a report is to come."""
+    seen: dict[tuple[Ask, WaitReason], int] = field(factory=dict)
+    """The last step in which pods that ask for so much waited for that reason."""
+    step: int = 0
+    last: float = 0.0
+    """When a pod came, was placed or ended last."""
+
+    def start(self) -> None:
+        """Make the nodes, let them report, and have the pods come."""
+        self.nodes = [_node(self.cluster) for _ in range(self.cluster.nodes)]
+        for number, node in enumerate(self.nodes):
+            self._report(number, 0.0)
+            self.tracks.append(
+                {
+                    pool.resource: [self._track(number, pool, group) for group in pool.groups]
+                    for pool in node.plan.pools
+                }
+            )
+        self.events = [
+            (pod.request.at, _COMES, number, number) for number, pod in enumerate(self.pods)
+        ]
+        heapify(self.events)
+
+    def next(self) -> None:
+        """Let the next thing happen, and all that follows at once."""
+        now, what, _, which = heappop(self.events)
+        self.step += 1
+        if what == _ENDS:
+            self._ends(self.pods[which], now)
+        elif what == _COMES:
+            self._comes(which, now)
+        elif what == _REPORTS:
+            self.reporting.discard(which)
+            self._report(which, now)
+            self._follow(which, now)
+        elif self.nodes[which].refresh == now:
+            self.nodes[which].look()
+            self._follow(which, now)
+        while (bound := self.scheduler.bind()) is not None:
+            self._start(*bound, now)
+        self._mark()
+
+    def outcome(self) -> SimulationResult:
+        """All that happened."""
+        for number in self.scheduler.pods():
+            self._explain(self.pods[number])
+        return SimulationResult(
+            self.cluster,
+            tuple(pod.entry(self._positions(pod)) for pod in self.pods),
+            tuple(
+                evolve(track.of, uses=tuple(track.uses))
+                for pools in self.tracks
+                for track in chain.from_iterable(pools.values())
+            ),
+            min((pod.request.at for pod in self.pods), default=0.0),
+            self.last,
+            self.nodes[0].plan.notes if self.nodes else (),
+        )
+
+    def _track(self, number: int, pool: Pool, group: GpuShares) -> GpuTrack:
+        order = sorted(self.cluster.gpus, key=lambda gpu: gpu.order)
+        position = next(at for at, gpu in enumerate(order) if gpu.uuid == group.uuid)
+        gpu, shares = order[position], len(group.active)
+        usable = max(0, gpu.memory - gpu.reserved - self.cluster.sharing.reserve_memory)
+        each = group.size or usable // max(1, shares)
+        return GpuTrack(
+            GpuHistory(number, position, gpu, pool.resource, shares, each, pool.multiple)
+        )
+
+    def _positions(self, pod: SimulatedPod) -> list[int]:
+        """The positions on its node of the GPUs of a pod's pool."""
+        if pod.node is None:
+            return []
+        return [track.of.position for track in self.tracks[pod.node][pod.request.resource]]
+
+    def _comes(self, which: int, now: float) -> None:
+        pod = self.pods[which]
+        pod.queued = self.step
+        self.last = now
+        self.scheduler.queue(which, pod.request.resource, pod.request.shares)
+
+    def _ends(self, pod: SimulatedPod, now: float) -> None:
+        if pod.node is not None:
+            pod.ended = self.last = now
+            self.nodes[pod.node].release(pod.request.resource, pod.given, now)
+            self.scheduler.ended(pod.node, pod.request.resource, pod.request.shares)
+            self._use(pod, pod.node, now, -1)
+            self._follow(pod.node, now)
+
+    def _start(self, which: int, node: int, now: float) -> None:
+        """Start a pod on the node that the scheduler bound it to; it may fail there."""
+        pod = self.pods[which]
+        request = pod.request
+        pod.tries += 1
+        self._explain(pod)
+        try:
+            pod.given = self.nodes[node].admit(request.resource, request.shares, now)
+        except (ShortError, RefusedError) as error:
+            rule = error.rule.value if isinstance(error, RefusedError) else "kubelet"
+            pod.failures.append(PodFailure(now, node, rule, str(error)))
+            self.scheduler.ended(node, request.resource, request.shares)
+            pod.given_up = pod.tries >= self.cluster.tries
+            if not pod.given_up:
+                delay = min(LONGEST, MADE_AGAIN * 2.0 ** (pod.tries - 1))
+                self._push(now + delay, _COMES, which)
+            return
+        pod.node, pod.placed, self.last = node, now, now
+        self._use(pod, node, now, 1)
+        if request.duration is not None:
+            self._push(now + request.duration, _ENDS, which)
+        self._follow(node, now)
+
+    def _use(self, pod: SimulatedPod, node: int, now: float, sign: int) -> None:
+        tracks = self.tracks[node][pod.request.resource]
+        for position, count in pod.given:
+            track, uses = tracks[position], pod.request.uses
+            memory = track.of.each * count if uses is None else uses
+            track.move(now, sign * count, sign * memory)
+
+    def _follow(self, number: int, now: float) -> None:
+        """Have the node look and report when it is going to, where that can bring news."""
+        node = self.nodes[number]
+        if node.refresh is not None:
+            self._push(node.refresh, _LOOKS, number)
+        if node.news and number not in self.reporting:
+            self.reporting.add(number)
+            phase = REPORT_EVERY * number / self.cluster.nodes
+            due = phase + ((now - phase) // REPORT_EVERY + 1) * REPORT_EVERY
+            self._push(due, _REPORTS, number)
+
+    def _report(self, number: int, now: float) -> None:
+        for resource, allocatable in self.nodes[number].report(now).items():
+            self.scheduler.report(number, resource, allocatable)
+
+    def _push(self, when: float, what: int, which: int) -> None:
+        heappush(self.events, (when, what, self.step, which))
+
+    def _mark(self) -> None:
+        """Note why pods wait."""
+        rooms: dict[str, list[list[int]]] = {}
+        for ask in self.scheduler.waiting():
+            resource, shares = ask
+            if resource not in rooms:
+                rooms[resource] = [node.room(resource) for node in self.nodes]
+            self.seen[ask, self._why(resource, shares, rooms[resource])] = self.step
+
+    def _why(self, resource: str, shares: int, rooms: Sequence[Sequence[int]]) -> WaitReason:
+        if sum(map(sum, rooms)) < shares:
+            return WaitReason.FULL
+        pool = self.nodes[0].plan.pool(resource)
+        multiple = pool.multiple if pool else Multiple.ANY
+        if any(fits(multiple, room, shares) for room in rooms):
+            return WaitReason.UNSEEN
+        return WaitReason.SPLIT
+
+    def _explain(self, pod: SimulatedPod) -> None:
+        """Write down why a pod has waited since it came."""
+        ask = (pod.request.resource, pod.request.shares)
+        pod.waits.update(
+            wait for wait in WaitReason if self.seen.get((ask, wait), -1) >= pod.queued
+        )

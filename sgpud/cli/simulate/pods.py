@@ -1,0 +1,137 @@
+"""A list of pods as TOML.
+
+[[pod]]
+name = "train"         # with count: train-1, train-2, …
+arrive = "10m"         # seconds as a number, or a text with its unit; 0
+duration = "2h"        # or depart; left out: it runs for ever
+shares = 4             # 1; where shares stand for memory: as many as hold `memory`
+memory = "11GiB"       # what it uses on each GPU; left out: what its shares stand for
+resource = "example.com/shared-gpu"  # the one of [sharing]
+count = 10             # so many alike,
+every = "30s"          # each so long after the one before
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from sgpud.cli.simulate.asked import (
+    MOST_PODS,
+    MOST_SHARES,
+    AskedPod,
+    PodList,
+    TimeError,
+    fail,
+    seconds,
+)
+from sgpud.config.problems import Problem
+from sgpud.config.schema.check import faults, key_name
+from sgpud.config.schema.formats import resource_name, size
+from sgpud.config.schema.kinds import Integer, Key, ListOf, Table, Text, show
+from sgpud.config.source import ConfigSource, file_text, read_text
+from sgpud.core.units import parse_size
+
+
+@frozen
+class DurationType:
+    """A time: a number of seconds, or a text with a unit."""
+
+    words: str = 'seconds such as 90, or a text such as "15m"'
+
+    def wrong(self, value: object) -> str | None:
+        """Wrong unless `seconds` takes it."""
+        try:
+            seconds(value)
+        except TimeError as error:
+            return f"{show(value)} {error}"
+        return None
+
+
+def _name(text: str) -> str | None:
+    return None if text.strip() and text.isprintable() else "is no name"
+
+
+_POD = Table(
+    (
+        Key("name", Text("a name in quotes", _name)),
+        Key("arrive", DurationType(), 0),
+        Key("duration", DurationType()),
+        Key("depart", DurationType()),
+        Key("shares", Integer(1, MOST_SHARES)),
+        Key("memory", Text('a size such as "11GiB"', size())),
+        Key("resource", Text("a name in quotes", resource_name)),
+        Key("count", Integer(1, MOST_PODS), 1),
+        Key("every", DurationType(), 0),
+    ),
+    "a table [[pod]]",
+)
+_FILE = Table(
+    (Key("pod", ListOf(_POD, "tables, each below a line [[pod]]", 10_000), required=True),),
+    "tables",
+)
+
+
+def load_pods(path: Path) -> PodList:
+    """Read a list of pods; ConfigError with every problem, each with file, line and key."""
+    return parse_pods(file_text(path), str(path))
+
+
+def parse_pods(text: str | bytes, file: str) -> PodList:
+    """The list that a text is; ConfigError as `load_pods`."""
+    source = read_text(text, file)
+    fail(
+        Problem(file, source.line(fault.path), key_name(fault.path), fault.text)
+        for fault in faults(source.document, _FILE)
+    )
+    fail(_contradictions(source))
+    entries = source.document["pod"]
+    pods = [
+        pod
+        for number, entry in enumerate(entries)
+        for pod in _pods(entry, number + 1, source.line(("pod", number)))
+    ]
+    pods.sort(key=lambda pod: pod.at)
+    return PodList(file, tuple(pods))
+
+
+def _contradictions(source: ConfigSource) -> Iterator[Problem]:
+    total = 0
+    for number, entry in enumerate(source.document["pod"]):
+        arrive = seconds(entry.get("arrive", 0))
+        total += entry.get("count", 1)
+        found = {
+            "duration": "duration" in entry and "depart" in entry and "stands beside depart",
+            "depart": "depart" in entry
+            and seconds(entry["depart"]) < arrive
+            and f"is before the pod arrives, at {arrive:g} s",
+            "every": "every" in entry and "count" not in entry and "does nothing without count",
+            "count": total > MOST_PODS and f"makes more than {MOST_PODS} pods in all",
+        }
+        for key, text in found.items():
+            if text:
+                line = source.line(("pod", number, key))
+                yield Problem(source.file, line, f"pod.{key}", text)
+
+
+def _pods(entry: dict[str, Any], number: int, line: int) -> Iterator[AskedPod]:
+    count = entry.get("count", 1)
+    name = entry.get("name", f"pod-{number}")
+    at, every = seconds(entry.get("arrive", 0)), seconds(entry.get("every", 0))
+    duration = seconds(entry["duration"]) if "duration" in entry else None
+    if "depart" in entry:
+        duration = round(seconds(entry["depart"]) - at, 3)
+    memory = parse_size(entry["memory"]) if "memory" in entry else None
+    for one in range(count):
+        yield AskedPod(
+            line,
+            f"{name}-{one + 1}" if count > 1 else name,
+            round(at + one * every, 3),
+            entry.get("shares"),
+            entry.get("resource"),
+            duration,
+            memory,
+        )

@@ -1,0 +1,108 @@
+"""Text in columns for a terminal: as wide as it shows, cut where it must be, coloured where it may.
+
+A character can take two columns (ideographs, emoji) or none (accents that stand on another).
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from enum import Enum
+
+from attrs import frozen
+
+GAP = "  "
+CUT = "…"
+_WIDE = frozenset("WF")
+_NONE = frozenset({"Mn", "Me", "Cf"})
+
+
+class CellStyle(Enum):
+    """How a text stands out, as an escape sequence of ECMA-48; on a terminal only."""
+
+    PLAIN = ""
+    HEAD = "1"
+    BAD = "31"
+    WARN = "33"
+    GOOD = "32"
+    FAINT = "2"
+
+
+@frozen
+class Cell:
+    """A text of a table."""
+
+    text: str
+    look: CellStyle = CellStyle.PLAIN
+    right: bool = False
+    """Whether it stands at the right of its column, as numbers do."""
+
+
+def width(text: str) -> int:
+    """The columns that a printable text takes."""
+    if text.isascii():
+        return len(text)
+    return sum(map(_width, text))
+
+
+def _width(letter: str) -> int:
+    if unicodedata.category(letter) in _NONE:
+        return 0
+    return 2 if unicodedata.east_asian_width(letter) in _WIDE else 1
+
+
+def cut(text: str, columns: int) -> str:
+    """The text in at most so many columns; what is left out shows as `…`."""
+    if width(text) <= columns:
+        return text
+    kept = ""
+    left = columns - width(CUT)
+    for letter in text:
+        left -= _width(letter)
+        if left < 0:
+            break
+        kept += letter
+    return kept + CUT if columns > 0 else ""
+
+
+def painted(text: str, look: CellStyle, *, colour: bool) -> str:
+    """The text in its look, where colours may be."""
+    return f"\x1b[{look.value}m{text}\x1b[0m" if colour and look.value and text else text
+
+
+def table(
+    rows: Sequence[Sequence[Cell]], *, columns: int = 0, least: int = 12, colour: bool = False
+) -> list[str]:
+    """The rows as aligned lines of at most `columns`; 0: as wide as they are.
+
+    Where they are wider the first column gives up what it can, down to `least`, and the ends of
+    lines are cut. A row of one cell is a line of its own, which no column is made for.
+    """
+    full = [row for row in rows if len(row) > 1]
+    widths = [max(map(width, (row[at].text for row in full))) for at in range(len(full[0]))]
+    total = sum(widths) + len(GAP) * (len(widths) - 1)
+    if columns and total > columns:
+        widths[0] = max(min(least, widths[0]), widths[0] - (total - columns))
+    return [_line(row, widths, columns, colour=colour) for row in rows]
+
+
+def _line(row: Sequence[Cell], widths: Sequence[int], columns: int, *, colour: bool) -> str:
+    if len(row) == 1:
+        text = cut(row[0].text, columns) if columns else row[0].text
+        return painted(text, row[0].look, colour=colour)
+    parts: list[str] = []
+    used = 0
+    last = max((at for at, cell in enumerate(row) if cell.text), default=-1)
+    for at, (cell, wide) in enumerate(zip(row, widths, strict=True)):
+        if at > last:
+            break
+        gap = GAP if at else ""
+        room = wide if not columns else min(wide, columns - used - len(gap))
+        if room <= 0:
+            break
+        text = cut(cell.text, room)
+        blanks = " " * (room - width(text))
+        shown = painted(text, cell.look, colour=colour)
+        parts.append(gap + (blanks + shown if cell.right else shown + (blanks * (at < last))))
+        used += len(gap) + room
+    return "".join(parts)

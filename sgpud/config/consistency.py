@@ -1,0 +1,235 @@
+"""What the keys of a configuration say together: contradictions, and what deserves a warning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+
+from sgpud.config.schema.check import Violation
+from sgpud.config.schema.kinds import show
+from sgpud.config.values import Config
+from sgpud.core.allocation.injection import variable_prefix
+from sgpud.core.gpu.gpu import pci_address
+from sgpud.core.health.causes import HealthPolicy
+from sgpud.core.health.xids import CLASSES
+from sgpud.core.sharing.rules import (
+    FullGuardSettings,
+    InjectionMethod,
+    InjectionSettings,
+    Multiple,
+    ShareTerms,
+    Sharing,
+)
+from sgpud.core.units import format_size
+
+_ALL = 100.0
+
+
+def contradictions(config: Config) -> Iterator[Violation]:
+    """Every contradiction in a configuration, in the order of the sections."""
+    yield from _resume(config.sharing.guard_settings)
+    yield from _kinds(config.sharing)
+    yield from _classes(config.health)
+
+
+def _resume(guard_settings: FullGuardSettings) -> Iterator[Violation]:
+    """A full GPU has to become another one before it counts as one."""
+    headroom, resume = guard_settings.headroom, guard_settings.resume
+    if resume is None:
+        if 2 * headroom.percent >= _ALL:
+            yield Violation(
+                ("sharing", "memory_headroom"),
+                f"is {headroom}: twice as much is never free. Write less than 50%, or set"
+                " memory_resume",
+            )
+        return
+    # A percentage and a size can be compared for a GPU only; the larger one counts there.
+    alike = bool(headroom.percent) == bool(resume.percent) or not (headroom.size or resume.size)
+    if alike and (resume.percent, resume.size) <= (headroom.percent, headroom.size):
+        yield Violation(
+            ("sharing", "memory_resume"),
+            f"is {resume}, and memory_headroom is {headroom}: write more than that",
+        )
+
+
+def _kinds(sharing: Sharing) -> Iterator[Violation]:
+    """A resource counts places, or memory in shares of one size: a pod cannot tell which."""
+    known = {sharing.default.resource: sharing.default}
+    for number, rule in enumerate(sharing.rules):
+        terms = rule.terms(sharing.default)
+        other = known.setdefault(terms.resource, terms)
+        if other.share_memory != terms.share_memory:
+            yield Violation(
+                ("gpu", number, "resource"),
+                f"is {show(terms.resource)} for {_kind(terms)}, which elsewhere counts"
+                f" {_kind(other)}: give these GPUs a resource of their own",
+            )
+
+
+def _kind(terms: ShareTerms) -> str:
+    if not terms.share_memory:
+        return "places (duplication_factor)"
+    return f"memory in shares of {format_size(terms.share_memory)}"
+
+
+def _classes(policy: HealthPolicy) -> Iterator[Violation]:
+    """An XID has one class, and is named once."""
+    named: dict[int, str] = {}
+    for remedy in CLASSES:
+        for place, number in enumerate(policy.numbers(remedy)):
+            other = named.setdefault(number, remedy.value)
+            first = policy.numbers(remedy).index(number) == place
+            if other != remedy.value:
+                text = f"{number} stands in {other} too: leave it in one of the two"
+            elif not first:
+                text = f"{number} comes twice, leave one out"
+            else:
+                continue
+            yield Violation(("health", remedy.value, place), text)
+
+
+_USERS = (
+    ("cdi_kind", (InjectionMethod.AUTO, InjectionMethod.CDI)),
+    ("mounts", (InjectionMethod.AUTO, InjectionMethod.DEVICE_NODES)),
+)
+"""The methods that look at a key of [container]."""
+
+
+def advice(config: Config) -> Iterator[Violation]:
+    """Every warning about a configuration, in the order of the sections."""
+    yield from _lists(config.sharing)
+    yield from _shadowed(config.sharing)
+    yield from _variables(config.sharing)
+    yield from _memory(config.sharing)
+    yield from _container(config.sharing)
+    if config.sharing.numa and config.sharing.multiple in (Multiple.DISTINCT, Multiple.SAME):
+        yield _warning(
+            ("kubelet", "numa"),
+            f'beside sharing.multiple = "{config.sharing.multiple.value}" pods can be refused:'
+            " with a topology manager policy the kubelet takes aligned shares without asking"
+            ' sgpud. Write numa = false, or multiple = "any"',
+        )
+
+
+def covers(earlier: str, later: str) -> bool:
+    """Whether every GPU that the later entry can match is matched by the earlier one.
+
+    It answers yes only when that is certain from the two texts.
+    """
+    if not earlier.strip("*"):
+        return True
+    one, other = _single(earlier), _single(later)
+    if one or other:
+        return one == other
+    return _glob_covers(earlier.casefold(), later.casefold())
+
+
+def _single(entry: str) -> str | None:
+    """The one GPU that an entry names, in one form for all spellings; None for a glob."""
+    if entry.startswith(("GPU-", "MIG-")):
+        return entry
+    if entry.isascii() and entry.isdigit():
+        return str(int(entry))
+    return pci_address(entry)
+
+
+def _glob_covers(earlier: str, later: str) -> bool:
+    """Whether one glob covers another: surely so if it matches the other's own text.
+
+    That holds while the earlier one has no wildcard but `*`, and the later one no class.
+    """
+    if earlier == later:
+        return True
+    simple = not set(earlier) & set("?[") and "[" not in later
+    return simple and fnmatchcase(later, earlier)
+
+
+def _warning(path: tuple[str | int, ...], text: str) -> Violation:
+    """A fault that does not keep a configuration from being used."""
+    return Violation(path, text, warning=True)
+
+
+def _lists(sharing: Sharing) -> Iterator[Violation]:
+    """Lists that leave nothing to share, and entries that are in both."""
+    if not sharing.allow:
+        yield _warning(("gpus", "allow"), 'is empty: no GPU is shared. Write allow = ["*"] for all')
+    for number, entry in enumerate(sharing.deny):
+        if not entry.strip("*"):
+            yield _warning(
+                ("gpus", "deny", number), f"{show(entry)} denies every GPU: none is shared"
+            )
+        elif entry in sharing.allow:
+            yield _warning(
+                ("gpus", "deny", number),
+                f"{show(entry)} is in allow as well, and deny wins: leave one of them out",
+            )
+
+
+def _shadowed(sharing: Sharing) -> Iterator[Violation]:
+    """Rules that never count, since an earlier one matches all that they match."""
+    shadows: dict[int, int] = {}
+    for first, earlier in enumerate(sharing.rules):
+        for number in range(first + 1, len(sharing.rules)):
+            if number not in shadows and covers(earlier.match, sharing.rules[number].match):
+                shadows[number] = first
+    for number, first in sorted(shadows.items()):
+        yield _warning(
+            ("gpu", number, "match"),
+            f"{show(sharing.rules[number].match)} never counts, since the earlier rule"
+            f" {show(sharing.rules[first].match)} matches all of it: put this rule first, or leave"
+            " it out",
+        )
+
+
+def _variables(sharing: Sharing) -> Iterator[Violation]:
+    """Resources whose SGPUD_* variables have the same names."""
+    seen: dict[str, str] = {}
+    for resource in sharing.resources:
+        other = seen.setdefault(variable_prefix(resource, sharing.resources), resource)
+        if other != resource:
+            number = next(n for n, rule in enumerate(sharing.rules) if rule.resource == resource)
+            yield _warning(
+                ("gpu", number, "resource"),
+                f"{show(resource)} has the same environment variables as {show(other)}, so that a"
+                " container that asks for both sees those of one: write another name after the"
+                " slash",
+            )
+
+
+def _memory(sharing: Sharing) -> Iterator[Violation]:
+    """Keys for memory shares where there are none, and keys for places where there are none."""
+    terms = (sharing.default, *(rule.terms(sharing.default) for rule in sharing.rules))
+    memory = [each for each in terms if each.share_memory]
+    if sharing.reserve_memory and not memory:
+        yield _warning(
+            ("sharing", "reserve_memory"), "is not used without share_memory: leave it out"
+        )
+    if sharing.full_guard and len(memory) == len(terms):
+        yield _warning(
+            ("sharing", "full_guard"),
+            "is not used with share_memory, which counts memory by itself: leave it out",
+        )
+    for number, rule in enumerate(sharing.rules):
+        if rule.factor and rule.share_memory:
+            yield _warning(
+                ("gpu", number, "duplication_factor"),
+                "is not used beside share_memory: leave one of them out",
+            )
+
+
+def _container(sharing: Sharing) -> Iterator[Violation]:
+    """A method that does not serve several resources, and keys that the method does not look at."""
+    injection, default = sharing.injection, InjectionSettings()
+    if injection.method is InjectionMethod.NVIDIA_RUNTIME and len(sharing.resources) > 1:
+        yield _warning(
+            ("container", "method"),
+            '"nvidia-runtime" serves one resource only, and there are'
+            f" {len(sharing.resources)}: a container that asks for two of them sees the GPU of"
+            ' one. Write "auto", "cdi" or "device-nodes"',
+        )
+    for name, users in _USERS:
+        if injection.method not in users and getattr(injection, name) != getattr(default, name):
+            yield _warning(
+                ("container", name),
+                f'is not used by method = "{injection.method.value}": leave it out',
+            )

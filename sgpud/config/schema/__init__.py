@@ -1,0 +1,1 @@
+"""Every key: its type, its default, what it means."""

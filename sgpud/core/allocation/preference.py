@@ -1,0 +1,185 @@
+"""GetPreferredAllocation: which of the free shares a container should get."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import filterfalse, islice
+
+from attrs import define, field, frozen
+
+from sgpud.core.allocation.allocate import SHIFT, IdIndex
+from sgpud.core.planning.plan import UNMEASURED, Availability, GpuShares, Plan, Pool
+from sgpud.core.sharing.rules import Multiple, Placement
+from sgpud.core.sharing.share_id import share_id
+
+_NUMBER = (1 << SHIFT) - 1
+
+Rank = tuple[bool, float, int, str]
+"""What GPUs are ordered by, the best first: sick last, load, measured free memory, UUID."""
+
+
+@frozen
+class Preference:
+    """The shares that a container should get, and what they were chosen from."""
+
+    ids: list[str]
+    """As many as were asked for, where so many are available."""
+    offered: tuple[int, ...]
+    """Available shares of each GPU of the pool."""
+    taken: tuple[tuple[int, ...], ...]
+    """The numbers of the chosen shares of each GPU of the pool."""
+
+
+@define
+class _Room:
+    """The free shares of one GPU while a container's are chosen."""
+
+    position: int
+    group: GpuShares
+    free: Iterator[int]
+    """The numbers of the free shares, the lowest first."""
+    left: int
+    """How many those are."""
+    load: float
+    """The fraction of the GPU that is held; for memory shares, how many of them are left."""
+    each: float
+    """What one more share adds to it."""
+    given: list[int] = field(factory=list)
+
+    @property
+    def numa(self) -> int | None:
+        return self.group.gpu.numa if self.group.gpu else None
+
+    def take(self, count: int) -> None:
+        self.given += islice(self.free, count)
+        self.left -= count
+        self.load += count * self.each
+
+
+def prefer(
+    plan: Plan, pool: Pool, index: IdIndex, available: Sequence[str], must: Sequence[str], size: int
+) -> Preference:
+    """Exactly `size` ids out of `available`, those of `must` among them: never an error.
+
+    `available` includes `must`, as the kubelet sends it. What a request asks too much of (more
+    than there are, an id that nobody knows) is filled up with whatever is available: a refusal
+    with a reason is Allocate's to give.
+    """
+    size = max(0, size)
+    chosen = list(dict.fromkeys(must))[:size]
+    required = {place for item in chosen if (place := index.places.get(item)) is not None}
+    rooms = _rooms(pool, _free(pool, index, available, required))
+    musts: dict[int, list[int]] = {}
+    for place in required:
+        musts.setdefault(place >> SHIFT, []).append(place & _NUMBER)
+    offered = tuple(room.left + len(musts.get(room.position, ())) for room in rooms)
+    _fill(rooms, required, size - len(chosen), plan.placement, pool)
+    chosen += [share_id(room.group.uuid, number) for room in rooms for number in room.given]
+    if len(chosen) < size:
+        already = set(chosen)
+        chosen += sorted(item for item in set(available) if item not in already)
+    taken = tuple((*musts.get(room.position, ()), *room.given) for room in rooms)
+    return Preference(chosen[:size], offered, taken)
+
+
+def pick(plan: Plan, pool: Pool, free: Sequence[int], size: int) -> list[int]:
+    """How many shares `prefer` takes of each of the pool's GPUs that have so many free ones.
+
+    For who keeps counts instead of ids: the simulation (simulated_node.py).
+    """
+    rooms = _rooms(pool, ((iter(range(left)), left) for left in free))
+    _fill(rooms, (), size, plan.placement, pool)
+    return [len(room.given) for room in rooms]
+
+
+def _free(
+    pool: Pool, index: IdIndex, available: Sequence[str], required: Iterable[int]
+) -> Iterator[tuple[Iterator[int], int]]:
+    """The available shares of each GPU but the required ones: their numbers, and how many."""
+    # Listed less available, in one step at C speed: thousands are available, and few are not.
+    gone = [index.places[item] for item in index.places.keys() - available]
+    taken: dict[int, set[int]] = {}
+    for place in (*gone, *required):
+        taken.setdefault(place >> SHIFT, set()).add(place & _NUMBER)
+    for position, group in enumerate(pool.groups):
+        out = taken.get(position, set())
+        yield filterfalse(out.__contains__, group.listed), len(group.listed) - len(out)
+
+
+def _rooms(pool: Pool, frees: Iterable[tuple[Iterator[int], int]]) -> list[_Room]:
+    rooms = []
+    memory = pool.memory
+    for position, (group, (free, left)) in enumerate(zip(pool.groups, frees, strict=True)):
+        if memory:
+            load, each = float(left), -1.0
+        else:
+            held = max(0, len(group.active) - left)
+            load, each = float(group.elsewhere) + held / group.parts, 1 / group.parts
+        rooms.append(_Room(position, group, free, left, load, each))
+    return rooms
+
+
+def _fill(
+    rooms: list[_Room], required: Iterable[int], need: int, placement: Placement, pool: Pool
+) -> None:
+    """Take `need` shares from the rooms, by `multiple` and `placement`."""
+    used = {place >> SHIFT for place in required}
+    packs = placement is Placement.PACKED and not pool.memory
+
+    def rank(room: _Room) -> Rank:
+        measured = room.group.measured
+        # What nobody has measured lately comes after what is known.
+        steps = UNMEASURED if measured is None else measured if packs else -measured
+        sick = room.group.availability is Availability.UNHEALTHY
+        return (sick, -room.load if packs else room.load, steps, room.group.uuid)
+
+    if need > 0 and pool.multiple is Multiple.SAME:
+        fitting = [room for room in rooms if room.left >= need]
+        near = [room for room in fitting if room.position in used]
+        best = min(near or fitting, key=rank, default=None)
+        if best:
+            best.take(need)
+            return
+    elif need > 0 and pool.numa:
+        rooms = _one_node(rooms, used, need, pool.multiple, rank)
+    if pool.multiple is Multiple.DISTINCT:
+        others = [room for room in rooms if room.left and room.position not in used]
+        for room in sorted(others, key=rank)[:need]:
+            room.take(1)
+            need -= 1
+    while need > 0:
+        best = min((room for room in rooms if room.left), key=rank, default=None)
+        if best is None:
+            return
+        best.take(1)
+        need -= 1
+
+
+def _one_node(
+    rooms: list[_Room],
+    used: set[int],
+    need: int,
+    multiple: Multiple,
+    rank: Callable[[_Room], Rank],
+) -> list[_Room]:
+    """The rooms of the best NUMA node that has what is needed; all of them where none has.
+
+    Where some of the container's shares are given already, their node is the only one.
+    """
+    nodes: dict[int, list[_Room]] = {}
+    for room in rooms:
+        if room.numa is not None:
+            nodes.setdefault(room.numa, []).append(room)
+    mine = {room.numa for room in rooms if room.position in used}
+    found = []
+    for numa, those in nodes.items():
+        able = [
+            room
+            for room in those
+            if room.left and not (multiple is Multiple.DISTINCT and room.position in used)
+        ]
+        enough = len(able) if multiple is Multiple.DISTINCT else sum(room.left for room in able)
+        if enough >= need and mine <= {numa}:
+            ranks = sorted(map(rank, able))[:need]
+            found.append(([one[:-1] for one in ranks], [one[-1] for one in ranks], those))
+    return min(found, key=lambda each: each[:2])[2] if found else rooms

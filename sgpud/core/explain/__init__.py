@@ -1,0 +1,1 @@
+"""Why a pod, a share or a GPU is as it is."""

@@ -1,0 +1,125 @@
+"""Explaining: why a pod, a share or a GPU is as it is, from what is known and what was decided."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from attrs import frozen
+
+from sgpud.core.allocation.decisions import KEPT, Decision, DecisionKind
+from sgpud.core.explain.gpus import about_gpu, about_share
+from sgpud.core.explain.pods import about_pod
+from sgpud.core.explain.sentences import Findings, HeldView, all_held
+from sgpud.core.health.node_health import UnknownGpuError
+from sgpud.core.planning.node import Node
+from sgpud.core.planning.plan import Plan
+from sgpud.core.sharing.share_id import parse_share_id
+from sgpud.core.status.decisions import DecisionView, choice_of, decision_view
+from sgpud.core.status.view import NodeView
+
+SHOWN = 40
+"""Decisions that an answer has, at most: the last ones."""
+SHORTEST = 8
+"""Characters of a UUID by which a GPU can be named, where they are one GPU's alone."""
+_UUIDS = ("GPU-", "MIG-")
+
+
+@frozen
+class Explanation:
+    """An answer: sentences first, then what they rest on."""
+
+    about: str
+    subject: str
+    """pod, share or gpu."""
+    answer: tuple[str, ...]
+    holders: tuple[HeldView, ...]
+    """Who holds what it is about."""
+    decisions: tuple[DecisionView, ...]
+    """Those that concern it, the oldest first."""
+    left_out: int
+    """Older ones that concern it, too."""
+    kept: int
+    """Decisions that are remembered at all,"""
+    most: int
+    """of so many at most,"""
+    since: float
+    """from this time on, in seconds since the epoch; 0: none is."""
+
+
+@frozen
+class Evidence:
+    """All that an explanation is made from."""
+
+    node: Node
+    plan: Plan | None
+    seen: NodeView
+    decisions: tuple[Decision, ...]
+    """The oldest first."""
+
+
+def explain(about: str, known: Evidence) -> Explanation:
+    """The explanation of a pod, a share or a GPU; UnknownGpuError for a GPU that is not here.
+
+    `about` is an id of a share, a GPU's UUID (or the beginning of one, or its index), and else a
+    pod: NAME, NAMESPACE/NAME, or its UID.
+    """
+    share = parse_share_id(about)
+    if share:
+        said = about_share(share, known.node, known.plan, known.decisions)
+    elif about.startswith(_UUIDS) or (about.isascii() and about.isdigit()):
+        said = about_gpu(_uuid(about, known), known.seen, known.decisions)
+    else:
+        said = about_pod(about, known.node, known.plan, known.seen, known.decisions)
+    return _explanation(about, said, known)
+
+
+def _explanation(about: str, said: Findings, known: Evidence) -> Explanation:
+    decisions = known.decisions
+    wanted = list(said.decisions)
+    for one in said.decisions:
+        choice = choice_of(one, decisions) if one.kind is DecisionKind.ALLOCATION else None
+        if choice is not None and choice not in wanted:
+            wanted.append(choice)
+    wanted.sort(key=lambda one: one.at)
+    return Explanation(
+        about,
+        said.subject,
+        said.answer,
+        said.holders,
+        tuple(map(decision_view, wanted[-SHOWN:])),
+        max(0, len(wanted) - SHOWN),
+        len(decisions),
+        KEPT,
+        decisions[0].at if decisions else 0.0,
+    )
+
+
+def _uuid(name: str, known: Evidence) -> str:
+    """The UUID of the one GPU that is meant."""
+    indexes = {gpu.uuid: gpu.index for gpu in known.node.gpus or () if gpu.mig is None}
+    uuids = list(dict.fromkeys(_uuids(known)))
+    if name.isdigit():
+        found = [uuid for uuid in uuids if indexes.get(uuid) == int(name)]
+    elif name in uuids:
+        found = [name]
+    else:
+        found = [uuid for uuid in uuids if len(name) >= SHORTEST and uuid.startswith(name)]
+    if len(found) != 1:
+        raise UnknownGpuError(name, found or uuids)
+    return found[0]
+
+
+def _uuids(known: Evidence) -> Iterator[str]:
+    for gpu in known.node.gpus or ():
+        yield gpu.uuid
+        yield gpu.physical
+    for held in all_held(known.seen):
+        yield held.gpu
+    for pool in known.seen.pools:
+        for group in pool.gpus:
+            yield group.uuid
+
+
+def recent(decisions: Sequence[Decision], count: int) -> tuple[DecisionView, ...]:
+    """The last `count` decisions, the newest first."""
+    return tuple(decision_view(one) for one in reversed(decisions[-count:]))

@@ -1,0 +1,137 @@
+"""What explanations have in common: who holds shares, when, and what stands against new pods."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timezone
+
+from attrs import asdict, frozen
+
+from sgpud.core.allocation.decisions import Decision, DecisionKind, GpuCount
+from sgpud.core.planning.holdings import Holder
+from sgpud.core.planning.plan import Availability, Plan, Pool
+from sgpud.core.registration import RegistrationPhase
+from sgpud.core.sharing.rules import Multiple
+from sgpud.core.status.pools import HolderView, PoolView
+from sgpud.core.status.view import NodeView
+
+
+@frozen
+class HeldView(HolderView):
+    """What a container holds of one GPU."""
+
+    resource: str
+    gpu: str
+
+    @property
+    def named(self) -> str:
+        """The container, as a person would name it."""
+        pod = f"{self.namespace}/{self.pod}" if self.pod else self.uid
+        return f"{pod}/{self.container}" if pod else "a container that is being started"
+
+
+@frozen
+class Findings:
+    """What there is to say about a pod, a share or a GPU."""
+
+    subject: str
+    answer: tuple[str, ...]
+    holders: tuple[HeldView, ...] = ()
+    decisions: tuple[Decision, ...] = ()
+
+
+def all_held(seen: NodeView) -> Iterator[HeldView]:
+    """Everything that is held, by resource, GPU and container."""
+    for pool in seen.pools:
+        for gpu in pool.gpus:
+            for one in gpu.holders:
+                yield HeldView(**asdict(one), resource=pool.resource, gpu=gpu.uuid)
+
+
+def moment(at: float) -> str:
+    """A time as people read it, in UTC."""
+    return datetime.fromtimestamp(at, timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def shares(count: int) -> str:
+    """`1 share`, `2 shares`."""
+    return f"{count} share{'' if count == 1 else 's'}"
+
+
+def allocations_of(
+    holders: Iterable[Holder], decisions: Iterable[Decision]
+) -> tuple[Decision, ...]:
+    """The allocations that gave these holders what they hold, as far as they are remembered.
+
+    The time is compared in whole seconds: that is what the container was told.
+    """
+    known = {(holder.resource, int(holder.since), frozenset(_parts(holder))) for holder in holders}
+    return tuple(
+        one
+        for one in decisions
+        if one.kind is DecisionKind.ALLOCATION
+        and (one.resource, int(one.at), frozenset(one.parts)) in known
+    )
+
+
+def _parts(holder: Holder) -> Iterator[GpuCount]:
+    for uuid, numbers in holder.shares.items():
+        yield GpuCount(uuid, len(numbers), numbers.ranges[0][0])
+
+
+def obstacles(plan: Plan | None, seen: NodeView) -> list[str]:
+    """What a pod that asks for a share meets on this node now, resource by resource."""
+    if seen.serving != "serving":
+        return [f"This sgpud does not serve the node now ({seen.serving})."]
+    if plan is None:
+        waits = ", ".join(seen.unknown)
+        return [f"Nothing is advertised yet: sgpud does not know the {waits} of this node."]
+    if not plan.pools:
+        return [seen.probe or "No GPU of this node is shared, so that no pod can get one."]
+    views = {view.resource: view for view in seen.pools}
+    return [
+        sentence
+        for pool in plan.pools
+        if not pool.dropped and pool.resource in views
+        for sentence in _met(pool, views[pool.resource])
+    ]
+
+
+def _met(pool: Pool, view: PoolView) -> Iterator[str]:
+    if view.registration != RegistrationPhase.LIVE.value:
+        problem = f": {view.problem}" if view.problem else ""
+        yield (
+            f"{pool.resource} is not registered with the kubelet ({view.registration}{problem}):"
+            " the node shows none of it, and pods that ask for it stay Pending."
+        )
+    free = [
+        len(group.free) for group in pool.groups if group.availability is Availability.AVAILABLE
+    ]
+    if not sum(free):
+        yield (
+            f"{pool.resource}: no share can be given now ({view.held} are held): pods that ask for"
+            " it stay Pending, or fail where the scheduler has not heard of it yet (10 s)."
+        )
+    else:
+        most, why = _largest(pool, free)
+        yield (
+            f"{pool.resource}: {shares(sum(free))} can be given now, up to {most} to one container"
+            f" ({why}). A request for more fails on this node."
+        )
+    for group in pool.groups:
+        if group.availability is not Availability.AVAILABLE:
+            yield f"{pool.resource}: {group.uuid} is {group.availability.value}: {group.reason}."
+
+
+def _largest(pool: Pool, free: list[int]) -> tuple[int, str]:
+    """The most shares that one container can get, and by which rule."""
+    if pool.memory:
+        return max(free), "memory shares are of one GPU"
+    by = f'multiple = "{pool.multiple.value}"'
+    if pool.multiple is Multiple.DISTINCT:
+        return sum(1 for each in free if each), f"{by}: each on another GPU"
+    if pool.multiple is Multiple.SAME:
+        return max(free), f"{by}: all on one GPU"
+    if pool.multiple is Multiple.REFUSE:
+        return 1, by
+    return sum(free), by

@@ -1,0 +1,1 @@
+"""A GPU, what is observed of it, and whose its processes are."""

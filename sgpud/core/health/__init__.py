@@ -1,0 +1,1 @@
+"""How a GPU does: causes, XIDs, and the machine that remembers them."""

@@ -1,0 +1,59 @@
+"""Checks what another process wrote as JSON: each value as its type, or TypeError or ValueError."""
+
+from __future__ import annotations
+
+import re
+from typing import TypeVar
+
+UUID = re.compile(r"(?:GPU|MIG)-[0-9A-Za-z/.-]{1,51}", re.ASCII)
+"""A UUID that can be part of a share id of at most 63 characters."""
+SHOWN = 120
+"""Characters of a wrong value that a message shows."""
+LARGEST = 2**63
+_LONGEST = 1e9
+_T = TypeVar("_T")
+
+
+def uuid_of(value: object) -> str:
+    """A UUID of a GPU or of a MIG instance, as it was written."""
+    uuid = is_a(str, value)
+    if not UUID.fullmatch(uuid) or "::" in uuid:
+        reason = f"no UUID of a GPU: {uuid[:SHOWN]!r}"
+        raise ValueError(reason)
+    return uuid
+
+
+def pair(value: object) -> tuple[int, int]:
+    """Two natural numbers."""
+    major, minor = is_a(list, value)
+    return number(major), number(minor)
+
+
+def maybe(value: object) -> int | None:
+    """A natural number, or null."""
+    return None if value is None else number(value)
+
+
+def number(value: object) -> int:
+    """A natural number."""
+    number = is_a(int, value)
+    if isinstance(value, bool) or not 0 <= number < LARGEST:
+        reason = f"no natural number: {value!r}"
+        raise ValueError(reason)
+    return number
+
+
+def is_a(kind: type[_T], value: object) -> _T:
+    """A value of this type."""
+    if not isinstance(value, kind):
+        reason = f"{kind.__name__} expected, not {str(value)[:SHOWN]!r}"
+        raise TypeError(reason)
+    return value
+
+
+def seconds_of(value: object) -> float:
+    """A time that something took."""
+    if isinstance(value, (int, float)) and 0 <= value < _LONGEST:
+        return float(value)
+    reason = f"no time: {str(value)[:SHOWN]!r}"
+    raise ValueError(reason)

@@ -1,0 +1,1 @@
+"""Facts of the node in, the plan of what is advertised out."""

@@ -1,0 +1,50 @@
+"""What a person should know of a plan beside its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sgpud.core.gpu.gpu import Gpu
+from sgpud.core.planning.full_guard import MISSED
+from sgpud.core.planning.holdings import Key
+from sgpud.core.planning.node import Node
+from sgpud.core.sharing.limits import too_many
+from sgpud.core.sharing.rules import LARGE_STATUS, Partition, Sharing
+
+
+def notes(
+    node: Node, sharing: Sharing, present: Mapping[str, Gpu], partitions: Mapping[Key, Partition]
+) -> tuple[str, ...]:
+    """Every note, a sentence each."""
+    found = [
+        f'{key}: "{entry}" matches no GPU of this node'
+        for key, entry in sharing.unmatched(present.values())
+    ]
+    if present and not partitions:
+        found.append(
+            f"no GPU is shared: [gpus] allow and deny leave out all there are ({len(present)})"
+        )
+    for (resource, uuid), partition in partitions.items():
+        what = too_many(present[uuid], partition, sharing.reserve_memory)
+        if partition.asked > partition.shares:
+            found.append(
+                f"{what} of {resource}, more than {LARGE_STATUS}: none but the held ones is "
+                "listed. Raise share_memory, or set allow_large_status = true"
+            )
+        elif not partition.asked:
+            found.append(f"{what} of {resource}: the GPU is smaller than one share")
+    for uuid, watch in node.watches.items():
+        if watch.stale:
+            found.append(
+                f"{uuid}: its memory was not measured for {MISSED} times measure_every: for "
+                f"full_guard it stays {'full' if watch.full else 'not full'}"
+            )
+    for resource, uuid in node.listing.past_limit:
+        partition = partitions.get((resource, uuid), Partition(0))
+        key = "raise share_memory" if partition.size else "lower duplication_factor"
+        found.append(
+            f"{uuid} gets no more shares of {resource}: {partition.shares} would take the list "
+            f"message over the kubelet's 4 MiB; {key}, or use a [[gpu]] rule with a resource of "
+            "its own"
+        )
+    return tuple(found)

@@ -1,0 +1,1 @@
+"""The rules of sharing, share ids, and the limits of a configuration."""

@@ -1,0 +1,45 @@
+"""Share ids: `<GPU uuid>::<n>`. An id carries its GPU and a number, and nothing else."""
+
+from __future__ import annotations
+
+import re
+
+from sgpud.core.intset import IntSet
+
+SEPARATOR = "::"
+LONGEST_ID = 63
+"""Characters of a device id, at most (the kubelet treats ids as label-sized strings)."""
+MESSAGE_LIMIT = 4 * 1024 * 1024
+"""Bytes of one ListAndWatch message that the kubelet takes: gRPC's default receive limit."""
+
+_ID = re.compile(r"((?:GPU|MIG)-[0-9A-Za-z/.-]{1,51}?)::(0|[1-9][0-9]{0,8})", re.ASCII)
+
+
+def share_id(uuid: str, number: int) -> str:
+    """The id of share `number` of the GPU."""
+    return f"{uuid}{SEPARATOR}{number}"
+
+
+def parse_share_id(text: str) -> tuple[str, int] | None:
+    """(GPU uuid, number) of an id of ours; None for everything else, never an error."""
+    found = _ID.fullmatch(text) if len(text) <= LONGEST_ID else None
+    return (found[1], int(found[2])) if found else None
+
+
+def listed_bytes(uuid: str, numbers: IntSet) -> int:
+    """Bytes that these shares of a GPU can take in a list message, at most.
+
+    A Device is tag and length (2 bytes), id (2 + its length), health (2 + 9: "Unhealthy") and
+    topology (up to 6: three nested tags and lengths, a NUMA node below 128). Counted with the
+    longest health and with a NUMA node, so that neither a GPU that falls sick nor a reload that
+    publishes NUMA nodes makes a message too large that was not.
+    """
+    fixed = 2 + 2 + len(uuid) + len(SEPARATOR) + 2 + len("Unhealthy") + 6
+    return len(numbers) * fixed + _digits(numbers)
+
+
+def _digits(numbers: IntSet) -> int:
+    """Characters of all these numbers, written in decimal."""
+    end = numbers.ranges[-1][1] if numbers else 0
+    powers = (10**digits for digits in range(1, len(str(end))))
+    return len(numbers) + sum(len(numbers & IntSet.span(power, end)) for power in powers)

@@ -1,0 +1,260 @@
+"""The GPUs as people see them: health, memory, utilisation, containers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from attrs import evolve, frozen
+
+from sgpud.core.gpu.attribution import Attribution, GpuUsage, ProcessView, gpu_use
+from sgpud.core.gpu.gpu import Gpu
+from sgpud.core.gpu.observations import Usage
+from sgpud.core.health.causes import advice
+from sgpud.core.health.machine import HealthPhase
+from sgpud.core.health.node_health import health_of
+from sgpud.core.planning.full_guard import FRESH_FOR, MISSED
+from sgpud.core.planning.node import Node
+from sgpud.core.status.pools import HolderView
+
+SHOWN = 3
+"""GPUs that a status line names; it is one line."""
+
+
+@frozen
+class HealthView:
+    """How one GPU is: a physical one, or a MIG instance."""
+
+    uuid: str
+    health: str
+    """healthy, suspect, unhealthy or probation."""
+    reason: str
+    """Why it is not healthy, or empty."""
+    advice: str
+    """What a person should do, or empty."""
+    cordoned: bool
+    cause: str = ""
+    """The name of the reason alone, e.g. `XID 79`, or empty."""
+
+
+def healths(node: Node) -> tuple[HealthView, ...]:
+    """The health of every GPU, and of the physical GPUs of MIG instances."""
+    found = []
+    known = {uuid: gpu for gpu in node.gpus or () for uuid in (gpu.physical, gpu.uuid)}
+    for uuid, gpu in known.items():
+        health = health_of(node, uuid)
+        cause = health.cause
+        found.append(
+            HealthView(
+                uuid,
+                health.phase.value,
+                str(cause) if cause else "",
+                advice(cause, gpu.physical) if cause else "",
+                health.cordoned,
+                cause.name if cause else "",
+            )
+        )
+    return tuple(found)
+
+
+def troubles(seen: Sequence[HealthView]) -> list[str]:
+    """What is not as it should be, for a status line."""
+    troubled = [one for one in seen if one.cordoned or one.reason]
+    parts = [
+        f"{one.uuid} {one.health}{f' ({one.reason})' if one.reason else ''}"
+        f"{', cordoned' if one.cordoned else ''}"
+        for one in troubled[:SHOWN]
+    ]
+    if len(troubled) > SHOWN:
+        parts.append(f"and {len(troubled) - SHOWN} more GPUs not as they should be")
+    return parts
+
+
+_WORSE = [
+    each.value
+    for each in (
+        HealthPhase.HEALTHY,
+        HealthPhase.PROBATION,
+        HealthPhase.SUSPECT,
+        HealthPhase.UNHEALTHY,
+    )
+]
+
+
+@frozen
+class ContainerView:
+    """One container that holds shares of one GPU, in whichever pools."""
+
+    namespace: str
+    """Of its pod, as its name: empty until podresources has told them."""
+    pod: str
+    uid: str
+    """Its pod's UID; empty for shares that were given this moment and are in no record yet."""
+    container: str
+    shares: int
+    granted: int | None
+    """Bytes that its shares stand for; null: one of them is a place, which promises none."""
+    since: float
+    """When it was given them, in seconds since the epoch; 0 where nobody knows."""
+    processes: int | None
+    """How many processes it has on this GPU; null: not known, as the GPU's `use_problem` says."""
+    used: int | None
+    """Bytes of the GPU's memory in use by them; null: not known."""
+    over: int | None
+    """Bytes used beyond what was granted; null where either is not known."""
+    utilisation: int | None
+    """Percent, of all its processes together; null: not known, or not told by NVML."""
+
+
+@frozen
+class GpuStateView:
+    """One GPU of the node, shared or not. Memory is in bytes."""
+
+    uuid: str
+    physical: str
+    """The physical GPU's UUID: its own, or that of a MIG instance's parent."""
+    index: int
+    mig: str
+    """GPU instance and compute instance, as `1/0`; empty for a whole GPU."""
+    product: str
+    pci: str
+    numa: int | None
+    memory: int
+    reserved: int
+    """What of it the driver keeps for itself; not in `used`."""
+    used: int | None
+    """Measured; null: not yet, or NVML does not tell."""
+    utilisation: int | None
+    """Percent of the sampling period in which any kernel ran; null: as above, always on MIG."""
+    measured_ago: float | None
+    """Seconds since both were measured; null: not yet."""
+    fresh: bool
+    """Whether that was lately: a measurement or two may have been missed, no more."""
+    health: str
+    """healthy, suspect, unhealthy, probation, or unknown of one that is gone: its own, or its
+    physical GPU's where that is worse."""
+    cause: str
+    """The name of what is wrong with it, e.g. `XID 79`, or empty."""
+    reason: str
+    """The same with its details."""
+    advice: str
+    """What a person should do, or empty."""
+    cordoned: bool
+    missing: bool
+    """Whether the driver no longer tells of it."""
+    containers: tuple[ContainerView, ...]
+    """The containers that hold shares of it, the oldest first."""
+    processes: tuple[ProcessView, ...]
+    """Its processes as far as they are known, by memory."""
+    use_problem: str
+    """Why it is not known what its containers use, or empty."""
+
+
+@frozen
+class UsageView:
+    """How good the knowledge of processes is, for all GPUs."""
+
+    ago: float | None
+    """Seconds since NVML told of them; null: not yet."""
+    fresh: bool
+    """Whether that was lately."""
+    problem: str
+    """Why some of them are not known, or empty."""
+
+
+def usage_view(node: Node, usage: Usage | None, now: float) -> UsageView:
+    """How good the knowledge of processes is. `now`: monotonic seconds."""
+    if usage is None:
+        return UsageView(None, fresh=False, problem="no process has been asked for yet")
+    ago = max(0.0, now - usage.at)
+    return UsageView(round(ago, 1), ago < _fresh_for(node), usage.problem)
+
+
+def gpu_states(
+    node: Node, holders: Mapping[str, Sequence[HolderView]], usage: Usage | None, now: float
+) -> tuple[GpuStateView, ...]:
+    """Every GPU that is known or held, in their order; `holders` by UUID.
+
+    `now`: monotonic seconds.
+    """
+    owners = Attribution(node.checkpoint)
+    seen = {view.uuid: view for view in healths(node)}
+    known = {gpu.uuid: gpu for gpu in node.gpus or ()}
+    gone = [Gpu(uuid, -1, "", 0) for uuid in holders if uuid not in known]
+    found = []
+    for gpu in (*known.values(), *gone):
+        use = gpu_use(gpu.uuid, usage, owners)
+        state = _state(node, gpu, _health(gpu, seen), use, now)
+        containers = _containers(holders.get(gpu.uuid, ()), use)
+        found.append(
+            evolve(
+                state,
+                containers=tuple(sorted(containers, key=lambda one: one.since)),
+                missing=gpu.uuid in node.missing or gpu.uuid not in known,
+            )
+        )
+    return tuple(found)
+
+
+def _state(node: Node, gpu: Gpu, health: HealthView, use: GpuUsage, now: float) -> GpuStateView:
+    sample, at = node.samples.get(gpu.uuid, (None, 0.0))
+    return GpuStateView(
+        uuid=gpu.uuid,
+        physical=gpu.physical,
+        index=gpu.index,
+        mig=f"{gpu.mig.gi}/{gpu.mig.ci}" if gpu.mig else "",
+        product=gpu.product,
+        pci=gpu.pci,
+        numa=gpu.numa,
+        memory=gpu.memory,
+        reserved=gpu.reserved,
+        used=sample.used if sample else None,
+        utilisation=sample.utilisation if sample else None,
+        measured_ago=round(max(0.0, now - at), 1) if sample else None,
+        fresh=sample is not None and now - at < _fresh_for(node),
+        health=health.health,
+        cause=health.cause,
+        reason=health.reason,
+        advice=health.advice,
+        cordoned=health.cordoned,
+        missing=False,
+        containers=(),
+        processes=tuple(sorted(use.processes, key=lambda one: (-(one.used or 0), one.pid))),
+        use_problem=use.problem,
+    )
+
+
+def _health(gpu: Gpu, seen: Mapping[str, HealthView]) -> HealthView:
+    """A GPU's own health, or its physical GPU's where that is worse."""
+    views = [seen[uuid] for uuid in (gpu.uuid, gpu.physical) if uuid in seen]
+    if not views:
+        return HealthView(gpu.uuid, "unknown", "it is no longer on this node", "", cordoned=False)
+    worst = max(views, key=lambda view: _WORSE.index(view.health))
+    return evolve(worst, cordoned=any(view.cordoned for view in views))
+
+
+def _containers(holders: Iterable[HolderView], use: GpuUsage) -> Iterator[ContainerView]:
+    by_container: dict[tuple[str, str], list[HolderView]] = {}
+    for holder in holders:
+        by_container.setdefault((holder.uid, holder.container), []).append(holder)
+    for container, parts in by_container.items():
+        first, used = parts[0], use.of(container)
+        granted = sum(part.bytes for part in parts) if all(part.bytes for part in parts) else None
+        memory = used.used if used else None
+        yield ContainerView(
+            first.namespace,
+            first.pod,
+            first.uid,
+            first.container,
+            sum(part.shares for part in parts),
+            granted,
+            first.since,
+            used.processes if used else None,
+            memory,
+            None if memory is None or granted is None else max(0, memory - granted),
+            used.utilisation if used else None,
+        )
+
+
+def _fresh_for(node: Node) -> float:
+    every = node.sharing.measure_every if node.sharing else 0.0
+    return max(FRESH_FOR, MISSED * every)

@@ -1,0 +1,232 @@
+"""The View: what people and machines see of this node, made from the plan and little else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from attrs import asdict, field, frozen
+
+from sgpud import __version__
+from sgpud.core.gpu.observations import Usage
+from sgpud.core.planning.holdings import Key
+from sgpud.core.planning.node import Node
+from sgpud.core.planning.plan import Plan
+from sgpud.core.registration import RegistrationPhase, RegistrationState
+from sgpud.core.status.gpus import (
+    GpuStateView,
+    HealthView,
+    UsageView,
+    gpu_states,
+    healths,
+    troubles,
+    usage_view,
+)
+from sgpud.core.status.pools import HolderView, PoolView, holder_views, pool_view, unregistered
+from sgpud.core.text import several
+
+SERVING, STANDBY = "serving", "standby"
+FORMAT = 1
+"""The version of the document's shape: it grows by keys, and counts up when one goes or changes its
+meaning."""
+NOT_YET = UsageView(None, fresh=False, problem="no process has been asked for yet")
+
+
+@frozen
+class ConfigurationView:
+    """Which configuration is in use."""
+
+    file: str
+    in_use: str
+    """`file`, or `last good` when the file could not be used at start."""
+    problems: tuple[str, ...] = ()
+    """What is wrong with the file as it is now, where it is not what is in use."""
+    warnings: tuple[str, ...] = ()
+
+
+@frozen
+class CallTimes:
+    """How long the NVML process took for its calls of one kind, as it measured itself."""
+
+    call: str
+    """`nvmlInit`, `nvmlDeviceGetCount`, `read` (all facts of a GPU), `sample` (its measurements),
+    and those for events."""
+    times: int
+    seconds: float
+    """All of them together."""
+
+
+@frozen
+class Counters:
+    """What has been counted since the process began."""
+
+    allocations: int = 0
+    """Containers that were given shares."""
+    refusals: Mapping[str, int] = field(factory=dict)
+    """By rule."""
+    reloads: Mapping[str, int] = field(factory=dict)
+    """By result: applied, unchanged, refused."""
+    registrations: int = 0
+    """Register calls that the kubelet answered."""
+    xids: tuple[tuple[str, int, int], ...] = ()
+    """GPU, XID, and how many of them."""
+    lists: Mapping[str, int] = field(factory=dict)
+    """List messages that were sent to the kubelet, by resource."""
+    probe_starts: int = 0
+    """How many NVML processes were started; more than 1: one was replaced."""
+    calls: tuple[CallTimes, ...] = ()
+
+
+@frozen
+class InstanceView:
+    """What this sgpud is on its node."""
+
+    serving: str
+    """As in View."""
+    directory: str
+    """The plugin directory."""
+    unready: tuple[str, ...] = ()
+    """Why a standby could not take over."""
+    dead: tuple[str, ...] = ()
+    """Parts of it that have ended although it runs."""
+
+
+@frozen
+class Timestamps:
+    """When a view is made."""
+
+    now: float
+    """Seconds of the monotonic clock, which facts carry."""
+    wall: float
+    """Seconds since the epoch."""
+
+
+@frozen
+class NodeView:
+    """One document for status, plan, metrics and the systemd status line."""
+
+    version: str
+    serving: str
+    """`serving`, `standby` (another sgpud serves the directory), or `no directory`."""
+    directory: str
+    configuration: ConfigurationView
+    driver: str
+    probe: str
+    """Why nothing fresh is known of the GPUs, or empty."""
+    method: str
+    """How containers are given GPUs, and why."""
+    holders: str
+    """Why the holders may be stale, or empty."""
+    pools: tuple[PoolView, ...]
+    notes: tuple[str, ...]
+    counters: Counters
+    unknown: tuple[str, ...] = ()
+    """Facts without which nothing can be advertised yet."""
+    healths: tuple[HealthView, ...] = ()
+    """Of every GPU, shared or not, and of the physical GPUs of MIG instances."""
+    format: int = FORMAT
+    at: float = 0.0
+    """When this was made, in seconds since the epoch."""
+    unready: tuple[str, ...] = ()
+    """Why this sgpud is not ready; empty: it serves and the kubelet follows every list, or it is a
+    standby that could take over."""
+    dead: tuple[str, ...] = ()
+    """Parts of it that have ended although it runs: it has to be started anew."""
+    gpus: tuple[GpuStateView, ...] = ()
+    """Every GPU, shared or not, in their order."""
+    usage: UsageView = NOT_YET
+
+
+def view(
+    node: Node,
+    plan: Plan | None,
+    registrations: Mapping[str, RegistrationState],
+    configuration: ConfigurationView,
+    counters: Counters,
+    instance: InstanceView,
+    moment: Timestamps,
+    usage: Usage | None = None,
+) -> NodeView:
+    """The view of a node."""
+    holders = holder_views(node)
+    pools = tuple(
+        pool_view(pool, registrations.get(pool.resource), node, holders)
+        for pool in (plan.pools if plan else ())
+    )
+    chosen = plan.chosen if plan else None
+    return NodeView(
+        version=__version__,
+        serving=instance.serving,
+        directory=instance.directory,
+        configuration=configuration,
+        driver=node.driver,
+        probe=node.probe_problem,
+        method=f"{chosen.method.value}: {chosen.why}" if chosen else "",
+        holders=(node.checkpoint.problem or node.checkpoint.doubt) if node.checkpoint else "",
+        pools=pools,
+        notes=plan.notes if plan else (),
+        counters=counters,
+        unknown=tuple(_unknown(node)),
+        healths=healths(node),
+        at=moment.wall,
+        unready=tuple(_unready(node, pools, instance)),
+        dead=instance.dead,
+        gpus=gpu_states(node, _by_gpu(holders), usage, moment.now),
+        usage=usage_view(node, usage, moment.now),
+    )
+
+
+def document(seen: NodeView) -> dict[str, object]:
+    """The view as plain values, ready for JSON."""
+    return asdict(seen)
+
+
+def summary(seen: NodeView) -> str:
+    """One line for systemd: what is shared, whether the kubelet knows, and what is wrong."""
+    parts = []
+    if seen.serving != SERVING:
+        parts.append(seen.serving)
+    if seen.configuration.problems:
+        parts.append(
+            f"{seen.configuration.file} is not in use"
+            f" ({several(len(seen.configuration.problems), 'problem')},"
+            f" first: {seen.configuration.problems[0]})"
+        )
+    if seen.probe:
+        parts.append(seen.probe)
+    for pool in seen.pools:
+        gpus = sum(1 for gpu in pool.gpus if gpu.shares)
+        state = (
+            "registered" if pool.registration == RegistrationPhase.LIVE.value else pool.registration
+        )
+        parts.append(
+            f"{pool.resource}: {several(pool.healthy, 'share')} of {several(gpus, 'GPU')},"
+            f" {pool.held} held, {state}"
+        )
+    parts += troubles(seen.healths)
+    if not seen.pools and not seen.probe:
+        waits = f"waiting for {', '.join(seen.unknown)}" if seen.unknown else "no GPU is shared"
+        parts.append(waits)
+    return "; ".join(parts)
+
+
+def _unready(node: Node, pools: Sequence[PoolView], instance: InstanceView) -> Iterator[str]:
+    if instance.serving.startswith(STANDBY):
+        yield from instance.unready
+    elif instance.serving != SERVING:
+        yield instance.serving
+    else:
+        why = f" ({node.probe_problem})" if node.probe_problem else ""
+        yield from (f"the {name} are not known yet{why}" for name in _unknown(node))
+        yield from unregistered(pools)
+
+
+def _unknown(node: Node) -> list[str]:
+    facts = {"configuration": node.sharing, "GPUs": node.gpus, "holders": node.checkpoint}
+    return [name for name, fact in facts.items() if fact is None]
+
+
+def _by_gpu(holders: Mapping[Key, Sequence[HolderView]]) -> dict[str, list[HolderView]]:
+    found: dict[str, list[HolderView]] = {}
+    for (_, uuid), views in holders.items():
+        found.setdefault(uuid, []).extend(views)
+    return found

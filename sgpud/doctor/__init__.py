@@ -1,1 +1,0 @@
-"""`sgpud doctor`: facts of a node, read by thin adapters, and small pure checks over them."""

@@ -1,0 +1,1 @@
+"""GPUs from a file, for demos and tests."""

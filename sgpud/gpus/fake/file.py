@@ -1,0 +1,181 @@
+"""GPUs that exist in a file only: for laptops, for testing manifests, for the demo.
+
+[[gpu]]
+product = "NVIDIA A100-SXM4-40GB"
+memory = "40GiB"
+count = 2                    # that many alike
+reserved = "512MiB"          # what the driver keeps for itself
+numa = 0
+compute = "8.0"
+mig = ["3g.20gb", "1g.5gb"]  # its MIG instances, with the memory that the name says
+# uuid = "GPU-…"             # of a single GPU; otherwise made from its index
+
+What happens to them with time stands below [[event]]: script.py says how.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+
+from attrs import evolve, frozen
+
+from sgpud.config.problems import ConfigError, Problem
+from sgpud.config.schema.check import faults, key_name
+from sgpud.config.schema.kinds import Integer, Key, ListOf, Table, Text
+from sgpud.config.source import ConfigSource, file_text, read_text
+from sgpud.core.gpu.gpu import Gpu, Mig
+from sgpud.core.json_checks import UUID
+from sgpud.core.units import parse_size
+from sgpud.gpus.fake.script import EVENTS, ScriptedEvent, happenings, script_problems, size_fault
+
+SLICES = 7
+"""Compute slices that the MIG instances of one GPU have together, at most."""
+_PROFILE = re.compile(r"([1-7])g\.([1-9][0-9]{0,2})gb(?:\+[a-z.]{1,12})?", re.ASCII)
+_COMPUTE = re.compile(r"([0-9]{1,2})\.([0-9]{1,2})", re.ASCII)
+_LAST_BUS = 255
+
+
+def _memory(text: str) -> str | None:
+    return size_fault(text) or (None if parse_size(text) else "is no GPU's memory")
+
+
+def _profile(text: str) -> str | None:
+    return None if _PROFILE.fullmatch(text) else 'is no MIG profile, write one such as "1g.5gb"'
+
+
+def _compute(text: str) -> str | None:
+    return None if _COMPUTE.fullmatch(text) else 'is no compute capability, write "8.0"'
+
+
+def _uuid(text: str) -> str | None:
+    if text.startswith("GPU-") and UUID.fullmatch(text) and "::" not in text:
+        return None
+    return "is no UUID of a GPU, write GPU- and letters, digits or dashes, 55 characters at most"
+
+
+def _product(text: str) -> str | None:
+    return None if text.strip() and text.isprintable() else "is no name"
+
+
+_FILE = Table(
+    (
+        Key(
+            "gpu",
+            ListOf(
+                Table(
+                    (
+                        Key("product", Text("a name in quotes", _product), required=True),
+                        Key("memory", Text('a size such as "40GiB"', _memory), required=True),
+                        Key("reserved", Text('a size such as "512MiB"', size_fault), "0"),
+                        Key("count", Integer(1, 64), 1),
+                        Key("numa", Integer(0, 1023)),
+                        Key("compute", Text('a text such as "8.0"', _compute)),
+                        Key("uuid", Text("a UUID in quotes", _uuid)),
+                        Key(
+                            "mig",
+                            ListOf(
+                                Text('a profile such as "1g.5gb"', _profile),
+                                'a list of profiles such as ["1g.5gb"]',
+                                SLICES,
+                                repeats=True,
+                            ),
+                            [],
+                        ),
+                    ),
+                    "a table [[gpu]]",
+                ),
+                "tables, each below a line [[gpu]]",
+                64,
+                unique="uuid",
+            ),
+            required=True,
+        ),
+        Key("event", EVENTS),
+    ),
+    "tables",
+)
+
+
+@frozen
+class FakeNode:
+    """What a simulation file says."""
+
+    file: str
+    gpus: tuple[Gpu, ...]
+    script: tuple[ScriptedEvent, ...] = ()
+    """What happens to them, in the order of its times."""
+
+
+def load(path: Path) -> FakeNode:
+    """Read a simulation file. ConfigError with every problem, each with file, line and key."""
+    return parse_simulation(file_text(path), str(path))
+
+
+def parse_simulation(text: str | bytes, file: str) -> FakeNode:
+    """Make the simulated GPUs from the text of a file; ConfigError as `load`."""
+    source = read_text(text, file)
+    problems = [
+        Problem(file, source.line(fault.path), key_name(fault.path), fault.text)
+        for fault in faults(source.document, _FILE)
+    ] or list(_contradictions(source))
+    if problems:
+        raise ConfigError(problems)
+    gpus: list[Gpu] = []
+    index = 0
+    for entry in source.document["gpu"]:
+        for _ in range(entry.get("count", 1)):
+            gpus += _gpus(entry, index)
+            index += 1
+    problems = list(script_problems(source, gpus))
+    if problems:
+        raise ConfigError(problems)
+    return FakeNode(file, tuple(gpus), happenings(source))
+
+
+def _contradictions(source: ConfigSource) -> Iterator[Problem]:
+    for number, entry in enumerate(source.document["gpu"]):
+        slices = sum(int(profile[0]) for profile in entry.get("mig", ()))
+        found = {
+            "uuid": "uuid" in entry
+            and entry.get("count", 1) > 1
+            and "stands for one GPU, and count says more: write a [[gpu]] for each",
+            "reserved": parse_size(entry.get("reserved", "0")) >= parse_size(entry["memory"])
+            and "leaves no memory",
+            "mig": slices > SLICES and f"takes {slices} compute slices, a GPU has {SLICES}",
+        }
+        for key, text in found.items():
+            if text:
+                line = source.line(("gpu", number, key))
+                yield Problem(source.file, line, f"gpu.{key}", text)
+
+
+def _gpus(entry: dict[str, Any], index: int) -> Iterator[Gpu]:
+    compute = _COMPUTE.fullmatch(entry.get("compute", ""))
+    gpu = Gpu(
+        uuid=entry.get("uuid") or f"GPU-{uuid5(NAMESPACE_URL, f'sgpud:simulated:{index}')}",
+        index=index,
+        product=entry["product"],
+        memory=parse_size(entry["memory"]),
+        reserved=parse_size(entry.get("reserved", "0")),
+        minor=index,
+        pci=f"{index // _LAST_BUS:04x}:{index % _LAST_BUS + 1:02x}:00.0",
+        numa=entry.get("numa"),
+        compute=(int(compute[1]), int(compute[2])) if compute else None,
+        simulated=True,
+    )
+    if not entry.get("mig"):
+        yield gpu
+    for gi, profile in enumerate(entry.get("mig", ()), 1):
+        gigabytes = int(profile.partition(".")[2].partition("gb")[0])
+        yield evolve(
+            gpu,
+            uuid=f"MIG-{uuid5(NAMESPACE_URL, f'{gpu.uuid}/{gi}/0')}",
+            product=f"{gpu.product} MIG {profile}",
+            memory=min(gigabytes * 2**30, gpu.memory),
+            reserved=0,
+            mig=Mig(gpu.uuid, gi, 0),
+        )

@@ -1,0 +1,187 @@
+"""The state of simulated GPUs: what a script has done to them so far, and what NVML would tell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import evolve, field, frozen
+
+from sgpud.core.gpu.gpu import Gpu
+from sgpud.core.gpu.observations import EventKind, GpuEvent, GpuProcess, GpuProcesses, Sample
+from sgpud.gpus.fake.script import ScriptedEvent
+from sgpud.gpus.nvml.faults import GpuFault, GpuFaultKind
+
+RECOVERY_CHANGED = 154
+"""The XID with which the driver says that a GPU's recovery action has changed."""
+LOST, HANGS = "lost", "hang"
+_LOST_TEXT = "GPU is lost (NVML error 15, simulated)"
+_HANG_TEXT = "a call did not come back (simulated)"
+_Place = tuple[int, "int | None", "int | None"]
+
+
+@frozen
+class FakeState:
+    """Simulated GPUs at one moment."""
+
+    gpus: tuple[Gpu, ...]
+    """Every one that there ever is."""
+    gone: bool = False
+    """Whether the driver is."""
+    sick: dict[int, str] = field(factory=dict)
+    """By index, LOST or HANGS."""
+    unplugged: frozenset[_Place] = frozenset()
+    used: dict[str, int] = field(factory=dict)
+    recovery: dict[int, int] = field(factory=dict)
+    ecc: dict[int, int] = field(factory=dict)
+    processes: dict[str, dict[int, GpuProcess]] = field(factory=dict)
+    """By UUID and process id."""
+
+    def plugged(self, gpu: Gpu) -> bool:
+        """Whether this GPU is there, well or not."""
+        gi, ci = (gpu.mig.gi, gpu.mig.ci) if gpu.mig else (None, None)
+        places = {(gpu.index, None, None), (gpu.index, gi, None), (gpu.index, gi, ci)}
+        return not self.gone and not places & self.unplugged
+
+    @property
+    def inventory(self) -> tuple[Gpu, ...]:
+        """The GPUs that can be read."""
+        return tuple(gpu for gpu in self.gpus if self.plugged(gpu) and gpu.index not in self.sick)
+
+    @property
+    def failing(self) -> dict[str, tuple[GpuEvent, str]]:
+        """By UUID, what is told of a physical GPU that cannot be read, and the error's text."""
+        found = {}
+        for gpu in filter(self.plugged, self.gpus):
+            if self.sick.get(gpu.index) == LOST:
+                event = GpuEvent(gpu.physical, EventKind.ERROR, detail=_LOST_TEXT)
+                found[gpu.physical] = (event, _LOST_TEXT)
+            elif self.sick.get(gpu.index) == HANGS:
+                found[gpu.physical] = (
+                    GpuEvent(gpu.physical, EventKind.HANG, detail=_HANG_TEXT),
+                    _HANG_TEXT,
+                )
+        return found
+
+    @property
+    def fault(self) -> GpuFault | None:
+        """Why there is nothing to read; None where there is something."""
+        if self.gone:
+            return GpuFault(GpuFaultKind.NO_DRIVER, "the driver is gone (simulated)")
+        if self.inventory:
+            return None
+        if self.failing:
+            told = "; ".join(f"GPU {uuid}: {text}" for uuid, (_, text) in self.failing.items())
+            return GpuFault(GpuFaultKind.UNKNOWN, f"no GPU answers: {told}")
+        return GpuFault(GpuFaultKind.NO_GPU, "the driver is loaded and knows no GPU (simulated)")
+
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        """What a sample of every GPU, and of every MIG instance, gives."""
+        found: dict[str, Sample] = {}
+        for gpu in filter(self.plugged, self.gpus):
+            if self.sick.get(gpu.index) == HANGS:
+                continue
+            if gpu.mig:
+                found.setdefault(gpu.physical, self._sample(gpu, gpu.physical))
+            found[gpu.uuid] = self._sample(gpu, gpu.uuid)
+        return tuple(found.values())
+
+    @property
+    def running(self) -> tuple[GpuProcesses, ...]:
+        """The processes of every GPU, and of every MIG instance, that answers."""
+        return tuple(
+            GpuProcesses(
+                gpu.uuid, tuple(one for _, one in sorted(self.processes.get(gpu.uuid, {}).items()))
+            )
+            for gpu in self.inventory
+        )
+
+    def _used(self, gpu: Gpu) -> int:
+        """Its memory in use, by processes and otherwise; never more than there is."""
+        mine = self.processes.get(gpu.uuid, {}).values()
+        used = self.used.get(gpu.uuid, 0) + sum(process.used or 0 for process in mine)
+        return min(used, gpu.memory - gpu.reserved)
+
+    def _busy(self, gpu: Gpu) -> int:
+        mine = self.processes.get(gpu.uuid, {}).values()
+        return min(100, sum(process.utilisation or 0 for process in mine))
+
+    def _sample(self, gpu: Gpu, uuid: str) -> Sample:
+        if gpu.index in self.sick:
+            return Sample(uuid, error=_LOST_TEXT)
+        physical = uuid == gpu.physical
+        return Sample(
+            uuid=uuid,
+            used=self._used(gpu) if uuid == gpu.uuid else None,
+            total=gpu.memory if uuid == gpu.uuid else None,
+            utilisation=self._busy(gpu) if physical and not gpu.mig else None,
+            recovery=self.recovery.get(gpu.index, 0) if physical else None,
+            ecc=self.ecc.get(gpu.index, 0) if physical else None,
+        )
+
+
+def after(world: FakeState, happening: ScriptedEvent) -> FakeState:
+    """The world after something has happened."""
+    index, number = happening.gpu, happening.number
+    place = (index, happening.gi, happening.ci)
+    match happening.action:
+        case "lost" | "hang" as action:
+            changed: dict[str, Any] = {"sick": {**world.sick, index: action}}
+        case "back":
+            sick = {each: what for each, what in world.sick.items() if each != index}
+            changed = {"sick": sick, "recovery": {**world.recovery, index: 0}}
+        case "unplug":
+            changed = {"unplugged": world.unplugged | {place}}
+        case "plug":
+            changed = {"unplugged": world.unplugged - {place}}
+        case "driver":
+            changed = {"gone": happening.word == "gone"}
+        case "recovery":
+            changed = {"recovery": {**world.recovery, index: number}}
+        case "ecc":
+            changed = {"ecc": {**world.ecc, index: world.ecc.get(index, 0) + 1}}
+        case "used":
+            meant = {gpu.uuid: number for gpu in world.gpus if _means(happening, gpu)}
+            changed = {"used": {**world.used, **meant}}
+        case "process" | "ended":
+            changed = {"processes": _with(world, happening)}
+        case _:
+            changed = {}
+    return evolve(world, **changed)
+
+
+def _with(world: FakeState, happening: ScriptedEvent) -> dict[str, dict[int, GpuProcess]]:
+    """The processes after one has come, changed or ended."""
+    found = dict(world.processes)
+    for gpu in world.gpus:
+        if _means(happening, gpu):
+            kept = dict(found.get(gpu.uuid, {}))
+            kept.pop(happening.number, None)
+            if happening.action == "process":
+                busy = None if gpu.mig else happening.utilisation or 0
+                kept[happening.number] = GpuProcess(happening.number, happening.memory, busy)
+            found[gpu.uuid] = kept
+    return found
+
+
+def event_of(world: FakeState, happening: ScriptedEvent) -> GpuEvent | None:
+    """What the driver reports at once of something that has happened; None for nothing."""
+    gpu = next((gpu for gpu in world.gpus if _means(happening, gpu)), None)
+    if gpu is None or not world.plugged(gpu) or world.sick.get(gpu.index) == HANGS:
+        return None
+    if happening.action == "ecc":
+        return GpuEvent(gpu.physical, EventKind.ECC, gi=happening.gi, ci=happening.ci)
+    if happening.action == "recovery":
+        return GpuEvent(gpu.physical, EventKind.XID, RECOVERY_CHANGED)
+    if happening.action == "xid":
+        number, gi, ci = happening.number, happening.gi, happening.ci
+        return GpuEvent(gpu.physical, EventKind.XID, number, gi, ci)
+    return None
+
+
+def _means(happening: ScriptedEvent, gpu: Gpu) -> bool:
+    if happening.gpu != gpu.index:
+        return False
+    if happening.gi is None or gpu.mig is None:
+        return True
+    return gpu.mig.gi == happening.gi and happening.ci in (None, gpu.mig.ci)

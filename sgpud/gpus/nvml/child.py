@@ -1,0 +1,214 @@
+"""One run of the child process: started, read line by line on the reactor, killed, reaped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import main
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from sgpud.bridge import Reactor
+
+LONGEST_LINE = 1 << 20
+"""Bytes of a message, at most: 16 GPUs with 7 MIG instances each take 40 000."""
+LONGEST_LOG = 2000
+"""Bytes of a line on standard error that are logged."""
+REAP_WITHIN = 0.4
+"""Seconds that a killed child is given to go: one that hangs in the kernel may stay for ever."""
+REAP_MOST = 30.0
+"""Seconds between two looks at a child that stays."""
+_REAP_EVERY = 0.005
+_CHUNK = 1 << 16
+_DRAIN = 4
+_BOOT = (
+    "import sys; sys.path[:] = sys.argv.pop(1).split('\\n');"
+    " from sgpud.gpus.nvml.probe.main import main; main(sys.argv[1:])"
+)
+
+
+@implementer(IReadDescriptor)
+class LineReceiver:
+    """Reads a pipe on the reactor and hands out whole lines, each cut at `longest` bytes."""
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        fd: int,
+        longest: int,
+        on_line: Callable[[bytes], None],
+        on_end: Callable[[], None],
+    ) -> None:
+        self._reactor = reactor
+        self._fd = fd
+        self._longest = longest
+        self._on_line = on_line
+        self._on_end = on_end
+        self._kept = bytearray()
+        os.set_blocking(fd, False)
+        reactor.addReader(self)
+
+    def fileno(self) -> int:
+        """The descriptor; -1 once closed."""
+        return self._fd
+
+    def logPrefix(self) -> str:
+        """What this is called in Twisted's own log lines."""
+        return "sgpud-probe"
+
+    def doRead(self) -> Any:
+        """Read what there is; an exception, returned, tells the reactor that it was the last."""
+        try:
+            data = os.read(self._fd, _CHUNK)
+        except (BlockingIOError, InterruptedError):
+            return None
+        except OSError:
+            return main.CONNECTION_LOST
+        if not data:
+            return main.CONNECTION_DONE
+        self._received(data)
+        return None
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The other side has closed; a line without an end is none."""
+        del reason
+        if self._fd >= 0:
+            self.close()
+            self._on_end()
+
+    def close(self) -> None:
+        """Read no more and hand out nothing more. The descriptor is its owner's to close."""
+        if self._fd >= 0:
+            self._reactor.removeReader(self)
+            self._fd = -1
+
+    def drain(self) -> None:
+        """Hand out what stands in the pipe already, as far as a bounded number of reads goes."""
+        for _ in range(_DRAIN):
+            if self._fd < 0 or self.doRead() is not None:
+                return
+
+    def _received(self, data: bytes) -> None:
+        *ends, rest = data.split(b"\n")
+        for piece in ends:
+            self._keep(piece)
+            line = bytes(self._kept)
+            self._kept.clear()
+            if self._fd >= 0:
+                self._on_line(line)
+        self._keep(rest)
+
+    def _keep(self, piece: bytes) -> None:
+        self._kept += piece[: self._longest - len(self._kept)]
+
+
+class Child:
+    """A child process. `on_end` gets its exit status (negative: a signal) after its last line.
+
+    An ended child is never waited for: `end` kills it and reports within REAP_WITHIN seconds
+    whether it is gone; one that hangs in the kernel is looked at from time to time, so that it
+    leaves no zombie.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        process: subprocess.Popen[bytes],
+        on_line: Callable[[bytes], None],
+        on_end: Callable[[int | None], None],
+    ) -> None:
+        self._reactor = reactor
+        self._process = process
+        self._on_end = on_end
+        stdout, stderr = process.stdout, process.stderr
+        if stdout is None or stderr is None:
+            reason = "the child process needs pipes"
+            raise ValueError(reason)
+        if process.stdin is not None:
+            os.set_blocking(process.stdin.fileno(), False)
+        self._said = LineReceiver(reactor, stdout.fileno(), LONGEST_LINE, on_line, self._over)
+        self._errors = LineReceiver(
+            reactor, stderr.fileno(), LONGEST_LOG, self._logged, lambda: None
+        )
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    def tell(self, line: bytes) -> None:
+        """Write a line to its standard input; one that it has no room for is not written."""
+        pipe = self._process.stdin
+        if pipe is not None and not pipe.closed:
+            with suppress(OSError):
+                pipe.write(line)
+
+    def end(self) -> Deferred[bool]:
+        """Kill it. Nothing is called any more. The result: whether it is gone by then."""
+        self._said.close()
+        self._errors.close()
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGKILL)
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            if pipe is not None:
+                pipe.close()
+        gone: Deferred[bool] = Deferred()
+        self._reap(gone, 0.0)
+        return gone
+
+    def _reap(self, gone: Deferred[bool], waited: float) -> None:
+        reaped = self._process.poll() is not None
+        if not gone.called and (reaped or waited >= REAP_WITHIN):
+            gone.callback(reaped)
+        if not reaped:
+            pause = min(waited, REAP_MOST) if gone.called else _REAP_EVERY
+            self._reactor.callLater(pause, self._reap, gone, waited + pause)
+
+    def _over(self) -> None:
+        # Its last words say why it ended.
+        self._errors.drain()
+        self.end().addCallback(lambda _gone: self._on_end(self._process.returncode))
+
+    def _logged(self, line: bytes) -> None:
+        self._log.warn("NVML process: {line}", line=line.decode("utf-8", "replace").rstrip())
+
+
+def start_child(
+    reactor: Reactor,
+    options: Sequence[str],
+    on_line: Callable[[bytes], None],
+    on_end: Callable[[int | None], None],
+    env: Mapping[str, str] | None = None,
+) -> Child:
+    """Start the child process with these options; OSError where that is not possible.
+
+    It finds the same modules as this process, wherever they are installed, and nothing else:
+    -I and -S keep the environment, the current folder and site's .pth files out. Call it in the
+    thread of the reactor: the kernel ends the child when the thread that started it ends.
+    subprocess runs no Python between fork and exec, so it is safe beside gRPC's threads.
+    """
+    # sgpud's own folder too: an editable installation is found by a hook, not by a path.
+    folders = [*sys.path, str(Path(__file__).parents[3])]
+    paths = "\n".join(str(Path(folder).absolute()) for folder in folders)
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", _BOOT, paths, "--parent", str(os.getpid()), *options],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,
+        env=env,
+        close_fds=True,
+    )
+    return Child(reactor, process, on_line, on_end)

@@ -1,0 +1,219 @@
+"""What the child process says: one line to one frozen value, or a MessageError."""
+
+from __future__ import annotations
+
+import json
+
+from attrs import frozen
+
+from sgpud.core.errors import SgpudError
+from sgpud.core.gpu.gpu import Gpu, Mig, pci_address
+from sgpud.core.gpu.observations import EventKind, GpuEvent, GpuProcess, GpuProcesses, Sample
+from sgpud.core.json_checks import SHOWN, is_a, maybe, number, pair, seconds_of, uuid_of
+from sgpud.gpus.nvml.faults import GpuFault, GpuFaultKind
+
+
+@frozen
+class MessageError(SgpudError):
+    """A line of the child process that is no message."""
+
+    line: bytes
+    reason: str
+
+    def __str__(self) -> str:
+        """The reason and the beginning of the line."""
+        return f"{self.reason}: {self.line[:SHOWN]!r}"
+
+
+@frozen
+class Inventory:
+    """Every GPU there is to share, in the order of their indexes."""
+
+    driver: str
+    nvml: str
+    gpus: tuple[Gpu, ...]
+    refused: tuple[str, ...] = ()
+    """What is wrong with each GPU that could not be taken over."""
+
+
+@frozen
+class GpuErrorMessage:
+    """One GPU that fails by itself; it is not in the inventory until it is well."""
+
+    gpu: str
+    """UUID, or the index where no UUID could be read."""
+    error: str
+
+
+@frozen
+class CallStarted:
+    """Calls begin that may not come back."""
+
+    call: str
+    gpu: str = ""
+    """UUID, or the index where that is not known yet; empty for calls to no single GPU."""
+    index: int | None = None
+    """NVML's index of that GPU."""
+
+
+@frozen
+class CallsEnded:
+    """They came back."""
+
+    took: tuple[tuple[str, int, float], ...] = ()
+    """Each call, how often it was made since the last end, and the seconds that it took."""
+
+
+@frozen
+class EventMessage:
+    """An event of one GPU, as often as it came since the last such message."""
+
+    event: GpuEvent
+    count: int = 1
+
+
+@frozen
+class SamplesMessage:
+    """One period's readings of every GPU."""
+
+    samples: tuple[Sample, ...]
+
+
+@frozen
+class ProcessesMessage:
+    """The processes of every GPU, read with its samples."""
+
+    running: tuple[GpuProcesses, ...]
+
+
+Facts = Inventory | GpuErrorMessage | EventMessage | SamplesMessage | ProcessesMessage
+"""What is told of GPUs."""
+Message = Facts | CallStarted | CallsEnded | GpuFault
+
+
+def parse(line: bytes) -> Message:
+    """The message in one line. MessageError for anything else, whatever the bytes are."""
+    try:
+        said = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise MessageError(line, "not JSON") from error
+    try:
+        return _message(said)
+    except (KeyError, TypeError, ValueError) as error:
+        raise MessageError(line, f"not a message of the probe ({error})") from error
+
+
+def _message(said: dict[str, object]) -> Message:
+    kind = is_a(dict, said)["type"]
+    if kind == "begin":
+        gpu = "" if said["gpu"] is None else is_a(str, said["gpu"])
+        return CallStarted(is_a(str, said["call"]), gpu, maybe(said["index"]))
+    if kind == "end":
+        return _end(said)
+    if kind == "gpu-error":
+        return GpuErrorMessage(is_a(str, said["gpu"]), is_a(str, said["error"]))
+    if kind == "fault":
+        return GpuFault(GpuFaultKind(said["kind"]), is_a(str, said["detail"]))
+    if kind == "inventory":
+        return _inventory(said)
+    if kind == "samples":
+        return _samples(said)
+    if kind == "processes":
+        return _processes(said)
+    if kind in ("xid", "ecc", "error"):
+        return _happened(EventKind(kind), said)
+    reason = f"unknown type {kind!r}"
+    raise ValueError(reason)
+
+
+def _inventory(said: dict[str, object]) -> Inventory:
+    gpus: dict[str, Gpu] = {}
+    refused = []
+    for entry in is_a(list, said["gpus"]):
+        try:
+            gpu = _gpu(entry)
+        except (KeyError, TypeError, ValueError) as error:
+            refused.append(f"{error} in {str(entry)[:SHOWN]}")
+            continue
+        if gpu.uuid in gpus:
+            refused.append(f"two GPUs say that they are {gpu.uuid}")
+            continue
+        gpus[gpu.uuid] = gpu
+    ordered = tuple(sorted(gpus.values(), key=lambda gpu: gpu.order))
+    return Inventory(is_a(str, said["driver"]), is_a(str, said["nvml"]), ordered, tuple(refused))
+
+
+def _happened(kind: EventKind, said: dict[str, object]) -> EventMessage:
+    uuid = uuid_of(said["gpu"])
+    if kind is EventKind.ERROR:
+        return EventMessage(GpuEvent(uuid, kind, detail=is_a(str, said["error"])))
+    xid = number(said["number"]) if kind is EventKind.XID else 0
+    event = GpuEvent(uuid, kind, xid, maybe(said["gi"]), maybe(said["ci"]))
+    return EventMessage(event, number(said["count"]))
+
+
+def _samples(said: dict[str, object]) -> SamplesMessage:
+    found: dict[str, Sample] = {}
+    for entry in is_a(list, said["gpus"]):
+        try:
+            sample = _sample(entry)
+        except (KeyError, TypeError, ValueError):
+            # The inventory names a GPU that cannot be taken over; its samples are of no use.
+            continue
+        found[sample.uuid] = sample
+    return SamplesMessage(tuple(found.values()))
+
+
+def _sample(entry: dict[str, object]) -> Sample:
+    return Sample(
+        uuid=uuid_of(entry["uuid"]),
+        used=maybe(entry["used"]),
+        total=maybe(entry["total"]),
+        utilisation=maybe(entry["utilisation"]),
+        recovery=maybe(entry["recovery"]),
+        ecc=maybe(entry["ecc"]),
+        error=is_a(str, entry["error"]),
+    )
+
+
+def _end(said: dict[str, object]) -> CallsEnded:
+    took = is_a(dict, said["took"]).items()
+    return CallsEnded(tuple((is_a(str, call), *_counted(counted)) for call, counted in took))
+
+
+def _counted(value: object) -> tuple[int, float]:
+    times, seconds = is_a(list, value)
+    return number(times), seconds_of(seconds)
+
+
+def _processes(said: dict[str, object]) -> ProcessesMessage:
+    return ProcessesMessage(
+        tuple(_running(is_a(dict, entry)) for entry in is_a(list, said["gpus"]))
+    )
+
+
+def _running(entry: dict[str, object]) -> GpuProcesses:
+    rows = [is_a(list, row) for row in is_a(list, entry["processes"])]
+    processes = [GpuProcess(number(pid), maybe(used), maybe(busy)) for pid, used, busy in rows]
+    return GpuProcesses(uuid_of(entry["uuid"]), tuple(processes), is_a(str, entry["error"]))
+
+
+def _gpu(entry: dict[str, object]) -> Gpu:
+    compute = entry["compute"]
+    mig = entry["mig"]
+    return Gpu(
+        uuid=uuid_of(entry["uuid"]),
+        index=number(entry["index"]),
+        product=is_a(str, entry["product"]) or "unnamed GPU",
+        memory=number(entry["memory"]),
+        reserved=number(entry["reserved"]),
+        minor=maybe(entry["minor"]),
+        pci=pci_address(is_a(str, entry["pci"])) or "",
+        numa=maybe(entry["numa"]),
+        compute=None if compute is None else pair(compute),
+        mig=None if mig is None else _mig(is_a(dict, mig)),
+    )
+
+
+def _mig(entry: dict[str, object]) -> Mig:
+    return Mig(uuid_of(entry["parent"]), number(entry["gi"]), number(entry["ci"]))

@@ -1,0 +1,241 @@
+"""Keeps a child process running that reads the GPUs, and says what it finds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from attrs import evolve, frozen
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+
+from sgpud.bridge import Reactor
+from sgpud.core.gpu.gpu import Gpu
+from sgpud.core.gpu.observations import EventKind, GpuEvent, GpuProcesses, Sample
+from sgpud.core.json_checks import UUID
+from sgpud.gpus.nvml.calls import CallCounts
+from sgpud.gpus.nvml.child import start_child
+from sgpud.gpus.nvml.driver_files import LOOK_EVERY, signs
+from sgpud.gpus.nvml.faults import GpuFault, GpuFaultKind, back_off
+from sgpud.gpus.nvml.messages import EventMessage, Facts, GpuErrorMessage, Inventory, SamplesMessage
+from sgpud.gpus.nvml.probe.protocol import MEASURE_EVERY
+from sgpud.gpus.nvml.run import ProbeRun, ProbeTimeouts, Start, Timer
+
+RELEASE = 15 * 60.0
+"""Seconds after which a release ends by itself: time to unload a driver or to reset a GPU, and not
+so long that a forgotten one takes the node out of use for a day."""
+
+_GONE = True
+
+
+def ignored(gpu: str, error: str) -> None:
+    """For whoever does not care about single GPUs: the inventory lacks it, and the log has it."""
+
+
+def unheard(_: object) -> None:
+    """For whoever only wants to know which GPUs there are."""
+
+
+@frozen
+class Machine:
+    """What the node is to a monitor."""
+
+    start: Start
+    signs: Callable[[], object] = lambda: None
+    """What tells by a change of itself that reading the GPUs may now go another way."""
+
+
+class NvmlMonitor:
+    """The GPUs of this node, through NVML in a child process that is replaced when it fails.
+
+    `on_inventory` gets every GPU and the driver's version, at first and after each change; it
+    also ends a fault. `on_fault` is called once for each new reason why nothing can be read: what
+    was known before is then the last known, not gone. `on_gpu_error` gets UUID (or index) and
+    reason for a GPU that fails by itself, and is missing from the inventory.
+
+    `on_event` gets what happens to a GPU within milliseconds: XIDs and ECC errors, an NVML error
+    (`detail` is its text, with its number) and a call that hangs, once each time they begin. Events
+    that come in a burst are told together: `detail` then says how many. `on_samples` gets a
+    reading of every GPU, and of every MIG instance, each MEASURE_EVERY seconds; `on_processes` gets
+    the processes on each of them, just after that.
+
+    A child that ends or hangs after it had answered is replaced at once, and becomes a fault only
+    if the next one does not answer. A GPU at which one hung is left out for some minutes.
+    """
+
+    _log = Logger()
+
+    def __init__(  # noqa: PLR0913 - each of them hears something else
+        self,
+        reactor: Reactor,
+        on_inventory: Callable[[tuple[Gpu, ...], str], None],
+        on_fault: Callable[[GpuFault], None],
+        on_gpu_error: Callable[[str, str], None] = ignored,
+        *,
+        on_event: Callable[[GpuEvent], None] = unheard,
+        on_samples: Callable[[tuple[Sample, ...]], None] = unheard,
+        on_processes: Callable[[tuple[GpuProcesses, ...]], None] = unheard,
+        machine: Machine | None = None,
+        patience: ProbeTimeouts | None = None,
+    ) -> None:
+        self._reactor = reactor
+        self._on_inventory = on_inventory
+        self._on_fault = on_fault
+        self._on_gpu_error = on_gpu_error
+        self._on_event = on_event
+        self._on_samples = on_samples
+        self._on_processes = on_processes
+        self.calls = CallCounts()
+        self._measure_every = MEASURE_EVERY
+        self._machine = machine or Machine(partial(start_child, reactor), partial(signs, Path("/")))
+        self._patience = patience or ProbeTimeouts()
+        self._next = Timer(reactor)
+        self._looking = Timer(reactor)
+        self._signs: object = None
+        self._suspects_end = Timer(reactor)
+        self._suspects: dict[str, None] = {}
+        self._run: ProbeRun | None = None
+        self._attempt = 0
+        self._replaced = -math.inf
+        self._reported: GpuFault | None = None
+
+    def start(self) -> None:
+        """Start the first child; returns at once."""
+        self._begin()
+
+    def stop(self) -> Deferred[None]:
+        """End everything. Comes back within half a second, even if the child hangs."""
+        return self._end().addCallback(lambda _gone: None)
+
+    def release(self) -> Deferred[bool]:
+        """End the child for RELEASE seconds, so that the driver can be unloaded or a GPU reset.
+
+        The result says whether it has let go of the driver; False: it hangs in the kernel.
+        """
+        gone = self._end()
+        self._report(GpuFault(GpuFaultKind.RELEASED, f"let go of, for {RELEASE / 60:.0f} minutes"))
+        self._next.set(RELEASE, self.acquire)
+        return gone
+
+    def acquire(self) -> None:
+        """End a release, or the wait for the next try; without effect while a child runs."""
+        if self._run is None:
+            self._attempt = 0
+            self._begin()
+
+    @property
+    def alive(self) -> bool:
+        """Whether a child runs, or is to be started."""
+        return self._run is not None or self._next.active
+
+    def set_measure_every(self, seconds: float) -> None:
+        """Sample every so many seconds from now on."""
+        if seconds != self._measure_every:
+            self._measure_every = seconds
+            if self._run is not None:
+                self._run.tell(f"measure-every {seconds}")
+
+    def _begin(self) -> None:
+        self._next.cancel()
+        self._looking.cancel()
+        self.calls.started()
+        self._run = ProbeRun(self._reactor, self._patience, self._said, self._over, self.calls.took)
+        options = [word for name in self._suspects for word in ("--leave-out", name)]
+        options += ["--measure-every", str(self._measure_every)]
+        try:
+            self._run.start(self._machine.start, options)
+        except OSError as error:
+            self._over(GpuFault(GpuFaultKind.DIED, f"the NVML process cannot be started: {error}"))
+
+    def _end(self) -> Deferred[bool]:
+        self._next.cancel()
+        self._looking.cancel()
+        self._suspects_end.cancel()
+        self._suspects = {}
+        run, self._run = self._run, None
+        return run.end() if run else succeed(_GONE)
+
+    def _said(self, message: Facts) -> None:
+        if isinstance(message, Inventory):
+            for reason in message.refused:
+                self._log.error("ignoring a GPU: {reason}", reason=reason)
+            self._reported = None
+            self._on_inventory(message.gpus, message.driver)
+        elif isinstance(message, GpuErrorMessage):
+            self._log.warn("GPU {gpu} fails: {error}", gpu=message.gpu, error=message.error)
+            self._on_gpu_error(message.gpu, message.error)
+        elif isinstance(message, EventMessage):
+            self._on_event(_counted(message))
+        elif isinstance(message, SamplesMessage):
+            self._on_samples(message.samples)
+        else:
+            self._on_processes(message.running)
+
+    def _over(self, fault: GpuFault | None) -> None:
+        run, self._run = self._run, None
+        answered = run is not None and run.answered
+        if run is not None:
+            if run.answered and run.age >= self._patience.steady:
+                self._attempt = 0
+            self._suspect(run, fault)
+        if fault is None:
+            self._log.info("the node's GPUs have changed: reading them anew")
+            # Indexes may mean other GPUs now.
+            self._suspects = {}
+            self._next.set(back_off(0), self._begin)
+        elif answered and self._accident(fault):
+            self._log.warn("reading the GPUs anew: {fault}", fault=fault)
+            # In a turn of its own: what the reactor still has of the old child's descriptors
+            # would be taken for the new one's, which have the same numbers.
+            self._next.set(0, self._begin)
+        else:
+            self._report(fault)
+            self._next.set(back_off(self._attempt), self._begin)
+            self._attempt += 1
+            self._signs = self._machine.signs()
+            self._looking.set(LOOK_EVERY, self._look)
+
+    def _look(self) -> None:
+        """Do not wait for the next try where the driver or a GPU has come or gone meanwhile."""
+        if self._machine.signs() != self._signs:
+            self._log.info("the driver or its GPUs have changed: reading them anew")
+            self.acquire()
+        else:
+            self._looking.set(LOOK_EVERY, self._look)
+
+    def _accident(self, fault: GpuFault) -> bool:
+        """Whether a new child may well answer: the first failure for a while, and not NVML's."""
+        if fault.kind not in (GpuFaultKind.DIED, GpuFaultKind.HUNG):
+            return False
+        last, self._replaced = self._replaced, self._reactor.seconds()
+        return self._replaced - last >= self._patience.steady
+
+    def _suspect(self, run: ProbeRun, fault: GpuFault | None) -> None:
+        step = run.suspect
+        if fault is None or fault.kind is not GpuFaultKind.HUNG or step is None:
+            return
+        self._suspects |= dict.fromkeys((step.gpu, str(step.index)))
+        self._suspects_end.set(self._patience.suspect, self._forgive)
+        self._log.error("GPU {gpu} is left out: {fault}", gpu=step.gpu, fault=fault)
+        if UUID.fullmatch(step.gpu):
+            self._on_event(GpuEvent(step.gpu, EventKind.HANG, detail=fault.detail))
+        self._on_gpu_error(step.gpu, fault.detail)
+
+    def _forgive(self) -> None:
+        """Try the GPUs that were left out, at the price of one more hang."""
+        self._suspects = {}
+        if self._run is not None:
+            self._run.end()
+            self._begin()
+
+    def _report(self, fault: GpuFault) -> None:
+        if fault != self._reported:
+            self._reported = fault
+            self._on_fault(fault)
+
+
+def _counted(message: EventMessage) -> GpuEvent:
+    event, count = message.event, message.count
+    return evolve(event, detail=f"{count} times") if count > 1 else event

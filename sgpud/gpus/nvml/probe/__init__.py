@@ -1,0 +1,1 @@
+"""The child process: pynvml and the standard library, nothing else."""

@@ -1,0 +1,230 @@
+"""Waits for the events of the GPUs through pynvml, inside the child process.
+
+One thread waits and does nothing else, so that nothing delays an event. The thread that reads
+makes the event sets, as a call for a GPU that hangs must be seen there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import sys
+import threading
+import time
+from contextlib import suppress
+
+from sgpud.gpus.nvml.probe.bursts import BurstCounter
+from sgpud.gpus.nvml.probe.inventory import error_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import ModuleType
+    from typing import Any
+
+    from sgpud.gpus.nvml.probe.inventory import InventoryReader
+    from sgpud.gpus.nvml.probe.sampling import PhysicalGpu
+
+RECOVERY_CHANGED = 154
+"""The XID that says that a GPU's recovery action has changed."""
+WHOLE = 0xFFFFFFFF
+"""What stands for no MIG instance in an event."""
+WAIT = 1.0
+"""Seconds of one wait: after them a new event set is taken over, and the thread is known alive."""
+STUCK = 10.0
+"""Seconds after which a wait of WAIT seconds will not come back."""
+LASTING = 60.0
+"""Seconds after which a new failure of an event set is a first one."""
+RETRY_MOST = 30.0
+MOST_ATTEMPTS = 8
+
+
+class EventReader:
+    """The event set of this process: made, waited for, made anew without a GPU that spoils it."""
+
+    def __init__(
+        self,
+        nvml: ModuleType,
+        reader: InventoryReader,
+        say: Callable[..., None],
+        wake: Callable[[], None],
+    ) -> None:
+        """`wake` is called where the thread that reads should look at once."""
+        self._nvml = nvml
+        self._reader = reader
+        self._say = say
+        self._wake = wake
+        self._changed = threading.Condition()
+        self._pause = threading.Event()
+        self._set: Any = None
+        self._names: dict[int | None, str] = {}
+        self._beat = 0.0
+        self._never: set[str] = set()
+        self.failed = False
+        """Whether the event set has failed, and another has not been made yet."""
+        self._made = 0.0
+        self._attempt = 0
+        self._retry = 0.0
+        self.errors: dict[str, Exception] = {}
+        """By UUID, why a GPU's events cannot be waited for."""
+        self.urgent = False
+        """Set when something happened that is seen by reading the GPUs at once: by whom reads,
+        cleared."""
+
+    def start(self) -> None:
+        """Start the thread that waits."""
+        threading.Thread(target=self._run, name="events", daemon=True).start()
+
+    def stuck(self) -> bool:
+        """Whether a wait does not come back."""
+        return self._set is not None and time.monotonic() - self._beat > STUCK
+
+    def tend(self, gpus: Sequence[PhysicalGpu], begin: Callable[[str, PhysicalGpu], None]) -> bool:
+        """Make the event set for these GPUs where there is none, or a GPU is not in it.
+
+        `begin` is called before calls for one GPU, which may hang. Whether there was something to
+        do, and time for it.
+        """
+        now = time.monotonic()
+        listened = set(self._names.values())
+        failed, known = self.failed, listened | self._never
+        wanted = [gpu for gpu in gpus if failed or gpu.uuid not in known]
+        if not wanted or now < self._retry:
+            return False
+        if now - self._made > LASTING:
+            self._attempt = 0
+        self.errors = {}
+        well = {gpu.uuid for gpu in wanted if self._alone(gpu, begin)}
+        if failed or well:
+            kept = set() if failed else listened
+            self._make([gpu for gpu in gpus if gpu.uuid in well | kept])
+        if failed or self.errors:
+            self._retry = now + min(RETRY_MOST, 2.0**self._attempt)
+            self._attempt = min(self._attempt + 1, MOST_ATTEMPTS)
+        return True
+
+    def _alone(self, gpu: PhysicalGpu, begin: Callable[[str, PhysicalGpu], None]) -> bool:
+        """Whether this GPU's events can be waited for: tried with a set of its own."""
+        if gpu.uuid in self._never:
+            return False
+        begin("events", gpu)
+        made = self._create([gpu])
+        if made is None:
+            return False
+        try:
+            if self._register(gpu, made):
+                self._take(self._wait(made, 0.0), {_address(gpu.handle): gpu.uuid}, BurstCounter())
+        except self._nvml.NVMLError as error:
+            self._note(gpu, error)
+        self._free(made)
+        return gpu.uuid not in self._never and gpu.uuid not in self.errors
+
+    def _create(self, gpus: Sequence[PhysicalGpu]) -> Any:
+        """A new set, empty; None where there is none to be had for these GPUs."""
+        try:
+            return self._nvml.nvmlEventSetCreate() if gpus else None
+        except self._nvml.NVMLError as error:
+            for gpu in gpus:
+                self._note(gpu, error)
+            return None
+
+    def _register(self, gpu: PhysicalGpu, made: Any) -> bool:
+        """Whether a set gets the events of this GPU from now on."""
+        try:
+            kinds = self._kinds(gpu.handle)
+            if kinds:
+                self._nvml.nvmlDeviceRegisterEvents(gpu.handle, kinds, made)
+                return True
+            self._never.add(gpu.uuid)
+        except self._nvml.NVMLError as error:
+            self._note(gpu, error)
+        return False
+
+    def _note(self, gpu: PhysicalGpu, error: Exception) -> None:
+        """Keep why there are no events of a GPU; what is not offered is no error."""
+        if self._reader.is_missing(error):
+            self._never.add(gpu.uuid)
+        else:
+            self.errors[gpu.uuid] = error
+
+    def _kinds(self, handle: Any) -> int:
+        nvml = self._nvml
+        wanted = nvml.nvmlEventTypeXidCriticalError | nvml.nvmlEventTypeDoubleBitEccError
+        offered = self._reader.optional("nvmlDeviceGetSupportedEventTypes", handle)
+        return int(wanted & (offered or 0))
+
+    def _make(self, gpus: Sequence[PhysicalGpu]) -> None:
+        made = self._create(gpus)
+        joined = [gpu for gpu in gpus if made is not None and self._register(gpu, made)]
+        names = {_address(gpu.handle): gpu.uuid for gpu in joined}
+        with self._changed:
+            self._set, self._names, self.failed = made, names, False
+            self._made = self._beat = time.monotonic()
+            self._changed.notify()
+
+    def _free(self, made: Any) -> None:
+        with suppress(self._nvml.NVMLError):
+            self._nvml.nvmlEventSetFree(made)
+
+    def _run(self) -> None:
+        current: Any = None
+        counted = BurstCounter()
+        while True:
+            with self._changed:
+                while self._set is None:
+                    self._changed.wait()
+                old, current, names = current, self._set, self._names
+                self._beat = time.monotonic()
+            try:
+                if old is not None and old is not current:
+                    self._free(old)
+                self._take(self._wait(current, counted.due(WAIT)), names, counted)
+            except self._nvml.NVMLError as error:
+                # It would fail at once the next time too.
+                self._lose(current, error)
+                current = None
+            if counted.full:
+                self._pause.wait(counted.due(WAIT))
+            for fields, count in counted.overdue():
+                self._say(**fields, count=count)
+
+    def _lose(self, current: Any, error: Exception) -> None:
+        sys.stderr.write(f"waiting for events failed: {error_text(error)}\n")
+        self._free(current)
+        with self._changed:
+            if self._set is current:
+                self._set, self._names, self.failed = None, {}, True
+        self.urgent = True
+        self._wake()
+
+    def _wait(self, made: Any, seconds: float) -> Any:
+        try:
+            return self._nvml.nvmlEventSetWait(made, math.ceil(seconds * 1000))
+        except self._nvml.NVMLError as error:
+            if getattr(error, "value", None) == self._nvml.NVML_ERROR_TIMEOUT:
+                return None
+            raise
+
+    def _take(self, data: Any, names: dict[int | None, str], counted: BurstCounter) -> None:
+        """Say an event, unless the same was said a moment ago: then it is counted."""
+        uuid = data and names.get(_address(data.device))
+        if not uuid:
+            return
+        fields: dict[str, Any] = {"message": "ecc", "gpu": uuid}
+        if data.eventType & self._nvml.nvmlEventTypeXidCriticalError:
+            fields = {"message": "xid", "gpu": uuid, "number": int(data.eventData)}
+        fields["gi"] = _instance(getattr(data, "gpuInstanceId", WHOLE))
+        fields["ci"] = _instance(getattr(data, "computeInstanceId", WHOLE))
+        if counted.is_first(fields):
+            self._say(**fields, count=1)
+        if fields.get("number") == RECOVERY_CHANGED:
+            self.urgent = True
+            self._wake()
+
+
+def _address(handle: Any) -> int | None:
+    return ctypes.cast(handle, ctypes.c_void_p).value
+
+
+def _instance(number: int) -> int | None:
+    return None if number == WHOLE else int(number)

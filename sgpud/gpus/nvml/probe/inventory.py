@@ -1,0 +1,197 @@
+"""Reads the GPUs of this node through pynvml, inside the child process.
+
+Nothing here imports more than the standard library: the child has to stay small. Every string of
+NVML may be bytes, no UTF-8 or empty, and every function may be missing in an older driver or an
+older binding: a missing function is a missing feature, never an error.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+    from typing import Any
+
+LONGEST_TEXT = 256
+"""Characters of a name that are kept; NVML's own buffers hold 96."""
+
+
+class InventoryReader:
+    """Reads one GPU after the other; `root` is where the node's /sys and /proc are."""
+
+    def __init__(self, nvml: ModuleType, root: str) -> None:
+        self._nvml = nvml
+        self._root = Path(root)
+
+    def versions(self) -> dict[str, str]:
+        """The versions of the driver and of NVML, or empty where they are not told."""
+        return {
+            "driver": self._text("nvmlSystemGetDriverVersion"),
+            "nvml": self._text("nvmlSystemGetNVMLVersion"),
+        }
+
+    def count(self) -> int:
+        """How many physical GPUs NVML knows; raises NVMLError."""
+        return int(self._nvml.nvmlDeviceGetCount())
+
+    def handle(self, index: int) -> tuple[Any, str]:
+        """NVML's handle of a physical GPU, and its UUID; raises NVMLError. Touches the GPU."""
+        handle = self._nvml.nvmlDeviceGetHandleByIndex(index)
+        return handle, self._must("nvmlDeviceGetUUID", handle)
+
+    def facts(self, handle: Any, uuid: str, index: int) -> list[tuple[dict[str, Any], Any]]:
+        """What there is to share: the GPU itself, or its MIG instances; raises NVMLError.
+
+        Each with its handle.
+        """
+        pci = self._pci(handle)
+        gpu = {
+            "uuid": uuid,
+            "index": index,
+            "minor": self.optional("nvmlDeviceGetMinorNumber", handle),
+            "pci": pci,
+            "product": self._text("nvmlDeviceGetName", handle),
+            "numa": self._numa(pci),
+            "compute": self.optional("nvmlDeviceGetCudaComputeCapability", handle),
+            "mig": None,
+            **self._memory(handle),
+        }
+        mode = self.optional("nvmlDeviceGetMigMode", handle)
+        return self._instances(handle, gpu) if mode and mode[0] == 1 else [(gpu, handle)]
+
+    def _instances(self, parent: Any, gpu: dict[str, Any]) -> list[tuple[dict[str, Any], Any]]:
+        positions = range(self._nvml.nvmlDeviceGetMaxMigDeviceCount(parent))
+        found = (self._instance(parent, position, gpu) for position in positions)
+        return [instance for instance in found if instance]
+
+    def _instance(
+        self, parent: Any, position: int, gpu: dict[str, Any]
+    ) -> tuple[dict[str, Any], Any] | None:
+        """The instance at a position and its handle, or None where there is none.
+
+        Positions have gaps: instances are made and destroyed in any order, also while one is read.
+        """
+        nvml = self._nvml
+        try:
+            handle = nvml.nvmlDeviceGetMigDeviceHandleByIndex(parent, position)
+            memory = self._memory(handle)
+            instance = {
+                **gpu,
+                **memory,
+                "uuid": self._must("nvmlDeviceGetUUID", handle),
+                "product": self._profile(handle, gpu, memory["memory"]),
+                "mig": {
+                    "parent": gpu["uuid"],
+                    "gi": nvml.nvmlDeviceGetGpuInstanceId(handle),
+                    "ci": nvml.nvmlDeviceGetComputeInstanceId(handle),
+                },
+            }
+        except nvml.NVMLError as error:
+            if _code(error) == nvml.NVML_ERROR_NOT_FOUND:
+                return None
+            raise
+        return instance, handle
+
+    def _profile(self, handle: Any, gpu: dict[str, Any], memory: int) -> str:
+        name = self._text("nvmlDeviceGetName", handle)
+        if "MIG" in name:
+            return name
+        # An older driver gives the parent's name. Profiles are named by memory in eighths.
+        slices = self.optional("nvmlDeviceGetAttributes", handle)
+        eighths = math.ceil(8 * memory / max(gpu["memory"], 1)) / 8
+        gigabytes = round(eighths * math.ceil(gpu["memory"] / 2**30))
+        known = f" {slices.gpuInstanceSliceCount}g.{gigabytes}gb" if slices else ""
+        return f"{gpu['product']} MIG{known}"
+
+    def _memory(self, handle: Any) -> dict[str, int]:
+        info = self.memory_info(handle)
+        # A GPU that shares the machine's memory (GB10) does not tell: 0.
+        if info is None:
+            return {"memory": 0, "reserved": 0}
+        return {"memory": int(info.total), "reserved": int(getattr(info, "reserved", 0))}
+
+    def _pci(self, handle: Any) -> str:
+        info = self.optional("nvmlDeviceGetPciInfo", handle)
+        return "" if info is None else text_of(lambda: info.busId)
+
+    def _numa(self, pci: str) -> int | None:
+        # Not nvmlDeviceGetNumaNodeId: that is the node which the GPU's own memory forms on
+        # coherent machines, and has no processors for the kubelet to align with.
+        domain, _, rest = pci.lower().partition(":")
+        try:
+            address = f"{int(domain, 16):04x}:{rest}"
+            node = int((self._root / "sys/bus/pci/devices" / address / "numa_node").read_text())
+        except (OSError, ValueError):
+            return None
+        return node if node >= 0 else None
+
+    def optional(self, name: str, *args: Any) -> Any:
+        """The answer of a call, or None where this driver, binding or GPU does not offer it."""
+        call = getattr(self._nvml, name, None)
+        if call is None:
+            return None
+        try:
+            return call(*args)
+        except self._nvml.NVMLError as error:
+            if self.is_missing(error):
+                return None
+            raise
+
+    def is_missing(self, error: Exception) -> bool:
+        """Whether an NVMLError only says that something is not offered here."""
+        nvml = self._nvml
+        return _code(error) in (
+            nvml.NVML_ERROR_NOT_SUPPORTED,
+            nvml.NVML_ERROR_FUNCTION_NOT_FOUND,
+            nvml.NVML_ERROR_INVALID_ARGUMENT,
+            nvml.NVML_ERROR_NO_PERMISSION,
+            nvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH,
+        )
+
+    def memory_info(self, handle: Any) -> Any:
+        """NVML's memory info, version 2 where there is one; None where it is not told.
+
+        Only version 2 has `reserved`, and leaves it out of `used`.
+        """
+        version = getattr(self._nvml, "nvmlMemory_v2", None)
+        info = version and self.optional("nvmlDeviceGetMemoryInfo", handle, version)
+        return info or self.optional("nvmlDeviceGetMemoryInfo", handle)
+
+    def _text(self, name: str, *args: Any) -> str:
+        return text_of(lambda: self.optional(name, *args))
+
+    def _must(self, name: str, *args: Any) -> str:
+        return text_of(lambda: getattr(self._nvml, name)(*args))
+
+
+def text_of(read: Callable[[], object]) -> str:
+    """What `read` gives, as printable text of at most LONGEST_TEXT characters.
+
+    pynvml decodes strictly; the bytes that it choked on are in the exception.
+    """
+    try:
+        raw = read()
+    except UnicodeDecodeError as error:
+        raw = error.object
+    if isinstance(raw, bytes):
+        raw = raw.decode("utf-8", "replace")
+    text = "" if raw is None else str(raw)
+    clean = "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
+    return clean.strip()[:LONGEST_TEXT]
+
+
+def error_text(error: Exception) -> str:
+    """An NVMLError as text, its number included; never raises."""
+    try:
+        said = text_of(lambda: str(error))
+    except Exception:  # noqa: BLE001 - asking the library for the text is a call that can fail
+        said = type(error).__name__
+    return said if _code(error) is None else f"{said} (NVML error {_code(error)})"
+
+
+def _code(error: Exception) -> object:
+    return getattr(error, "value", None)

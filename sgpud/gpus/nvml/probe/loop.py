@@ -1,0 +1,210 @@
+"""What the child process does round after round: reads the GPUs, samples them, says what changed.
+
+Every call that may not come back is made in this one thread, after a line that says which.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+
+from sgpud.gpus.nvml.probe.events import EventReader
+from sgpud.gpus.nvml.probe.failures import ProbeError, explain, nothing
+from sgpud.gpus.nvml.probe.inventory import InventoryReader, error_text
+from sgpud.gpus.nvml.probe.processes import ProcessReader
+from sgpud.gpus.nvml.probe.protocol import HOT_PLUGGED, PLUGGED, STATUS
+from sgpud.gpus.nvml.probe.sampling import PhysicalGpu, Sampler
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+    from typing import Any, NoReturn, Protocol
+
+    class Options(Protocol):
+        """What the command line says."""
+
+        leave_out: set[str]
+        measure_every: float
+        period: float
+        root: str
+
+
+class ProbeLoop:
+    """Reads the inventory again and again, samples, and says what changed."""
+
+    def __init__(self, nvml: ModuleType, options: Options, say: Callable[..., None]) -> None:
+        self._nvml = nvml
+        self._options = options
+        self._say = say
+        self._wake = threading.Event()
+        self._reader = InventoryReader(nvml, options.root)
+        self._sampler = Sampler(nvml, self._reader)
+        self._processes = ProcessReader(nvml, self._reader)
+        self._events = EventReader(nvml, self._reader, say, self._wake.set)
+        self._gpus: dict[int, PhysicalGpu] = {}
+        self._last: dict[str, Any] = {}
+        self._failing: dict[str, str] = {}
+        self._errors: dict[str, str] = {}
+        self._call = ""
+        self._since = 0.0
+        self._took: dict[str, tuple[int, float]] = {}
+        """By call, how often it was made since the last `end`, and the seconds that it took."""
+
+    def measure_every(self, seconds: float) -> None:
+        """Sample every so many seconds from now on; for another thread."""
+        self._options.measure_every = seconds
+        self._wake.set()
+
+    def run(self) -> NoReturn:
+        """Go round until something ends the process."""
+        try:
+            self._start()
+            self._go_round(self._plugged())
+        except ProbeError as fault:
+            self._end(fault)
+        except Exception as error:  # noqa: BLE001 - the edge: whatever it is, the parent says it
+            self._end(ProbeError("unknown", f"{type(error).__name__}: {error_text(error)}"))
+        # Not sys.exit: ending the interpreter would unload the library, and can hang in it.
+        os._exit(HOT_PLUGGED)
+
+    def _end(self, fault: ProbeError) -> NoReturn:
+        self._say("fault", kind=fault.kind, detail=fault.detail)
+        os._exit(STATUS[fault.kind])
+
+    def _start(self) -> None:
+        self._calls("nvmlInit")
+        self._say("begin", call="nvmlInit", gpu=None, index=None)
+        try:
+            self._nvml.nvmlInit()
+        except self._nvml.NVMLError as error:
+            raise explain(self._nvml, error, self._options.root) from error
+        self._events.start()
+
+    def _go_round(self, plugged: list[str]) -> None:
+        """Read and sample when it is time, until the driver serves other GPUs."""
+        read = sampled = float("-inf")
+        while self._plugged() == plugged:
+            if self._events.stuck():
+                raise ProbeError("hung", "the wait for events does not come back")
+            self._wake.clear()
+            now = time.monotonic()
+            urgent, self._events.urgent = self._events.urgent, False
+            busy = False
+            if urgent or now >= read + self._options.period:
+                self._read()
+                read, busy = now, True
+            well = [gpu for gpu in self._known() if gpu.error is None]
+            busy = self._events.tend(well, self._begin) or busy
+            if urgent or now >= sampled + self._options.measure_every:
+                self._sample()
+                sampled, busy = now, True
+            if busy:
+                self._tell_errors()
+                self._calls("")
+                self._say("end", took=self._took)
+                self._took = {}
+            due = min(read + self._options.period, sampled + self._options.measure_every)
+            self._wake.wait(max(0.0, min(PLUGGED, due - time.monotonic())))
+
+    def _calls(self, call: str) -> None:
+        """Count the time that the calls before took, and begin with that of others; `""`: none."""
+        now = time.monotonic()
+        if self._call:
+            times, seconds = self._took.get(self._call, (0, 0.0))
+            self._took[self._call] = (times + 1, seconds + now - self._since)
+        self._call, self._since = call, now
+
+    def _begin(self, call: str, gpu: PhysicalGpu) -> None:
+        self._calls(call)
+        self._say("begin", call=call, gpu=gpu.uuid, index=gpu.index)
+
+    def _read(self) -> None:
+        self._calls("nvmlDeviceGetCount")
+        self._say("begin", call="nvmlDeviceGetCount", gpu=None, index=None)
+        try:
+            versions = self._reader.versions()
+            count = self._reader.count()
+        except self._nvml.NVMLError as error:
+            raise explain(self._nvml, error, self._options.root) from error
+        facts: list[dict[str, Any]] = []
+        failing: dict[str, str] = {}
+        self._gpus = {index: gpu for index, gpu in self._gpus.items() if index < count}
+        for index in range(count):
+            gpu = self._gpus.setdefault(index, PhysicalGpu(index, str(index)))
+            if not {gpu.uuid, str(index)} & self._options.leave_out:
+                self._begin("read", gpu)
+                facts += self._facts(gpu)
+                if gpu.error is not None:
+                    failing[gpu.uuid] = error_text(gpu.error)
+        self._report(versions, facts, failing)
+        if not facts:
+            raise nothing(count, failing, self._options.leave_out)
+
+    def _facts(self, gpu: PhysicalGpu) -> list[dict[str, Any]]:
+        """What there is to share of one GPU; why not stands in its `error`."""
+        gpu.error = None
+        try:
+            gpu.handle, gpu.uuid = self._reader.handle(gpu.index)
+            if gpu.uuid in self._options.leave_out:
+                return []
+            found = self._reader.facts(gpu.handle, gpu.uuid, gpu.index)
+        except self._nvml.NVMLError as error:
+            gpu.error = error
+            return []
+        gpu.parts = [(facts["uuid"], handle) for facts, handle in found if facts["mig"]]
+        return [facts for facts, _ in found]
+
+    def _known(self) -> list[PhysicalGpu]:
+        """The GPUs whose UUIDs are known, and that are not left out."""
+        out = self._options.leave_out
+        return [
+            gpu
+            for gpu in self._gpus.values()
+            if gpu.handle is not None and not {gpu.uuid, str(gpu.index)} & out
+        ]
+
+    def _report(
+        self, versions: dict[str, str], gpus: list[dict[str, Any]], failing: dict[str, str]
+    ) -> None:
+        self._tell_errors()
+        for name, error in failing.items():
+            if self._failing.get(name) != error:
+                self._say("gpu-error", gpu=name, error=error)
+        self._failing = failing
+        inventory = {**versions, "gpus": gpus}
+        if gpus and inventory != self._last:
+            self._say("inventory", **inventory)
+            self._last = inventory
+
+    def _sample(self) -> None:
+        samples: list[dict[str, Any]] = []
+        running: list[dict[str, Any]] = []
+        for gpu in self._known():
+            self._begin("sample", gpu)
+            samples += self._sampler.sample(gpu)
+            if gpu.uuid not in self._sampler.errors and gpu.error is None:
+                self._begin("processes", gpu)
+                running += self._processes.of(gpu)
+        self._say("samples", gpus=samples)
+        self._say("processes", gpus=running)
+
+    def _tell_errors(self) -> None:
+        """Say which GPUs have begun to fail."""
+        found = {**self._events.errors, **self._sampler.errors}
+        found |= {gpu.uuid: gpu.error for gpu in self._known() if gpu.error is not None}
+        errors = {uuid: error_text(error) for uuid, error in found.items()}
+        for uuid, error in errors.items():
+            if self._errors.get(uuid) != error:
+                self._say("error", gpu=uuid, error=error)
+        self._errors = errors
+
+    def _plugged(self) -> list[str]:
+        """The PCI addresses that the driver serves; changes when a GPU comes or goes."""
+        try:
+            served = Path(self._options.root) / "proc/driver/nvidia/gpus"
+            return sorted(entry.name for entry in served.iterdir())
+        except OSError:
+            return []

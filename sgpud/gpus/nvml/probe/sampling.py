@@ -1,0 +1,100 @@
+"""Measures the GPUs through pynvml, inside the child process: memory, use, health counters."""
+
+from __future__ import annotations
+
+from sgpud.gpus.nvml.probe.inventory import error_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from types import ModuleType
+    from typing import Any
+
+    from sgpud.gpus.nvml.probe.inventory import InventoryReader
+
+RECOVERY_ACTION = 230
+"""NVML_FI_DEV_GET_GPU_RECOVERY_ACTION, which older bindings do not name."""
+_SUCCESS = 0
+_VALUES = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")
+_UNKNOWN = {"used": None, "total": None, "utilisation": None, "recovery": None, "ecc": None}
+
+
+class PhysicalGpu:
+    """One physical GPU as this process knows it: how to ask for it, and what it was told last."""
+
+    def __init__(self, index: int, uuid: str) -> None:
+        self.index = index
+        self.uuid = uuid
+        self.handle: Any = None
+        self.parts: list[tuple[str, Any]] = []
+        """UUID and handle of each MIG instance."""
+        self.error: Exception | None = None
+        """Why it could not be read."""
+
+
+class Sampler:
+    """Samples one GPU after the other."""
+
+    def __init__(self, nvml: ModuleType, reader: InventoryReader) -> None:
+        self._nvml = nvml
+        self._reader = reader
+        self.errors: dict[str, Exception] = {}
+        """By UUID of the physical GPU, the error that its last sample ended with."""
+
+    def sample(self, gpu: PhysicalGpu) -> Iterator[dict[str, Any]]:
+        """The sample of a GPU, and one for the memory of each of its MIG instances."""
+        self.errors.pop(gpu.uuid, None)
+        if gpu.error is not None:
+            text = error_text(gpu.error)
+            yield from ({"uuid": uuid, **_UNKNOWN, "error": text} for uuid in _names(gpu))
+            return
+        yield from self._one(gpu, gpu.uuid, gpu.handle)
+        for uuid, handle in gpu.parts:
+            yield from self._one(gpu, uuid, handle)
+
+    def _one(self, gpu: PhysicalGpu, uuid: str, handle: Any) -> Iterator[dict[str, Any]]:
+        found: dict[str, Any] = {"uuid": uuid, **_UNKNOWN, "error": ""}
+        whole = uuid == gpu.uuid
+        try:
+            found |= self._memory(handle)
+            if whole:
+                found["recovery"] = self._recovery(handle)
+                found["ecc"] = self._ecc(handle)
+                found["utilisation"] = None if gpu.parts else self._utilisation(handle)
+        except self._nvml.NVMLError as error:
+            if not whole and getattr(error, "value", None) == self._nvml.NVML_ERROR_NOT_FOUND:
+                # Destroyed since the inventory was read, which will say so.
+                return
+            found["error"] = error_text(error)
+            self.errors[gpu.uuid] = error
+        yield found
+
+    def _memory(self, handle: Any) -> dict[str, int]:
+        info = self._reader.memory_info(handle)
+        return {"used": int(info.used), "total": int(info.total)} if info else {}
+
+    def _utilisation(self, handle: Any) -> int | None:
+        rates = self._reader.optional("nvmlDeviceGetUtilizationRates", handle)
+        return None if rates is None else int(rates.gpu)
+
+    def _ecc(self, handle: Any) -> int | None:
+        nvml = self._nvml
+        kinds = (nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, nvml.NVML_VOLATILE_ECC)
+        count = self._reader.optional("nvmlDeviceGetTotalEccErrors", handle, *kinds)
+        return None if count is None else int(count)
+
+    def _recovery(self, handle: Any) -> int | None:
+        values = self._reader.optional("nvmlDeviceGetFieldValues", handle, [RECOVERY_ACTION])
+        if values is None:
+            return None
+        value = values[0]
+        if value.nvmlReturn == _SUCCESS:
+            return int(getattr(value.value, _VALUES[value.valueType]))
+        error = self._nvml.NVMLError(value.nvmlReturn)
+        if self._reader.is_missing(error):
+            return None
+        raise error
+
+
+def _names(gpu: PhysicalGpu) -> Iterable[str]:
+    return (gpu.uuid, *(uuid for uuid, _ in gpu.parts))

@@ -1,0 +1,202 @@
+"""One run of the child process as the monitor sees it: its messages, its deadlines, its end."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from attrs import frozen
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+
+from sgpud.bridge import Reactor
+from sgpud.gpus.nvml.faults import GpuFault, GpuFaultKind
+from sgpud.gpus.nvml.messages import (
+    CallsEnded,
+    CallStarted,
+    EventMessage,
+    Facts,
+    Inventory,
+    MessageError,
+    parse,
+)
+from sgpud.gpus.nvml.probe.protocol import HOT_PLUGGED, PERIOD
+
+_GONE = True
+Took = tuple[tuple[str, int, float], ...]
+"""Calls, how often each was made, and the seconds that it took."""
+
+
+@frozen
+class ProbeTimeouts:
+    """How long things may take, in seconds."""
+
+    first: float = 30.0
+    """A step of the first reading: without persistence mode NVML initialises each GPU then, which
+    takes seconds, more for large ones. Counted per step, as there can be 16 GPUs."""
+    call: float = 10.0
+    """A step of a later reading: milliseconds for a GPU that is well."""
+    steady: float = 30.0
+    """How long a run has to last for its end to count as a single accident."""
+    suspect: float = 300.0
+    """How long a GPU is left out after a call to it hung."""
+
+
+class ChildProcess(Protocol):
+    """A child process that was started."""
+
+    def end(self) -> Deferred[bool]:
+        """Kill it and call nothing any more; whether it is gone, within half a second."""
+
+    def tell(self, line: bytes) -> None:
+        """Write a line to its standard input; without effect where it does not read."""
+
+
+Start = Callable[
+    [Sequence[str], Callable[[bytes], None], Callable[["int | None"], None]], ChildProcess
+]
+"""Starts a child: its options, what takes its lines, what takes its exit status. OSError."""
+
+
+class Timer:
+    """One call later, at most: setting it again replaces the former."""
+
+    def __init__(self, reactor: Reactor) -> None:
+        self._reactor = reactor
+        self._call: IDelayedCall | None = None
+
+    def set(self, delay: float, function: Callable[[], Any]) -> None:
+        """Call the function in `delay` seconds, and nothing that was set before."""
+        self.cancel()
+        self._call = self._reactor.callLater(delay, function)
+
+    @property
+    def active(self) -> bool:
+        """Whether a call is to come."""
+        return self._call is not None and self._call.active()
+
+    def cancel(self) -> None:
+        """Call nothing."""
+        if self._call is not None and self._call.active():
+            self._call.cancel()
+        self._call = None
+
+
+class ProbeRun:
+    """A child from its start to its end. `on_over` is called once, unless `end` was.
+
+    It gets why the run is over; None means that the child asks to be started anew.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        patience: ProbeTimeouts,
+        on_message: Callable[[Facts], None],
+        on_over: Callable[[GpuFault | None], None],
+        on_took: Callable[[Took], None] = lambda _: None,
+    ) -> None:
+        """`on_took` gets how long the child's calls took."""
+        self._reactor = reactor
+        self._patience = patience
+        self._on_message = on_message
+        self._on_over = on_over
+        self._on_took = on_took
+        self._deadline = Timer(reactor)
+        self._process: ChildProcess | None = None
+        self._step: CallStarted | None = None
+        self._fault: GpuFault | None = None
+        self._garbage = 0
+        self._over = False
+        self._since = reactor.seconds()
+        self.answered = False
+        """Whether an inventory has come."""
+
+    @property
+    def age(self) -> float:
+        """Seconds since it began."""
+        return self._reactor.seconds() - self._since
+
+    @property
+    def suspect(self) -> CallStarted | None:
+        """The step that it is in, if that step concerns a single GPU."""
+        return self._step if self._step and self._step.gpu else None
+
+    def start(self, start: Start, options: Sequence[str]) -> None:
+        """Start the child; OSError where that is not possible."""
+        self._process = start(options, self._line, self._ended)
+        self._deadline.set(self._patience.first, self._overdue)
+
+    def tell(self, line: str) -> None:
+        """Say something to the child."""
+        if self._process is not None:
+            self._process.tell(line.encode() + b"\n")
+
+    def end(self) -> Deferred[bool]:
+        """Kill the child and call nothing any more; whether it is gone, within half a second."""
+        self._over = True
+        self._deadline.cancel()
+        return self._process.end() if self._process else succeed(_GONE)
+
+    def _line(self, line: bytes) -> None:
+        if self._over:
+            return
+        try:
+            message = parse(line)
+        except MessageError as error:
+            self._garbage += 1
+            if self._garbage == 1:
+                self._log.warn("NVML process: ignoring what is no message: {error}", error=error)
+            return
+        limit = self._patience.call if self.answered else self._patience.first
+        if isinstance(message, CallStarted):
+            self._step = message
+        elif isinstance(message, CallsEnded):
+            self._step = None
+            self._on_took(message.took)
+            limit = PERIOD + self._patience.call
+        elif isinstance(message, GpuFault):
+            self._fault = message
+        elif isinstance(message, EventMessage):
+            # From the thread that waits for events: no sign that the reading one gets on.
+            self._on_message(message)
+            return
+        else:
+            self.answered = self.answered or isinstance(message, Inventory)
+            self._on_message(message)
+        if not self._over:
+            self._deadline.set(limit, self._overdue)
+
+    def _overdue(self) -> None:
+        step = self._step or CallStarted("the start of the process")
+        said = f"{step.call} did not come back in time, the process is abandoned"
+        self._finish(self._fault or GpuFault(GpuFaultKind.HUNG, said, step.gpu))
+
+    def _ended(self, status: int | None) -> None:
+        if status == HOT_PLUGGED:
+            self._finish(None)
+        else:
+            at = f" during {self._step.call}" if self._step else ""
+            gpu = self._step.gpu if self._step else ""
+            died = GpuFault(GpuFaultKind.DIED, f"the NVML process ended{at}: {_told(status)}", gpu)
+            self._finish(self._fault or died)
+
+    def _finish(self, fault: GpuFault | None) -> None:
+        if not self._over:
+            self.end()
+            self._on_over(fault)
+
+
+def _told(status: int | None) -> str:
+    if status is None:
+        return "it closed its output, and hangs"
+    if status >= 0:
+        return f"exit status {status}"
+    try:
+        return f"killed by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"killed by signal {-status}"

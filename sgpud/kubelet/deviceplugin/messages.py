@@ -1,0 +1,101 @@
+"""Between core's values and the bytes of the device plugin API v1beta1."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from sgpud.core.allocation.injection import Injection
+from sgpud.core.intset import IntSet
+from sgpud.core.planning.plan import GpuShares, Pool
+from sgpud.core.sharing.share_id import SEPARATOR
+from sgpud.kubelet.api import deviceplugin_pb2 as api
+
+_HEALTHY = b"\x12\x07Healthy"
+_UNHEALTHY = b"\x12\x09Unhealthy"
+
+OPTIONS = api.DevicePluginOptions(
+    pre_start_required=False, get_preferred_allocation_available=True
+).SerializeToString()
+"""The answer of GetDevicePluginOptions."""
+
+
+@frozen
+class ListFragment:
+    """One GPU's part of a list message, and what it was made of."""
+
+    uuid: str
+    healthy: IntSet
+    unhealthy: IntSet
+    numa: int | None
+    data: bytes
+
+
+@frozen
+class ListMessage:
+    """A ListAndWatchResponse: a repeated field, so it is its GPUs' parts one after the other."""
+
+    fragments: tuple[ListFragment, ...]
+    data: bytes
+
+
+def list_message(pool: Pool, previous: ListMessage | None = None) -> ListMessage:
+    """The pool's list message. GPUs that are as in `previous` are not encoded again."""
+    known = {fragment.uuid: fragment for fragment in previous.fragments} if previous else {}
+    fragments = tuple(_fragment(group, pool, known.get(group.uuid)) for group in pool.groups)
+    if previous is not None and previous.fragments == fragments:
+        return previous
+    return ListMessage(fragments, b"".join(fragment.data for fragment in fragments))
+
+
+def _fragment(group: GpuShares, pool: Pool, known: ListFragment | None) -> ListFragment:
+    healthy = group.healthy
+    unhealthy = group.listed - healthy
+    numa = group.gpu.numa if pool.numa and group.gpu else None
+    if known and (known.healthy, known.unhealthy, known.numa) == (healthy, unhealthy, numa):
+        return known
+    topology = b""
+    if numa is not None:
+        node = api.NUMANode(ID=numa).SerializeToString()
+        info = b"\x0a" + bytes([len(node)]) + node
+        topology = b"\x1a" + bytes([len(info)]) + info
+    data = _devices(group.uuid, healthy, _HEALTHY + topology) + _devices(
+        group.uuid, unhealthy, _UNHEALTHY + topology
+    )
+    return ListFragment(group.uuid, healthy, unhealthy, numa, data)
+
+
+def _devices(uuid: str, numbers: IntSet, rest: bytes) -> bytes:
+    """Encoded Devices: field 1 of the response, each with its id (field 1) and `rest`.
+
+    Written by hand, since an object per share takes the reactor 38 ms for 16 000 shares. Every
+    length is below 128 and so one byte: an id has at most 63 characters.
+    """
+    start = uuid + SEPARATOR
+    end = rest.decode("ascii")
+    heads = {}
+    for digits in range(1, 11):
+        size = len(start) + digits
+        if size + 2 + len(end) < 128:  # noqa: PLR2004 - the largest length of one byte is 127
+            heads[digits] = f"\x0a{chr(size + 2 + len(end))}\x0a{chr(size)}{start}"
+    texts = map(str, numbers)
+    return "".join([heads[len(text)] + text + end for text in texts]).encode("ascii")
+
+
+def container_response(answer: Injection) -> api.ContainerAllocateResponse:
+    """The part of an AllocateResponse for one container."""
+    return api.ContainerAllocateResponse(
+        envs=answer.envs,
+        mounts=[
+            api.Mount(
+                container_path=mount.container, host_path=mount.host, read_only=mount.read_only
+            )
+            for mount in answer.mounts
+        ],
+        devices=[
+            api.DeviceSpec(
+                container_path=node.container, host_path=node.host, permissions=node.permissions
+            )
+            for node in answer.devices
+        ],
+        cdi_devices=[api.CDIDevice(name=name) for name in answer.cdi],
+    )

@@ -1,0 +1,159 @@
+"""The device plugin as a whole: a registrar per pool, as long as the directory is ours."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from attrs import frozen
+from twisted.internet.defer import Deferred, gatherResults
+
+from sgpud.bridge import Reactor
+from sgpud.core.allocation.allocate import RefusedError
+from sgpud.core.registration import (
+    KubeletAppeared,
+    KubeletVanished,
+    RegistrationState,
+    StreamsChanged,
+)
+from sgpud.kubelet.deviceplugin.endpoint import Endpoint, socket_name
+from sgpud.kubelet.deviceplugin.publisher import SnapshotPublisher
+from sgpud.kubelet.deviceplugin.registrar import Registrar
+from sgpud.kubelet.deviceplugin.servicer import DevicePluginServicer
+from sgpud.kubelet.directory import KUBELET_SOCKET
+
+
+class CallObserver(Protocol):
+    """What is told of the kubelet's calls, on the reactor."""
+
+    def refused(self, resource: str, refusal: RefusedError) -> None:
+        """Shares were refused."""
+
+    def listed(self, resource: str) -> None:
+        """A list message was sent."""
+
+
+@frozen
+class _Told:
+    """Carries what a servicer's workers tell over to the reactor."""
+
+    reactor: Reactor
+    registrar: Registrar
+    generation: int
+    observer: CallObserver
+
+    def streams(self, live: int) -> None:
+        self.reactor.callFromThread(self.registrar.tell, StreamsChanged(self.generation, live))
+
+    def refused(self, resource: str, refusal: RefusedError) -> None:
+        self.reactor.callFromThread(self.observer.refused, resource, refusal)
+
+    def listed(self, resource: str) -> None:
+        self.reactor.callFromThread(self.observer.listed, resource)
+
+
+class DevicePlugin:
+    """Keeps every pool of the latest plan registered."""
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        publisher: SnapshotPublisher,
+        directory: Path,
+        nonce: str,
+        observer: CallObserver,
+        changed: Callable[[], None],
+    ) -> None:
+        """`nonce` is part of every socket's name; `changed` is called after every transition."""
+        self._reactor = reactor
+        self._publisher = publisher
+        self._directory = directory
+        self._nonce = nonce
+        self._observer = observer
+        self._changed = changed
+        self._active = False
+        self._present = False
+        self._wanted: frozenset[str] = frozenset()
+        self._registrars: dict[str, Registrar] = {}
+        self._generations = 0
+        self._registered = 0
+
+    @property
+    def registrations(self) -> Mapping[str, RegistrationState]:
+        """Where each pool's registration stands."""
+        return {resource: registrar.state for resource, registrar in self._registrars.items()}
+
+    @property
+    def registered(self) -> int:
+        """Register calls that the kubelet answered, of all pools there ever were."""
+        return self._registered + sum(each.registrations for each in self._registrars.values())
+
+    def update(self, resources: Iterable[str]) -> None:
+        """The pools there are now. New ones are registered, those that went are retired."""
+        self._wanted = frozenset(resources)
+        self._settle()
+
+    def activate(self) -> None:
+        """The directory is ours: serve and register in it."""
+        self._active = True
+        self._settle()
+
+    def deactivate(self) -> Deferred[None]:
+        """The directory is no longer ours: retire everything; fires when that is done."""
+        self._active = False
+        self._present = False
+        stopping = [registrar.stop() for registrar in tuple(self._registrars.values())]
+        return gatherResults(stopping).addCallback(lambda _: None)
+
+    def kubelet_seen(self) -> None:
+        """There is a new kubelet.sock."""
+        self._present = True
+        for registrar in tuple(self._registrars.values()):
+            registrar.tell(KubeletAppeared())
+
+    def kubelet_gone(self) -> None:
+        """There is no kubelet.sock."""
+        self._present = False
+        for registrar in tuple(self._registrars.values()):
+            registrar.tell(KubeletVanished())
+
+    def _settle(self) -> None:
+        """Have a registrar for each pool that is wanted, and stop the others."""
+        wanted = self._wanted if self._active else frozenset()
+        for resource in sorted(wanted - self._registrars.keys()):
+            self._start(resource)
+        for resource in self._registrars.keys() - wanted:
+            # One that stops at once settles again, and takes the others along.
+            if resource in self._registrars:
+                self._registrars[resource].stop()
+
+    def _start(self, resource: str) -> None:
+        registrar = Registrar(
+            resource,
+            self._reactor,
+            lambda generation: self._endpoint(resource, generation),
+            self._directory / KUBELET_SOCKET,
+            self._changed,
+        )
+        self._registrars[resource] = registrar
+
+        def stopped(_: object) -> None:
+            # A pool that came back meanwhile gets a registrar of its own, after the old one's end.
+            self._registered += registrar.registrations
+            del self._registrars[resource]
+            self._settle()
+            self._changed()
+
+        registrar.stopped.addCallback(stopped)
+        if self._present:
+            registrar.tell(KubeletAppeared())
+
+    def _endpoint(self, resource: str, generation: int) -> Endpoint:
+        self._generations += 1
+        name = socket_name(resource, self._nonce, self._generations)
+        registrar = self._registrars[resource]
+        observer = _Told(self._reactor, registrar, generation, self._observer)
+        servicer = DevicePluginServicer(resource, self._publisher, observer, time.time)
+        return Endpoint(self._directory / name, servicer, self._reactor)

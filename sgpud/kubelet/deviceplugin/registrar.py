@@ -1,0 +1,202 @@
+"""Does what the registration machine of one pool says: endpoints, Register calls, waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from sgpud.bridge import Reactor
+from sgpud.core.registration import (
+    CallRegister,
+    Effect,
+    EndpointFailed,
+    EndpointRetired,
+    EndpointServed,
+    Event,
+    RegisterAnswered,
+    RegisterRefused,
+    RegistrationPhase,
+    RegistrationState,
+    RetireEndpoint,
+    ServeEndpoint,
+    StartTimer,
+    StopRequested,
+    TimerExpired,
+    step,
+)
+from sgpud.kubelet.api import deviceplugin_pb2 as api
+from sgpud.kubelet.deviceplugin.endpoint import EndpointError
+from sgpud.kubelet.outgoing import call, why
+
+REGISTER = "/v1beta1.Registration/Register"
+VERSION = "v1beta1"
+REGISTER_WITHIN = 15.0
+"""Seconds for Register: before it answers, the kubelet dials back for up to 10 s and asks for the
+options."""
+
+Call = Callable[[Reactor, Path, str, bytes, float], Deferred[bytes]]
+"""Calls a method at a socket: reactor, socket, method, request, seconds."""
+
+
+class Listens(Protocol):
+    """An endpoint."""
+
+    path: Path
+
+    def start(self) -> None:
+        """Listen, or raise EndpointError."""
+
+    def stop(self) -> Deferred[None]:
+        """Be gone."""
+
+
+class Registrar:
+    """Keeps one pool registered until it is told to stop."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        resource: str,
+        reactor: Reactor,
+        make: Callable[[int], Listens],
+        kubelet_socket: Path,
+        changed: Callable[[], None],
+        call: Call = call,
+    ) -> None:
+        """`make` makes the endpoint of a generation; `changed` is called after every transition.
+
+        `call` calls a method at the kubelet's socket.
+        """
+        self.resource = resource
+        self.state = RegistrationState()
+        self.registrations = 0
+        """Register calls that were answered."""
+        self.stopped: Deferred[None] = Deferred()
+        """Fires when everything is retired."""
+        self._reactor = reactor
+        self._make = make
+        self._kubelet_socket = kubelet_socket
+        self._changed = changed
+        self._ask = call
+        self._endpoint: Listens | None = None
+        self._warned = ""
+        """The problem that the log has already: every try that fails alike is no news."""
+        self._timer: IDelayedCall | None = None
+        self._call: Deferred[bytes] | None = None
+
+    def tell(self, event: Event) -> None:
+        """Take an event in. On the reactor only."""
+        before = self.state
+        self.state, effects = step(before, event)
+        if self.state.phase is not before.phase:
+            self._cancel_timer()
+            self._say(before)
+        for effect in effects:
+            self._do(effect)
+        if self.state.phase is RegistrationPhase.STOPPED and not self.stopped.called:
+            self.stopped.callback(None)
+        self._changed()
+
+    def stop(self) -> Deferred[None]:
+        """Retire; fires when that is done."""
+        self.tell(StopRequested())
+        return self.stopped
+
+    def _say(self, before: RegistrationState) -> None:
+        state = self.state
+        fields = {"resource": self.resource, "generation": state.generation}
+        if state.phase is RegistrationPhase.LIVE:
+            self._warned = ""
+            self._log.info("{resource}: registered with the kubelet, its stream is live", **fields)
+        elif state.phase is RegistrationPhase.RETIRING and before.phase is RegistrationPhase.LIVE:
+            self._warned = state.problem
+            self._log.warn(
+                "{resource}: {problem}; registering again", problem=state.problem, **fields
+            )
+        elif state.problem != self._warned:
+            self._warned = state.problem
+            self._log.warn(
+                "{resource}: not registered: {problem} (try {attempt})",
+                problem=state.problem,
+                attempt=state.attempt,
+                **fields,
+            )
+        else:
+            self._log.debug("{resource}: {phase}", phase=state.phase.value, **fields)
+
+    def _do(self, effect: Effect) -> None:
+        if isinstance(effect, StartTimer):
+            self._cancel_timer()
+            self._timer = self._reactor.callLater(
+                effect.seconds, self.tell, TimerExpired(effect.generation)
+            )
+        elif isinstance(effect, ServeEndpoint):
+            self._serve(effect.generation)
+        elif isinstance(effect, CallRegister):
+            self._register(effect.generation)
+        elif isinstance(effect, RetireEndpoint):
+            self._retire(effect.generation)
+
+    def _serve(self, generation: int) -> None:
+        endpoint = self._make(generation)
+        try:
+            endpoint.start()
+        except EndpointError as problem:
+            self.tell(EndpointFailed(generation, str(problem)))
+            return
+        self._endpoint = endpoint
+        self.tell(EndpointServed(generation))
+
+    def _register(self, generation: int) -> None:
+        if self._endpoint is None:
+            return
+        request = api.RegisterRequest(
+            version=VERSION,
+            endpoint=self._endpoint.path.name,
+            resource_name=self.resource,
+            options=api.DevicePluginOptions(get_preferred_allocation_available=True),
+        )
+        self._call = self._ask(
+            self._reactor,
+            self._kubelet_socket,
+            REGISTER,
+            request.SerializeToString(),
+            REGISTER_WITHIN,
+        )
+
+        def answered(result: bytes | Failure) -> None:
+            if not isinstance(result, Failure):
+                self.registrations += 1
+                self.tell(RegisterAnswered(generation))
+            elif not isinstance(result.value, CancelledError):
+                self.tell(RegisterRefused(generation, f"Register: {why(result.value)}"))
+
+        self._call.addBoth(answered)
+
+    def _retire(self, generation: int) -> None:
+        endpoint, self._endpoint = self._endpoint, None
+        calling, self._call = self._call, None
+        if calling is not None and not calling.called:
+            calling.cancel()
+        if endpoint is None:
+            self.tell(EndpointRetired(generation))
+            return
+
+        def gone(result: object) -> None:
+            if isinstance(result, Failure):
+                self._log.failure("An endpoint did not retire in good order", failure=result)
+            self.tell(EndpointRetired(generation))
+
+        endpoint.stop().addBoth(gone)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None

@@ -1,0 +1,256 @@
+"""GPUs and their healths, kept in the state directory over restarts and boots."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Any, TypeVar
+
+from attrs import asdict, evolve, frozen
+from twisted.logger import Logger
+
+from sgpud.bridge import Clock
+from sgpud.core.errors import SgpudError
+from sgpud.core.gpu.gpu import Gpu, Mig
+from sgpud.core.health.causes import Cause
+from sgpud.core.health.machine import Health, HealthPhase
+from sgpud.core.health.node_health import booted, last_known, resumed
+from sgpud.core.health.xids import Remedy
+from sgpud.core.json_checks import is_a, maybe, number, pair, uuid_of
+from sgpud.core.planning.node import Node
+from sgpud.node.reconciler import NodeUpdates
+from sgpud.node.store import StateDirectory
+
+FORMAT = 1
+_MOST = 4096
+"""GPUs, and healths, of one file."""
+_MOST_STRETCH = 64
+_E = TypeVar("_E", bound=Enum)
+
+
+@frozen
+class StateError(SgpudError):
+    """A file that is none of ours, or damaged."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        """The reason."""
+        return self.reason
+
+
+@frozen
+class SavedGpuState:
+    """What the file says."""
+
+    boot: str
+    """The boot in which it was written."""
+    simulated: bool
+    driver: str
+    gpus: tuple[Gpu, ...]
+    healths: Mapping[str, Health]
+
+
+def dumped(saved: SavedGpuState) -> bytes:
+    """The file's content. Times are left out: they mean nothing in another process."""
+    healths = {uuid: _health(one) for uuid, one in saved.healths.items() if _tells(one)}
+    document = {
+        "format": FORMAT,
+        "boot": saved.boot,
+        "simulated": saved.simulated,
+        "driver": saved.driver,
+        "gpus": [asdict(gpu) for gpu in saved.gpus],
+        "healths": healths,
+    }
+    return json.dumps(document, indent=1).encode() + b"\n"
+
+
+def loaded(content: bytes) -> SavedGpuState:
+    """What a file says; StateError for everything that this version would not have written."""
+    try:
+        said = is_a(dict, json.loads(content))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise StateError("it is no JSON object: damaged, or another program's") from error
+    if said.get("format") != FORMAT:
+        raise StateError(f"its format is {said.get('format')!r}, this sgpud writes {FORMAT}")
+    try:
+        gpus = [_gpu(is_a(dict, entry)) for entry in _few(is_a(list, said["gpus"]))]
+        healths = _few(is_a(dict, said["healths"]))
+        return SavedGpuState(
+            boot=is_a(str, said["boot"]),
+            simulated=is_a(bool, said["simulated"]),
+            driver=is_a(str, said["driver"]),
+            gpus=tuple(gpus),
+            healths={uuid_of(uuid): _health_of(is_a(dict, one)) for uuid, one in healths.items()},
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise StateError(f"it is damaged ({type(error).__name__}: {error})") from error
+
+
+def _tells(health: Health) -> bool:
+    return health.phase is not HealthPhase.HEALTHY or health.cordoned or bool(health.recovery)
+
+
+def _health(health: Health) -> dict[str, object]:
+    cause = health.cause
+    return {
+        "phase": health.phase.value,
+        "cause": cause and {**asdict(cause), "remedy": cause.remedy.value},
+        "after": health.after.value,
+        "recovery": health.recovery,
+        "stretch": health.stretch,
+        "served": health.served,
+        "cordoned": health.cordoned,
+    }
+
+
+def _health_of(entry: dict[str, Any]) -> Health:
+    phase = _one_of(HealthPhase, entry["phase"])
+    cause = entry["cause"] and _cause(is_a(dict, entry["cause"]))
+    if (cause is None) != (phase is HealthPhase.HEALTHY):
+        reason = "a cause belongs to what is not healthy"
+        raise ValueError(reason)
+    stretch = number(entry["stretch"])
+    if not 1 <= stretch <= _MOST_STRETCH:
+        reason = f"stretch {stretch}"
+        raise ValueError(reason)
+    return Health(
+        phase=phase,
+        cause=cause,
+        after=_one_of(HealthPhase, entry["after"]),
+        recovery=maybe(entry["recovery"]),
+        stretch=stretch,
+        served=is_a(str, entry["served"]),
+        cordoned=is_a(bool, entry["cordoned"]),
+    )
+
+
+def _cause(entry: dict[str, Any]) -> Cause:
+    remedy = _one_of(Remedy, entry["remedy"])
+    return Cause(is_a(str, entry["name"]), remedy, is_a(str, entry["detail"]))
+
+
+def _gpu(entry: dict[str, Any]) -> Gpu:
+    mig, compute = entry["mig"], entry["compute"]
+    return Gpu(
+        uuid=uuid_of(entry["uuid"]),
+        index=number(entry["index"]),
+        product=is_a(str, entry["product"]),
+        memory=number(entry["memory"]),
+        reserved=number(entry["reserved"]),
+        minor=maybe(entry["minor"]),
+        pci=is_a(str, entry["pci"]),
+        numa=maybe(entry["numa"]),
+        compute=None if compute is None else pair(compute),
+        mig=None if mig is None else _mig(is_a(dict, mig)),
+        simulated=is_a(bool, entry["simulated"]),
+    )
+
+
+def _mig(entry: dict[str, Any]) -> Mig:
+    return Mig(uuid_of(entry["parent"]), number(entry["gi"]), number(entry["ci"]))
+
+
+def _few(entries: Any) -> Any:
+    if len(entries) > _MOST:
+        reason = f"{len(entries)} entries"
+        raise ValueError(reason)
+    return entries
+
+
+def _one_of(kind: type[_E], value: object) -> _E:
+    return kind(is_a(str, value))
+
+
+GPUS = "gpus.json"
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class GpuStateStore:
+    """Remembers GPUs and healths: read at start and when serving begins, written from then on."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        store: StateDirectory,
+        reconciler: NodeUpdates,
+        clock: Clock,
+        *,
+        simulated: bool,
+        boot_id: Path = BOOT_ID,
+    ) -> None:
+        """GPUs of another kind than `simulated` are not taken over."""
+        self._store = store
+        self._reconciler = reconciler
+        self._clock = clock
+        self._boot = _read(boot_id)
+        self._simulated = simulated
+        self._serves = False
+        self._written: bytes | None = None
+        self._looked: object = None
+
+    def start(self) -> None:
+        """Take over what is known, GPUs included where the configuration trusts them."""
+        self._resume()
+
+    def take_over(self) -> None:
+        """This process serves now: take over what the one before it has written since, and write.
+
+        Two must not write the state directory.
+        """
+        self._serves = True
+        self._resume()
+        self.save(self._reconciler.node)
+
+    def save(self, node: Node) -> None:
+        """Write what is known where it is another than what was written."""
+        looked = (node.gpus, node.healths, node.driver)
+        if not self._serves or node.gpus is None or looked == self._looked:
+            return
+        self._looked = looked
+        saved = SavedGpuState(self._boot, self._simulated, node.driver, node.gpus, node.healths)
+        content = dumped(saved)
+        if content != self._written and self._store.write(GPUS, content):
+            self._written = content
+
+    def _resume(self) -> None:
+        content = self._store.read(GPUS)
+        if content is None:
+            return
+        try:
+            saved = loaded(content)
+        except StateError as problem:
+            aside = self._store.set_aside(GPUS) if self._serves else None
+            self._log.warn(
+                "{path} cannot be used: {problem}. Nothing is known of the GPUs from before{aside}",
+                path=str(self._store.path(GPUS)),
+                problem=str(problem),
+                aside=f"; the file is now {aside}" if aside else "",
+            )
+            return
+        if saved.simulated is self._simulated:
+            self._reconciler.change(lambda node: self._resumed(node, saved))
+
+    def _resumed(self, node: Node, saved: SavedGpuState) -> Node:
+        now = self._clock.seconds()
+        healths = {uuid: self._anew(one, node, now) for uuid, one in saved.healths.items()}
+        if saved.boot and self._boot and saved.boot != self._boot:
+            healths = booted(healths, node, now)
+            self._log.info("The node has booted since the GPUs were known last")
+        return resumed(last_known(node, saved.gpus, saved.driver, now), healths)
+
+    def _anew(self, health: Health, node: Node, now: float) -> Health:
+        """A health of another process: its times begin again."""
+        hold = node.policy.hold_down * health.stretch if health.cause else 0.0
+        return evolve(health, since=now, hold_until=now + hold)
+
+
+def _read(path: Path) -> str:
+    """What names this boot of the node; empty where the kernel does not tell."""
+    try:
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""

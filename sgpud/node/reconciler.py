@@ -1,0 +1,144 @@
+"""The keeper: the only writer of Node. A fact in, one coalesced turn, a plan out if it differs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from attrs import evolve
+from twisted.internet.interfaces import IDelayedCall
+
+from sgpud.bridge import Clock
+from sgpud.core.planning.holdings import Grant, unconfirmed
+from sgpud.core.planning.node import Node, advance, next_turn
+from sgpud.core.planning.plan import Plan, plan
+
+GRANT_TURN = 0.5
+"""Seconds until a grant shows in the plan. It is held from the instant it is given, plan or not;
+a turn for each of a storm of allocations would only take the processor away from them."""
+
+
+class NodeUpdates(Protocol):
+    """Where facts go, and the node that they make."""
+
+    node: Node
+
+    def update(self, **facts: Any) -> None:
+        """Take facts in."""
+
+    def change(self, step: Callable[[Node], Node]) -> None:
+        """Take in a fact that depends on what is known already."""
+
+
+class PlanPublisher(Protocol):
+    """Where plans go, and where grants come from."""
+
+    def grants(self) -> list[Grant]:
+        """The grants since the last call."""
+
+    def put(self, plan: Plan) -> bool:
+        """Serve this plan; False when a grant came meanwhile that it does not list."""
+
+
+class Reconciler:
+    """Holds the node's facts and publishes the plan that follows from them."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        wall: Callable[[], float],
+        publisher: PlanPublisher,
+        published: Callable[[Plan], None],
+        reconciled: Callable[[Node], None],
+        collected: Callable[[Sequence[Grant]], None] = lambda _: None,
+    ) -> None:
+        """`wall`: seconds since the epoch.
+
+        `published` is called after each new plan; `reconciled` with the node as it is then, after
+        each turn, whether it made a new plan or not; `collected` with the grants of each turn.
+        """
+        self.node = Node()
+        self.plan: Plan | None = None
+        self._clock = clock
+        self._wall = wall
+        self._publisher = publisher
+        self._published = published
+        self._reconciled = reconciled
+        self._collected = collected
+        self._call: IDelayedCall | None = None
+        self.alive = True
+        """Whether the last turn came to its end: one that fails leaves the plan as it was."""
+
+    @property
+    def unconfirmed(self) -> bool:
+        """Whether a grant waits for the kubelet to write its books."""
+        node = self.node
+        return node.checkpoint is not None and unconfirmed(
+            node.grants, node.checkpoint, self._wall()
+        )
+
+    def update(self, **facts: Any) -> None:
+        """Take facts in: fields of Node. The plan follows in this or the next reactor turn."""
+        self.node = evolve(self.node, **facts)
+        self.enqueue()
+
+    def change(self, step: Callable[[Node], Node]) -> None:
+        """Take a fact in that depends on what is known already."""
+        changed = step(self.node)
+        if changed is not self.node:
+            self.node = changed
+            self.enqueue()
+
+    def granted(self) -> None:
+        """Shares were granted: have them in the plan soon."""
+        self.enqueue(GRANT_TURN)
+
+    def enqueue(self, delay: float = 0.0) -> None:
+        """Have a turn in `delay` seconds at the latest."""
+        due = self._clock.seconds() + delay
+        if self._call is not None and self._call.active():
+            if self._call.getTime() <= due:
+                return
+            self._call.cancel()
+        self._call = self._clock.callLater(delay, self.reconcile)
+
+    def preview(self, **facts: Any) -> Plan | None:
+        """The plan as it would be with these facts. Changes nothing."""
+        node = advance(evolve(self.node, **facts), self._clock.seconds(), self._wall())
+        return plan(node, self._wall())
+
+    def reconcile(self) -> None:
+        """Bring the plan up to date now."""
+        if self._call is not None and self._call.active():
+            self._call.cancel()
+        self.alive = False
+        while not self._publish():
+            # A grant came that the plan does not list: it is held now, so this ends.
+            continue
+        self._reconciled(self.node)
+        self.alive = True
+        delay = next_turn(self.node, self._clock.seconds(), self._wall())
+        if delay is not None:
+            self.enqueue(delay)
+
+    def stop(self) -> None:
+        """No more turns."""
+        if self._call is not None and self._call.active():
+            self._call.cancel()
+
+    def _publish(self) -> bool:
+        """Make the plan and publish it if it differs; False when it has to be made again."""
+        wall = self._wall()
+        fresh_grants = self._publisher.grants()
+        if fresh_grants:
+            self._collected(fresh_grants)
+        grants = (*self.node.grants, *fresh_grants)
+        self.node = advance(evolve(self.node, grants=grants), self._clock.seconds(), wall)
+        fresh = plan(self.node, wall)
+        if fresh is None or fresh == self.plan:
+            return True
+        if not self._publisher.put(fresh):
+            return False
+        self.plan = fresh
+        self._published(fresh)
+        return True

@@ -1,0 +1,1 @@
+"""The control socket: `sgpud reload` and its like."""

@@ -1,0 +1,204 @@
+"""One request on the control socket: a line of JSON in, a line of JSON out."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol
+from twisted.internet.protocol import Protocol
+from twisted.logger import Logger, LogLevel
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from sgpud.bridge import Clock
+from sgpud.core.errors import SgpudError
+from sgpud.serve.control.client import REQUEST_LIMIT
+
+PATIENCE = 5.0
+"""Seconds that a client has to send its request, and again to take its answer."""
+
+Verb = Callable[[Mapping[str, object]], object]
+"""Does what one verb asks, given its arguments. Its result is a dictionary of plain values, or a
+Deferred of one. An SgpudError of it is answered as a refusal, any other exception is logged."""
+
+
+class RequestError(SgpudError):
+    """A line that is no request; its text says what one is."""
+
+
+@frozen
+class Peer:
+    """Who is at the other end, as the kernel says."""
+
+    pid: int
+    """0: in a PID namespace that cannot be seen from here."""
+    uid: int
+
+    @property
+    def allowed(self) -> bool:
+        """Only root may ask, and whoever runs this sgpud."""
+        return self.uid in {0, os.geteuid()}
+
+
+@frozen
+class ControlRequest:
+    """What is asked."""
+
+    verb: str
+    arguments: Mapping[str, object]
+
+
+def parse(line: bytes) -> ControlRequest:
+    """The request that a line of JSON states; RequestError for every other line."""
+    if len(line) > REQUEST_LIMIT:
+        raise RequestError(f"a request has at most {REQUEST_LIMIT} bytes")
+    try:
+        request = json.loads(line)
+    except (ValueError, RecursionError) as problem:
+        raise RequestError(f"a request is one line of JSON: {problem}") from None
+    if not isinstance(request, dict) or not {"verb"} <= set(request) <= {"verb", "arguments"}:
+        raise RequestError('a request is a JSON object with "verb" and, if need be, "arguments"')
+    verb, arguments = request["verb"], request.get("arguments", {})
+    if not isinstance(verb, str):
+        raise RequestError('"verb" is a text')
+    if not isinstance(arguments, dict):
+        raise RequestError('"arguments" is a JSON object')
+    return ControlRequest(verb, arguments)
+
+
+@implementer(IHalfCloseableProtocol)
+class ControlProtocol(Protocol):
+    """One connection: takes one request, answers it, logs it, and hangs up."""
+
+    _log = Logger()
+
+    def __init__(self, clock: Clock, verbs: Mapping[str, Verb], *, busy: bool) -> None:
+        """`busy` refuses whatever is asked: too many ask at once."""
+        self.closed: Deferred[None] = Deferred()
+        """Fires when the connection is gone."""
+        self._clock = clock
+        self._verbs = verbs
+        self._busy = busy
+        self._connection: Any = None
+        """The transport, which has more methods than its interface in Twisted."""
+        self._peer = Peer(0, 0)
+        self._received = b""
+        self._asked: str | None = None
+        self._timer: IDelayedCall | None = None
+
+    def connectionMade(self) -> None:
+        """Ask the kernel who it is, and wait for the request."""
+        self._connection = self.transport
+        self._peer = _peer(self._connection.getHandle())
+        self._wait(self._say_late)
+        if not self._peer.allowed:
+            self._refuse("only root may ask: run this command as root")
+        elif self._busy:
+            self._refuse("too many ask at once: try again")
+
+    def dataReceived(self, data: bytes) -> None:
+        """Collect the line; what comes after it counts for nothing."""
+        if self._asked is not None:
+            return
+        self._received += data
+        line, end, _ = self._received.partition(b"\n")
+        if end or len(line) > REQUEST_LIMIT:
+            self._request(line)
+
+    def readConnectionLost(self) -> None:
+        """The client has said all it will say: what came is the line."""
+        if self._asked is None and self._received:
+            self._request(self._received)
+        elif self._asked is None:
+            self._connection.loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        """Never our doing; the connection's end follows."""
+
+    def connectionLost(self, reason: Failure | None = None) -> None:  # noqa: ARG002
+        """Gone. A verb that runs goes on: it was asked for."""
+        self._stop_waiting()
+        self.closed.callback(None)
+
+    def abort(self) -> None:
+        """Hang up now."""
+        self._connection.abortConnection()
+
+    def _request(self, line: bytes) -> None:
+        try:
+            request = parse(line)
+        except RequestError as problem:
+            self._refuse(str(problem))
+            return
+        verb = self._verbs.get(request.verb)
+        if verb is None:
+            self._refuse(f"no such verb; there are {', '.join(sorted(self._verbs))}", request.verb)
+            return
+        self._asked = request.verb
+        self._stop_waiting()
+        answer: Deferred[Any] = maybeDeferred(verb, request.arguments)
+        answer.addCallback(lambda result: _line({"ok": True, "answer": result}))
+        answer.addCallbacks(self._done, self._failed)
+
+    def _done(self, line: bytes) -> None:
+        self._say(LogLevel.info, "done")
+        self._answer(line)
+
+    def _failed(self, failure: Failure) -> None:
+        if isinstance(failure.value, SgpudError):
+            self._refuse(str(failure.value), self._asked)
+            return
+        self._log.failure("{verb} over the control socket failed", failure, verb=self._asked)
+        self._refuse("sgpud failed at this: its log has the traceback", self._asked)
+
+    def _refuse(self, error: str, verb: str | None = None) -> None:
+        self._asked = verb or "a request"
+        self._say(LogLevel.warn, f"refused: {error}")
+        self._answer(_line({"ok": False, "error": error}))
+
+    def _answer(self, line: bytes) -> None:
+        if self.closed.called:
+            return
+        self._wait(self.abort)
+        self._connection.write(line)
+        self._connection.loseConnection()
+
+    def _say(self, level: Any, outcome: str) -> None:
+        self._log.emit(
+            level,
+            "{verb}, asked by uid {uid} (pid {pid}): {outcome}",
+            verb=self._asked,
+            uid=self._peer.uid,
+            pid=self._peer.pid,
+            outcome=outcome,
+        )
+
+    def _say_late(self) -> None:
+        self._refuse(f"nothing was asked within {PATIENCE:g} s")
+
+    def _wait(self, late: Callable[[], None]) -> None:
+        self._stop_waiting()
+        self._timer = self._clock.callLater(PATIENCE, late)
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+
+
+def _line(answer: Mapping[str, object]) -> bytes:
+    return json.dumps(answer).encode() + b"\n"
+
+
+def _peer(connection: socket.socket) -> Peer:
+    format_ = "3i"
+    data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize(format_))
+    pid, uid, _ = struct.unpack(format_, data)
+    return Peer(pid, uid)

@@ -1,0 +1,84 @@
+"""Reads the status document from a running sgpud. The standard library only, as client.py."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from sgpud.core.errors import SgpudError
+from sgpud.serve.control.client import STATUS
+
+WITHIN = 10.0
+"""Seconds for an answer."""
+_REQUEST = b"GET /status HTTP/1.0\r\nHost: localhost\r\n\r\n"
+_LARGEST = 64 * 1024 * 1024
+
+
+class StatusError(SgpudError):
+    """The status cannot be read."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        """`reason` says what went wrong and what to do."""
+        super().__init__(path, reason)
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        """The reason."""
+        return self.reason
+
+
+def read_status(run: Path, within: float = WITHIN) -> dict[str, Any]:
+    """The status document of the sgpud whose sockets are in the folder `run`; StatusError."""
+    path = run / STATUS
+    try:
+        received = _exchange(path, time.monotonic() + within)
+    except (FileNotFoundError, ConnectionRefusedError):
+        reason = f"No sgpud answers on {path}. Start it (systemctl start sgpud), or name its folder"
+        raise StatusError(path, f"{reason} with --run-dir") from None
+    except PermissionError:
+        reason = f"No permission to read {path}: run this as root, or as a member of its group"
+        raise StatusError(path, reason) from None
+    except TimeoutError:
+        raise StatusError(path, f"sgpud did not answer on {path} within {within:g} s") from None
+    except OSError as problem:
+        raise StatusError(path, f"Cannot read {path}: {problem.strerror or problem}") from problem
+    return _document(path, received)
+
+
+def _exchange(path: Path, deadline: float) -> bytes:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(_left(deadline))
+        connection.connect(str(path))
+        connection.sendall(_REQUEST)
+        received = bytearray()
+        while len(received) < _LARGEST:
+            connection.settimeout(_left(deadline))
+            data = connection.recv(1 << 16)
+            if not data:
+                break
+            received += data
+        return bytes(received)
+
+
+def _left(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+def _document(path: Path, received: bytes) -> dict[str, Any]:
+    head, _, body = received.partition(b"\r\n\r\n")
+    words = head.split(b"\r\n", 1)[0].split()
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        document = None
+    if words[1:2] == [b"200"] and isinstance(document, dict):
+        return document
+    said = body.decode("utf-8", "replace").strip()[:200] if words[1:2] != [b"200"] else ""
+    what = f": {said}" if said else ", or one of another version: restart it"
+    raise StatusError(path, f"What answers on {path} gives no status{what}")

@@ -1,0 +1,99 @@
+"""What there is to be read over HTTP: each path and its answer, made from the view of the moment.
+
+A page that is to come gets its line in `pages`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+
+from attrs import asdict, frozen
+
+from sgpud.core.allocation.decisions import Decision
+from sgpud.core.explain.explain import recent
+from sgpud.core.status.view import NodeView, document
+from sgpud.serve.http.page import PAGE, POLICY
+
+TEXT = "text/plain; charset=utf-8"
+HTML = "text/html; charset=utf-8"
+SHOWN = 50
+"""Decisions that /decisions has, at most."""
+OK, UNAVAILABLE = 200, 503
+
+
+@frozen
+class HttpAnswer:
+    """What is sent."""
+
+    content_type: str
+    body: bytes
+    status: int = OK
+    headers: tuple[tuple[str, str], ...] = ()
+    """More headers, over those that every answer has."""
+
+
+@frozen
+class Route:
+    """One path."""
+
+    make: Callable[[str], HttpAnswer]
+    """Makes the answer, at once and without I/O; it gets the Accept header."""
+    everywhere: bool = False
+    """Whether it is served to other machines too, whatever `[http] expose_status` says."""
+
+
+def pages(
+    look: Callable[[], NodeView], decisions: Callable[[], Sequence[Decision]]
+) -> Mapping[bytes, Route]:
+    """Every page by its path. `look` makes the view, once for each answer."""
+    metrics = _Metrics(look)
+    return {
+        b"/": Route(
+            lambda _: HttpAnswer(HTML, PAGE, headers=(("content-security-policy", POLICY),))
+        ),
+        b"/decisions": Route(lambda _: _json(_recent(decisions()))),
+        b"/healthz": Route(lambda _: _alive(look()), everywhere=True),
+        b"/readyz": Route(lambda _: _ready(look()), everywhere=True),
+        b"/metrics": Route(metrics.answer, everywhere=True),
+        b"/status": Route(lambda _: _json(document(look()))),
+    }
+
+
+class _Metrics:
+    """The metrics; prometheus_client is loaded for the first who asks, and costs 2 MiB."""
+
+    def __init__(self, look: Callable[[], NodeView]) -> None:
+        self._look = look
+        self._encode: Callable[[str], tuple[bytes, str]] | None = None
+
+    def answer(self, accept: str) -> HttpAnswer:
+        if self._encode is None:
+            from sgpud.serve.metrics.collector import encoder  # noqa: PLC0415 - as above
+
+            self._encode = encoder(self._look)
+        body, content_type = self._encode(accept)
+        return HttpAnswer(content_type, body)
+
+
+def _alive(seen: NodeView) -> HttpAnswer:
+    """That this is answered shows that the reactor turns."""
+    return _verdict("alive", [f"dead: {part}" for part in seen.dead])
+
+
+def _ready(seen: NodeView) -> HttpAnswer:
+    return _verdict(f"ready: {seen.serving}", list(seen.unready))
+
+
+def _verdict(good: str, problems: list[str]) -> HttpAnswer:
+    text = "\n".join(problems or [good]) + "\n"
+    return HttpAnswer(TEXT, text.encode(errors="replace"), UNAVAILABLE if problems else OK)
+
+
+def _recent(decisions: Sequence[Decision]) -> dict[str, object]:
+    """The last decisions, the newest first."""
+    return {"decisions": [asdict(one) for one in recent(decisions, SHOWN)]}
+
+
+def _json(document: object) -> HttpAnswer:
+    return HttpAnswer("application/json", json.dumps(document).encode() + b"\n")

@@ -1,0 +1,1 @@
+"""Log lines for terminals, files and the journal."""

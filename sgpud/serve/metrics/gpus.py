@@ -1,0 +1,237 @@
+"""The metrics of the GPUs: their memory, health and shares, and who uses them.
+
+A number that was measured is told while it is fresh, and not at all after that.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from sgpud.core.gpu.attribution import OwnerKind, ProcessView
+from sgpud.core.health.machine import HealthPhase
+from sgpud.core.planning.plan import Availability
+from sgpud.core.status.gpus import ContainerView, GpuStateView
+from sgpud.core.status.pools import PoolGpuView, PoolView
+from sgpud.core.status.view import NodeView
+from sgpud.core.text import one_line
+from sgpud.serve.metrics.families import MetricFamily, Rows, counter, gauge
+
+SHARE = ("resource", "gpu")
+CONTAINER = ("namespace", "pod", "container", "gpu")
+
+
+def states(gpu: PoolGpuView) -> Mapping[str, int]:
+    """The listed shares of a GPU by state; each is in one."""
+    free = {"available": "free"}.get(gpu.availability, gpu.availability)
+    known = dict.fromkeys(("free", "withheld", "unhealthy"), 0)
+    return {**known, free: gpu.free, "held": gpu.held, "draining": gpu.draining}
+
+
+def _listed(seen: NodeView) -> Iterator[tuple[PoolView, PoolGpuView]]:
+    return ((pool, gpu) for pool in seen.pools for gpu in pool.gpus)
+
+
+def _there(seen: NodeView) -> Iterator[GpuStateView]:
+    return (gpu for gpu in seen.gpus if gpu.product)
+
+
+def _measured(of: Callable[[GpuStateView], float | None]) -> Callable[[NodeView], Rows]:
+    """A number of each GPU, where it is known and fresh."""
+    return lambda seen: (
+        ((gpu.uuid,), value) for gpu in seen.gpus if gpu.fresh and (value := of(gpu)) is not None
+    )
+
+
+def _container(
+    of: Callable[[ContainerView], float | None], *, measured: bool = True
+) -> Callable[[NodeView], Rows]:
+    """A number of each container on each GPU, where it is known, and fresh if it was measured.
+
+    Two pods can have one name, while the kubelet has not yet freed the first one's: their numbers
+    are added up.
+    """
+
+    def rows(seen: NodeView) -> Rows:
+        found: defaultdict[tuple[str, str, str, str], float] = defaultdict(float)
+        for gpu in seen.gpus if seen.usage.fresh or not measured else ():
+            for one in gpu.containers:
+                value = of(one)
+                if value is not None:
+                    found[one.namespace, one.pod or one.uid, one.container, gpu.uuid] += value
+        return found.items()
+
+    return rows
+
+
+def _owned(of: Callable[[Sequence[ProcessView]], float | None]) -> Callable[[NodeView], Rows]:
+    """A number of the processes on each GPU, by what their owner is to sgpud."""
+
+    def rows(seen: NodeView) -> Iterator[tuple[tuple[str, str], float]]:
+        for gpu in seen.gpus if seen.usage.fresh and not seen.usage.problem else ():
+            for owner in OwnerKind:
+                value = of([one for one in gpu.processes if one.owner == owner.value])
+                if value is not None:
+                    yield (gpu.uuid, owner.value), value
+
+    return rows
+
+
+def _memory(processes: Sequence[ProcessView]) -> float | None:
+    known = [one.used for one in processes if one.used is not None]
+    return sum(known) if len(known) == len(processes) else None
+
+
+def _ratio(percent: int | None) -> float | None:
+    return None if percent is None else percent / 100
+
+
+GPUS: tuple[MetricFamily, ...] = (
+    gauge(
+        "sgpud_gpu_info",
+        ("gpu", "index", "mig", "pci", "product"),
+        "Always 1; the labels describe the GPU, mig with GPU and compute instance.",
+        lambda seen: (
+            ((gpu.uuid, str(gpu.index), gpu.mig, gpu.pci, one_line(gpu.product)), 1)
+            for gpu in _there(seen)
+        ),
+    ),
+    gauge(
+        "sgpud_gpu_memory_bytes",
+        ("gpu",),
+        "Memory of the whole GPU.",
+        lambda seen: (((gpu.uuid,), gpu.memory) for gpu in _there(seen)),
+    ),
+    gauge(
+        "sgpud_gpu_memory_reserved_bytes",
+        ("gpu",),
+        "Memory of it that the driver keeps for itself.",
+        lambda seen: (((gpu.uuid,), gpu.reserved) for gpu in _there(seen)),
+    ),
+    gauge(
+        "sgpud_gpu_memory_used_bytes",
+        ("gpu",),
+        "Memory in use, by whomever, without what the driver keeps.",
+        _measured(lambda gpu: gpu.used),
+    ),
+    gauge(
+        "sgpud_gpu_utilisation_ratio",
+        ("gpu",),
+        "Part of the sampling period in which any kernel ran, 0 to 1. Not on MIG.",
+        _measured(lambda gpu: _ratio(gpu.utilisation)),
+    ),
+    gauge(
+        "sgpud_gpu_measurement_age_seconds",
+        ("gpu",),
+        "Seconds since memory and utilisation were measured.",
+        lambda seen: (
+            ((gpu.uuid,), gpu.measured_ago) for gpu in seen.gpus if gpu.measured_ago is not None
+        ),
+    ),
+    gauge(
+        "sgpud_gpu_health",
+        ("gpu", "health"),
+        "1 for the health of the GPU itself: healthy, suspect, unhealthy or probation.",
+        lambda seen: (
+            ((one.uuid, phase.value), one.health == phase.value)
+            for one in seen.healths
+            for phase in HealthPhase
+        ),
+    ),
+    gauge(
+        "sgpud_gpu_unhealthy",
+        ("gpu", "reason"),
+        "1 for what keeps the GPU from being healthy, e.g. XID 79; no sample for a healthy one.",
+        lambda seen: (((one.uuid, one.cause), 1) for one in seen.healths if one.cause),
+    ),
+    gauge(
+        "sgpud_gpu_cordoned",
+        ("gpu",),
+        "1 when the operator keeps the GPU from being given out.",
+        lambda seen: (((one.uuid,), one.cordoned) for one in seen.healths),
+    ),
+    counter(
+        "sgpud_gpu_xids",
+        ("gpu", "xid"),
+        "XIDs that the driver reported, whatever their class; 0 stands for all beyond the first"
+        " 1000 pairs of GPU and XID.",
+        lambda seen: (((gpu, str(xid)), count) for gpu, xid, count in seen.counters.xids),
+    ),
+    gauge(
+        "sgpud_shares",
+        (*SHARE, "state"),
+        "Listed shares, each in one state: held; free; withheld (free, but not to be chosen now);"
+        " unhealthy (free, its GPU is sick); or draining (on their way out).",
+        lambda seen: (
+            ((pool.resource, gpu.uuid, state), count)
+            for pool, gpu in _listed(seen)
+            for state, count in states(gpu).items()
+        ),
+    ),
+    gauge(
+        "sgpud_shares_allocatable",
+        SHARE,
+        "Shares listed Healthy, free or held: what the node shows as allocatable.",
+        lambda seen: (((pool.resource, gpu.uuid), gpu.healthy) for pool, gpu in _listed(seen)),
+    ),
+    gauge(
+        "sgpud_shares_surplus",
+        SHARE,
+        "Held shares beyond the number that is configured.",
+        lambda seen: (((pool.resource, gpu.uuid), gpu.surplus) for pool, gpu in _listed(seen)),
+    ),
+    gauge(
+        "sgpud_gpu_availability",
+        (*SHARE, "availability"),
+        "1 for how the GPU stands in this resource: available, withheld or unhealthy.",
+        lambda seen: (
+            ((pool.resource, gpu.uuid, availability.value), gpu.availability == availability.value)
+            for pool, gpu in _listed(seen)
+            for availability in Availability
+        ),
+    ),
+    gauge(
+        "sgpud_gpu_processes",
+        ("gpu", "owner"),
+        "Processes on the GPU, by whose they are: holder, shareless (of a pod that holds none of"
+        " it), outside (every pod), or unknown.",
+        _owned(len),
+    ),
+    gauge(
+        "sgpud_gpu_process_memory_bytes",
+        ("gpu", "owner"),
+        "Memory that these processes use together; no sample where NVML does not tell.",
+        _owned(_memory),
+    ),
+    gauge(
+        "sgpud_container_shares",
+        CONTAINER,
+        "Shares of the GPU that the container holds; pod is its UID until its name is known.",
+        _container(lambda one: one.shares, measured=False),
+    ),
+    gauge(
+        "sgpud_container_memory_granted_bytes",
+        CONTAINER,
+        "Memory that its shares stand for; no sample for places, which promise none.",
+        _container(lambda one: one.granted, measured=False),
+    ),
+    gauge(
+        "sgpud_container_memory_used_bytes",
+        CONTAINER,
+        "Memory of the GPU that its processes use; no sample where that is not known.",
+        _container(lambda one: one.used),
+    ),
+    gauge(
+        "sgpud_container_memory_over_bytes",
+        CONTAINER,
+        "Memory used beyond what was granted; no sample where either is not known.",
+        _container(lambda one: one.over),
+    ),
+    gauge(
+        "sgpud_container_utilisation_ratio",
+        CONTAINER,
+        "Part of the sampling period in which its kernels ran on the GPU, 0 to 1. Not on MIG.",
+        _container(lambda one: _ratio(one.utilisation)),
+    ),
+)
+"""Every family of this module."""

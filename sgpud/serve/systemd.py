@@ -1,0 +1,103 @@
+"""What systemd is told: that sgpud is ready, reloads, stops, lives, and how it does.
+
+Without NOTIFY_SOCKET in the environment nothing is sent and nothing is imported.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+
+from twisted.internet.interfaces import IDelayedCall
+
+from sgpud.bridge import Clock
+from sgpud.core.text import one_line
+
+SEND_WITHIN = 0.1
+"""Seconds for a message to systemd before it is dropped."""
+Send = Callable[[str], object]
+
+
+def connect() -> Send:
+    """A function that sends to the socket that NOTIFY_SOCKET names; failures are silent."""
+    from sdnotify import SystemdNotifier  # noqa: PLC0415 - needed under systemd only
+
+    notifier = SystemdNotifier()
+    if notifier.socket is not None:
+        # A service manager that reads nothing must not stop the reactor.
+        notifier.socket.settimeout(SEND_WITHIN)
+    notify: Send = notifier.notify
+    # sdnotify encodes as Latin-1, and drops what does not fit; systemd reads UTF-8.
+    return lambda message: notify(message.encode().decode("latin-1"))
+
+
+def _nowhere(_: str) -> None:
+    """Not under systemd."""
+
+
+def watchdog_interval(environ: Mapping[str, str], pid: int) -> float | None:
+    """Seconds between two signs of life: half of what systemd allows, or None where it asks none.
+
+    WATCHDOG_USEC and WATCHDOG_PID are described in sd_watchdog_enabled(3).
+    """
+    try:
+        microseconds = int(environ.get("WATCHDOG_USEC", "0"))
+        ours = int(environ.get("WATCHDOG_PID", pid)) == pid
+    except ValueError:
+        return None
+    return microseconds / 2e6 if ours and microseconds > 0 else None
+
+
+class Systemd:
+    """Tells systemd how this service does (sd_notify(3)).
+
+    From `start` to `stop` it also gives signs of life from the reactor, so that a blocked one is
+    started again.
+    """
+
+    def __init__(
+        self, clock: Clock, environ: Mapping[str, str], connect: Callable[[], Send] = connect
+    ) -> None:
+        """`connect` is called at once, if there is a systemd to connect to."""
+        self._clock = clock
+        under_systemd = bool(environ.get("NOTIFY_SOCKET"))
+        self._send: Send = connect() if under_systemd else _nowhere
+        self._interval = watchdog_interval(environ, os.getpid()) if under_systemd else None
+        self._timer: IDelayedCall | None = None
+        self._status = ""
+
+    def start(self) -> None:
+        """Begin with the signs of life, if systemd asks for them."""
+        if self._interval is not None and self._timer is None:
+            self._live(self._interval)
+
+    def stop(self) -> None:
+        """No more signs of life."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def ready(self) -> None:
+        """Started, or done with a reload, whatever came of it."""
+        self._send("READY=1")
+
+    def status(self, text: str) -> None:
+        """One line for `systemctl status`; the same line again is not sent again."""
+        line = one_line(text)
+        if line != self._status:
+            self._status = line
+            self._send(f"STATUS={line}")
+
+    def reloading(self) -> None:
+        """A reload begins; `ready` ends it."""
+        # Newer systemds (Type=notify-reload) want the time as CLOCK_MONOTONIC tells it.
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def stopping(self) -> None:
+        """The end has begun."""
+        self._send("STOPPING=1")
+
+    def _live(self, interval: float) -> None:
+        self._send("WATCHDOG=1")
+        self._timer = self._clock.callLater(interval, self._live, interval)

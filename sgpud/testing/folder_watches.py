@@ -1,0 +1,37 @@
+"""Hints without inotify: the test says what may have changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+
+class FakeFolderWatcher:
+    """A source of hints like `sgpud.folder_watcher.Hints`, hinted at by hand."""
+
+    def __init__(self, hint: Callable[[], None]) -> None:
+        """`hint` is called for each change in a watched folder."""
+        self._hint = hint
+        self.folders: frozenset[Path] = frozenset()
+        """What is watched now."""
+
+    def watch(self, folders: Iterable[Path]) -> None:
+        """Watch exactly these folders; those that do not exist are left out."""
+        self.folders = frozenset(folder for folder in folders if _exists(folder))
+
+    def close(self) -> None:
+        """Watch nothing any more."""
+        self.folders = frozenset()
+
+    def touch(self, folder: Path) -> None:
+        """Something happened in this folder; a hint follows where it is watched."""
+        if folder in self.folders:
+            self._hint()
+
+
+def _exists(folder: Path) -> bool:
+    try:
+        folder.stat()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,217 @@
+"""The command: GKE's JSON, ConfigMaps, what is refused, and what it prints."""
+
+from __future__ import annotations
+
+import io
+import json
+import textwrap
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from sgpud.cli.convert.command import run
+from sgpud.cli.convert.draft import ConvertError
+from sgpud.cli.convert.gke import convert_gke
+from sgpud.cli.convert.nvidia import convert_nvidia
+from sgpud.cli.convert.write import document
+from sgpud.cli.main import main
+from sgpud.config.load import parse
+from sgpud.core.sharing.rules import InjectionMethod, Multiple, ShareTerms
+
+SLICES = "version: v1\nsharing: {timeSlicing: {resources: [{name: gpu, replicas: 7}]}}\n"
+
+
+def config_map(**entries: str) -> str:
+    """A ConfigMap, as it is applied."""
+    texts = "".join(
+        f"  {name}: |-\n{textwrap.indent(text, '    ')}" for name, text in entries.items()
+    )
+    return f"apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: slices\ndata:\n{texts}"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "given"
+
+
+def test_gkes_time_sharing(file: Path) -> None:
+    file.write_text(
+        '{"gpuPartitionSize": "", "GPUSharingConfig":'
+        ' {"GPUSharingStrategy": "time-sharing", "MaxSharedClientsPerGPU": 12}}'
+    )
+    found = run(str(file))
+    sharing = parse(found["toml"], "sgpud.toml").sharing
+    assert sharing.default == ShareTerms("nvidia.com/gpu", 12)
+    assert (sharing.multiple, sharing.injection.method) == (
+        Multiple.REFUSE,
+        InjectionMethod.DEVICE_NODES,
+    )
+    assert found["notes"] == []
+
+
+def test_pods_on_gke_keep_their_driver_folder(file: Path) -> None:
+    file.write_text('{"MaxTimeSharedClientsPerGPU": 2}')
+    converted = parse(run(str(file))["toml"], "sgpud.toml").sharing.injection
+    overlay = Path(__file__).parents[3] / "deploy" / "overlays" / "gke" / "sgpud.toml"
+    assert converted == parse(overlay.read_text(), "sgpud.toml").sharing.injection
+
+
+def pool(*accelerators: object) -> str:
+    """A node pool, as gcloud prints it."""
+    return json.dumps({
+        "name": "gpus", "initialNodeCount": 1,
+        "config": {"machineType": "g2-standard-8", "accelerators": accelerators},
+    })  # fmt: skip
+
+
+L4 = {
+    "acceleratorCount": "1",
+    "acceleratorType": "nvidia-l4",
+    "gpuDriverInstallationConfig": {"gpuDriverVersion": "DEFAULT"},
+    "gpuSharingConfig": {"gpuSharingStrategy": "TIME_SHARING", "maxSharedClientsPerGpu": "5"},
+}
+
+
+def test_a_node_pool_of_gke(file: Path) -> None:
+    file.write_text(pool(L4))
+    found = run(str(file))
+    assert parse(found["toml"], "sgpud.toml").sharing.default == ShareTerms("nvidia.com/gpu", 5)
+    assert found["notes"] == []
+
+
+@pytest.mark.parametrize(
+    ("accelerators", "places"),
+    [
+        ((L4, L4), ["config.accelerators"]),
+        ((), ["the file"]),
+        ((3,), ["config.accelerators[0]", "the file"]),
+        (({**L4, "gpuPartitionSize": "1g.5gb"},), ["gpuPartitionSize"]),
+        (({"gpuSharingConfig": {"gpuSharingStrategy": "MPS", "maxSharedClientsPerGpu": "2"}},),
+         ["gpuSharingConfig.gpuSharingStrategy"]),
+    ],
+)  # fmt: skip
+def test_what_of_a_node_pool_is_not_as_it_was_is_said(
+    file: Path, accelerators: tuple[object, ...], places: list[str]
+) -> None:
+    file.write_text(pool(*accelerators))
+    assert [note.split(": ")[0] for note in run(str(file))["notes"]] == places
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        ('{"MaxTimeSharedClientsPerGPU": 2}', []),
+        ('{"GPUPartitionSize": "1g.5gb"}', ["GPUPartitionSize", "the file"]),
+        ('{"GPUSharingConfig": {"GPUSharingStrategy": "mps", "MaxSharedClientsPerGPU": 2}}',
+         ["GPUSharingConfig.GPUSharingStrategy"]),
+        ('{"GPUSharingConfig": {"GPUSharingStrategy": "new", "MaxSharedClientsPerGPU": 2}}',
+         ["GPUSharingConfig.GPUSharingStrategy"]),
+        ('{"GPUSharingConfig": {"MaxSharedClientsPerGPU": "many"}}',
+         ["GPUSharingConfig.MaxSharedClientsPerGPU", "the file"]),
+        ('{"GPUSharingConfig": {"Other": 1, "MaxSharedClientsPerGPU": 2}, "More": 1}',
+         ["GPUSharingConfig.Other", "More"]),
+        ('{"GPUSharingConfig": 3}', ["GPUSharingConfig", "the file"]),
+    ],
+)  # fmt: skip
+def test_what_is_not_as_gke_had_it_is_said(file: Path, text: str, places: list[str]) -> None:
+    file.write_text(text)
+    assert [note.split(": ")[0] for note in run(str(file))["notes"]] == places
+
+
+def test_a_config_map_with_one_entry(file: Path) -> None:
+    file.write_text(config_map(any=SLICES))
+    assert parse(run(str(file))["toml"], "x").sharing.default == ShareTerms("nvidia.com/gpu", 7)
+
+
+def test_a_config_map_with_several_needs_a_name(file: Path) -> None:
+    file.write_text(config_map(a=SLICES, b=SLICES.replace("7", "8")))
+    with pytest.raises(ConvertError, match="entries a, b: name one with --entry"):
+        run(str(file))
+    with pytest.raises(ConvertError, match="no text under c: its entries are a, b"):
+        run(str(file), "c")
+    assert parse(run(str(file), "b")["toml"], "x").sharing.default.factor == 8
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "no configuration that is known"),
+        (b"- a\n", "no configuration that is known"),
+        (b"a: 1\n", "no configuration that is known"),
+        (b"version: &a v1\n", "line 1"),
+        (b"{", "is no JSON"),
+        (b"[" * 100_000, "nested"),
+        (b"{" + b'"version": ' + b"[" * 100_000, "is no JSON"),
+        (b"\xff", "no UTF-8"),
+        (b"#" * (1 << 20) + b"#", "larger than"),
+        (SLICES.replace("gpu", "GPU?").encode(), ""),
+        (b"kind: ConfigMap\ndata: 3\n", "entries none"),
+        (SLICES.replace("gpu,", "gpu, rename: 'x y',").encode(), "cannot be taken over"),
+    ],
+)
+def test_what_cannot_be_converted_is_refused_with_the_reason(
+    file: Path, content: bytes, said: str
+) -> None:
+    file.write_bytes(content)
+    out, err = io.StringIO(), io.StringIO()
+    status = main(["convert", str(file)], {}, out, err)
+    if said:
+        assert (status, out.getvalue()) == (1, "")
+        assert str(file) in err.getvalue()
+        assert said in err.getvalue()
+    else:
+        assert "means no GPU that is known here" in " ".join(out.getvalue().split())
+
+
+def test_an_entry_of_what_is_no_config_map_is_refused(file: Path) -> None:
+    file.write_text(SLICES)
+    with pytest.raises(ConvertError, match="leave --entry out"):
+        run(str(file), "any")
+
+
+def test_the_command_prints_a_file_that_check_config_takes(file: Path) -> None:
+    file.write_text(SLICES)
+    out, checked = io.StringIO(), io.StringIO()
+    assert main(["convert", str(file)], {}, out) == 0
+    written = file.with_name("sgpud.toml")
+    written.write_text(out.getvalue())
+    assert main(["check-config", str(written)], {}, checked) == 0
+    assert "is good" in checked.getvalue()
+
+
+def test_as_json_it_prints_the_same_and_the_notes(file: Path) -> None:
+    file.write_text(SLICES + "imex: {required: true}\n")
+    out = io.StringIO()
+    assert main(["convert", "--json", str(file)], {}, out) == 0
+    found = json.loads(out.getvalue())
+    assert parse(found["toml"], "x").sharing.default.factor == 7
+    assert [note.split(":")[0] for note in found["notes"]] == ["imex"]
+
+
+# Whatever a file holds, the result is a text or one of our errors. --------------------------------
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.text(max_size=8)
+KEYS = st.sampled_from([
+    *("version", "flags", "plugin", "deviceListStrategy", "migStrategy", "resources", "gpus"),
+    *("sharing", "timeSlicing", "mps", "name", "rename", "devices", "replicas", "pattern"),
+    *("health", "ignoredXIDs", "criticalXIDs", "GPUSharingConfig", "MaxSharedClientsPerGPU"),
+    *("config", "accelerators"),
+])  # fmt: skip
+DOCUMENTS = st.dictionaries(
+    KEYS,
+    st.recursive(
+        SCALARS,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4),
+        max_leaves=12,
+    ),
+)
+
+
+@given(DOCUMENTS)
+@example({"health": {"ignoredXIDs": [-1, True, 10**30]}})
+@example({"flags": {"plugin": {"deviceListStrategy": [["envvar"]]}}})
+def test_every_document_becomes_a_text(given_document: dict[str, object]) -> None:
+    for convert in (convert_nvidia, convert_gke):
+        assert document(convert(given_document)).startswith("# Converted from")

@@ -1,0 +1,349 @@
+"""What the doctor finds on whole nodes: a good one, and one for everything that can be wrong."""
+
+from typing import Any
+
+import pytest
+from attrs import asdict, evolve
+
+from sgpud.cli.doctor.facts import Finding, Severity
+from sgpud.core.planning.node import Node as Known
+from sgpud.core.status.view import document
+from sgpud.gpus.nvml.faults import GpuFault, GpuFaultKind
+from tests.cli.doctor.nodes import (
+    CONTAINERD,
+    NVIDIA_RUNTIME,
+    PLUGINS,
+    PODS,
+    SPEC,
+    FakeNode,
+)
+from tests.core.status.viewing import viewed
+from tests.core.values import fallen, gpu, planned, sharing, uuid
+from tests.core.values import node as known_node
+
+ERROR, WARNING = Severity.ERROR, Severity.WARNING
+
+
+def test_a_good_node(node: FakeNode) -> None:
+    found = node.findings()
+    assert node.bad() == {}
+    assert {one.check for one in found if one.severity is Severity.GOOD} == {
+        *("configuration", "driver", "versions", "devices", "method", "runtime"),
+        *("kubelet", "podresources", "rivals", "cgroup"),
+    }
+    (note,) = (one for one in found if one.severity is Severity.NOTE)
+    assert (note.check, note.what) == ("daemon", "No sgpud answers")
+
+
+def test_nothing_is_on_the_node(node: FakeNode) -> None:
+    empty = FakeNode(node.root / "empty", node.stack, gpus=())
+    empty.fault = GpuFault(GpuFaultKind.NO_LIBRARY, "libnvidia-ml.so.1: cannot open")
+    bad = empty.bad()
+    assert {check: one.severity for check, (one, *_) in bad.items()} == {
+        "driver": ERROR,
+        "versions": ERROR,
+        "runtime": WARNING,
+        "kubelet": ERROR,
+        "podresources": WARNING,
+        "cgroup": WARNING,
+    }
+
+
+# Driver and device nodes. ------------------------------------------------------------------------
+
+
+def test_nvml_that_does_not_answer(node: FakeNode) -> None:
+    node.fault = GpuFault(GpuFaultKind.HUNG, "nvmlDeviceGetMemoryInfo", "GPU-1")
+    one = node.bad()["driver"][0]
+    assert "hung: nvmlDeviceGetMemoryInfo" in one.what
+    assert one.todo.startswith("Look for Xid lines")
+
+
+def test_a_gpu_that_cannot_be_read(node: FakeNode) -> None:
+    node.errors = {"GPU-9": "GPU is lost"}
+    assert "GPU-9 cannot be read: GPU is lost" in node.only("driver").what
+
+
+def test_a_driver_upgraded_under_a_loaded_module(node: FakeNode) -> None:
+    folder = "usr/lib/x86_64-linux-gnu"
+    node.remove(f"{folder}/libnvidia-ml.so.550.54.15")
+    node.write(f"{folder}/libnvidia-ml.so.560.35.03", "")
+    node.write(f"{folder}/libnvidia-ml.so.1", "")
+    one = node.only("versions")
+    assert one.severity is ERROR
+    assert (
+        one.what == f"kernel module 550.54.15, but /{folder}/libnvidia-ml.so.560.35.03 (560.35.03)"
+    )
+    assert "Reboot" in one.todo
+
+
+def test_a_library_beside_the_right_one(node: FakeNode) -> None:
+    node.write("usr/lib64/libnvidia-ml.so.535.183.01", "")
+    assert node.only("versions").severity is WARNING
+
+
+def test_the_module_s_version_is_read_from_proc_too(node: FakeNode) -> None:
+    node.remove("sys/module/nvidia/version")
+    text = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  560.35.03  Release Build\n"
+    node.write("proc/driver/nvidia/version", text)
+    assert "kernel module 560.35.03, but" in node.only("versions").what
+
+
+def test_simulated_gpus_need_no_driver(node: FakeNode) -> None:
+    node.gpus = (gpu(0, simulated=True),)
+    node.remove("sys/module/nvidia/version", "dev/nvidia0", "usr/bin/nvidia-container-runtime")
+    assert node.bad() == {}
+
+
+@pytest.mark.parametrize(
+    ("method", "severity"), [("device-nodes", ERROR), ("nvidia-runtime", WARNING)]
+)
+def test_a_missing_node(node: FakeNode, method: str, severity: Severity) -> None:
+    node.container = f'method = "{method}"'
+    node.remove("dev/nvidia1")
+    (one,) = node.bad()["devices"]
+    assert one.severity is severity
+    assert f"{uuid(1)}: /dev/nvidia1 missing" in one.what
+
+
+def test_missing_common_nodes(node: FakeNode) -> None:
+    node.remove("dev/nvidia-uvm")
+    one = node.only("devices")
+    assert one.what == "/dev/nvidia-uvm missing"
+    assert one.todo == "Run `nvidia-modprobe -c0 -u`."
+
+
+def test_links_without_which_a_daemon_reload_takes_gpus_away(node: FakeNode) -> None:
+    node.remove("dev/char/195:1", "dev/char/195:255")
+    one = node.only("devices")
+    assert one.what == "no /dev/char/195:1, /dev/char/195:255"
+    assert "systemctl daemon-reload" in one.means
+
+
+# Container runtime and CDI. ----------------------------------------------------------------------
+
+
+def test_no_runtime_at_all(node: FakeNode) -> None:
+    node.remove("run/containerd/containerd.sock")
+    assert "no socket of containerd" in node.only("runtime").what
+
+
+def test_nvidia_s_runtime_is_missing_although_the_method_needs_it(node: FakeNode) -> None:
+    node.remove("usr/bin/nvidia-container-runtime", NVIDIA_RUNTIME)
+    one = node.only("runtime")
+    assert one.severity is ERROR
+    assert "not installed" in one.what
+
+
+def test_another_default_runtime_is_a_note(node: FakeNode) -> None:
+    node.containerd("", default="runc")
+    notes = [one.what for one in node.findings() if one.severity is Severity.NOTE]
+    assert "containerd's default runtime is runc" in notes
+    assert node.bad() == {}
+
+
+def test_volume_mounts_that_the_runtime_does_not_take(node: FakeNode) -> None:
+    node.container = 'method = "volume-mounts"'
+    assert node.bad() == {}
+    node.write(NVIDIA_RUNTIME, "accept-nvidia-visible-devices-as-volume-mounts = false\n")
+    assert "by volume mounts" in node.only("runtime").what
+
+
+def test_a_variable_that_the_runtime_takes_from_the_privileged_only(node: FakeNode) -> None:
+    node.write(NVIDIA_RUNTIME, "accept-nvidia-visible-devices-envvar-when-unprivileged = false\n")
+    assert "from privileged containers only" in node.only("runtime").what
+
+
+@pytest.mark.parametrize(
+    ("cri", "version", "severity"),
+    [
+        ("enable_cdi = true", 2, None),
+        ("enable_cdi = false", 2, ERROR),
+        ("", 2, WARNING),
+        ("", 3, None),
+        ("enable_cdi = false", 3, ERROR),
+    ],
+)
+def test_cdi_that_containerd_does_not_have_on(
+    node: FakeNode, cri: str, version: int, severity: Severity | None
+) -> None:
+    node.container = 'method = "cdi"'
+    node.spec()
+    node.containerd(cri, version=version)
+    assert [one.severity for one in node.bad().get("runtime", ())] == [severity] * bool(severity)
+
+
+def test_a_configuration_that_cannot_be_read_is_a_note(node: FakeNode) -> None:
+    node.write(CONTAINERD, "version = [")
+    assert node.bad() == {}
+    assert any("cannot be read" in one.what for one in node.findings())
+
+
+def test_a_spec_of_another_driver(node: FakeNode) -> None:
+    node.container = 'method = "cdi"'
+    node.spec("535.183.01")
+    one = node.only("cdi")
+    assert one.severity is ERROR
+    assert f"/{SPEC} names files of driver 535.183.01, and 550.54.15 runs" in one.what
+    node.container = 'method = "nvidia-runtime"'
+    assert node.only("cdi").severity is WARNING
+
+
+def test_a_spec_that_lacks_a_gpu_or_is_none(node: FakeNode) -> None:
+    node.container = 'method = "cdi"'
+    node.spec()
+    node.gpus = (*node.gpus, gpu(2))
+    node.write("dev/nvidia2", "")
+    node.write("dev/char/195:2", "")
+    one = node.only("method")
+    assert f"{uuid(2)} cannot be handed over: cdi: " in one.what
+    node.write(SPEC, "cdiVersion: [")
+    assert {"cdi", "method"} == set(node.bad())
+
+
+# The kubelet. ------------------------------------------------------------------------------------
+
+
+def test_no_kubelet(node: FakeNode) -> None:
+    node.hang_up(f"{PLUGINS}/kubelet.sock")
+    assert "nobody listens on it" in node.only("kubelet").what
+    node.remove(f"{PLUGINS}/kubelet.sock")
+    assert "absent" in node.only("kubelet").what
+
+
+def test_a_kubelet_at_another_place(node: FakeNode) -> None:
+    there = "/var/lib/k0s/kubelet/device-plugins"
+    node.listen(f"{there[1:]}/kubelet.sock")
+    node.remove(f"{PLUGINS}/kubelet.sock")
+    assert there in node.only("kubelet").todo
+    node.more = f'[kubelet]\nplugin_directory = "{there}"\n'
+    assert "kubelet" not in node.bad()
+    node.more = '[kubelet]\nplugin_directory = "/nowhere"\n'
+    assert node.bad()["kubelet"][0].what == "/nowhere is absent"
+
+
+def test_no_podresources(node: FakeNode) -> None:
+    node.remove(PODS)
+    assert "by their UID only" in node.only("podresources").means
+    node.write(PODS, "")
+    assert "it is no socket" in node.only("podresources").what
+
+
+def test_a_checkpoint_that_cannot_be_read(node: FakeNode) -> None:
+    node.write(f"{PLUGINS}/kubelet_internal_checkpoint", "{")
+    assert "not JSON" in node.only("checkpoint").what
+    node.remove(f"{PLUGINS}/kubelet_internal_checkpoint")
+    assert node.bad() == {}
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [uuid(1), f"{uuid(1)}::7", "nvidia1", "nvidia0/gi3", "nvidia1/vgpu2", "nvidia0::4"],
+)
+def test_another_plugin_gives_out_the_same_gpus(node: FakeNode, foreign: str) -> None:
+    node.register({"nvidia.com/gpu": [foreign]})
+    one = node.only("rivals")
+    assert one.severity is ERROR
+    assert one.what == f"nvidia.com/gpu gives out the same GPUs: 1 ids such as {foreign}"
+
+
+@pytest.mark.parametrize("foreign", [uuid(1), f"{uuid(1)}::7", "nvidia0/vgpu2", "eth0"])
+def test_another_plugin_serves_the_same_resource(node: FakeNode, foreign: str) -> None:
+    node.register({"deepomatic.com/shared-gpu": [f"{uuid(1)}::3", foreign]})
+    one = node.only("rivals")
+    assert one.severity is ERROR
+    said = f"another plugin serves deepomatic.com/shared-gpu: it listed 1 ids such as {foreign}"
+    assert one.what == said
+
+
+@pytest.mark.parametrize("other", ["GPU-12345678-1234-4000-8000-123456789abc", "nvidia7", "eth0"])
+def test_other_gpus_and_other_things_are_no_rivals(node: FakeNode, other: str) -> None:
+    node.register({"nvidia.com/gpu": [other]})
+    assert node.bad() == {}
+
+
+def test_an_older_resource_of_sgpud_s_own(node: FakeNode) -> None:
+    node.register({"example.com/old": [f"{uuid(1)}::3"]})
+    assert node.only("rivals").severity is WARNING
+    node.view = seen(resource="example.com/old")
+    assert "rivals" not in node.bad()
+
+
+def test_a_dra_driver_for_the_same_gpus(node: FakeNode) -> None:
+    node.listen("var/lib/kubelet/plugins_registry/gpu.nvidia.com-reg.sock")
+    assert "gpu.nvidia.com-reg.sock" in node.only("rivals").what
+
+
+# cgroup, configuration, daemon. ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("memory/tasks", "version 1 (v1)"),
+        ("unified/cgroup.controllers", "version 1 (hybrid)"),
+        ("none", "none is mounted"),
+    ],
+)
+def test_other_cgroups_than_version_2(node: FakeNode, name: str, what: str) -> None:
+    node.remove("sys/fs/cgroup/cgroup.controllers")
+    node.write(f"sys/fs/cgroup/{name}", "")
+    assert what in node.only("cgroup").what
+
+
+def test_a_bad_and_an_unwise_configuration(node: FakeNode) -> None:
+    node.more = "[sharing]\nduplication_factor = 0\nresource = 3\n"
+    bad = node.bad()["configuration"]
+    assert [one.severity for one in bad] == [ERROR, ERROR]
+    assert "sgpud.toml:4: " in bad[0].what
+    node.more = "[kubelet]\nnuma = true\n"
+    assert node.only("configuration").severity is WARNING
+
+
+def seen(
+    of: Known | None = None, resource: str = "deepomatic.com/shared-gpu", **more: Any
+) -> dict[str, Any]:
+    """What a daemon that runs would answer."""
+    there = of or known_node(sharing(resource=resource), [gpu(0), gpu(1)])
+    return {**document(viewed(there, planned(there), resource=resource)), **more}
+
+
+def test_a_daemon_that_runs_well(node: FakeNode) -> None:
+    node.view = seen(notes=[])
+    node.view = {**node.view, "pools": [_registered(pool) for pool in node.view["pools"]]}
+    assert node.bad() == {}
+    good = {one.check for one in node.findings() if one.severity is Severity.GOOD}
+    assert {"daemon", "registration"} <= good
+
+
+def _registered(pool: dict[str, Any]) -> dict[str, Any]:
+    return {**pool, "registration": "live", "dropped": False}
+
+
+def test_a_daemon_with_every_trouble(node: FakeNode) -> None:
+    sick = fallen(known_node(sharing(), [gpu(0), gpu(1)]), uuid(1))
+    view = seen(
+        sick,
+        probe="hung: look at it",
+        holders="stale",
+        notes=["an entry that means no GPU"],
+        unknown=["holders"],
+        configuration={"file": "f", "in_use": "last good", "problems": ["f:1: x"], "warnings": []},
+    )
+    pools = [{**pool, "registration": "no kubelet", "problem": "gone"} for pool in view["pools"]]
+    healths = [{**view["healths"][0], "cordoned": True}, *view["healths"][1:]]
+    node.view = {**view, "pools": pools, "healths": healths}
+    bad = node.bad()
+    told = " ".join(one.what for found in bad.values() for one in found)
+    for text in ("hung: look at it", "stale", "means no GPU", "the holders", "last good"):
+        assert text in told
+    assert "is not registered (no kubelet: gone)" in bad["registration"][0].what
+    (health,) = bad["health"]
+    assert (health.severity, uuid(1) in health.what) == (ERROR, True)
+    assert any("is cordoned" in one.what for one in node.findings())
+
+
+def test_every_finding_can_be_told(node: FakeNode) -> None:
+    for one in node.findings():
+        assert isinstance(one, Finding)
+        assert all(isinstance(value, (str, int)) for value in asdict(evolve(one)).values())

@@ -1,0 +1,211 @@
+"""The status on a screen: what it says, and how wide."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from attrs import asdict, evolve
+
+from sgpud.cli.screens import output
+from sgpud.cli.screens.status import StatusStyle, status
+from sgpud.cli.screens.top import fitted
+from sgpud.cli.tables import Cell, CellStyle, cut, table, width
+from sgpud.core.status.gpus import UsageView
+from sgpud.core.status.view import ConfigurationView, NodeView, document
+from tests.serve.metrics.test_metrics import CONTAINER, GIB, GPU, POOL, PROCESS, STATE, UID, VIEW
+
+ESCAPE = re.compile(r"\x1b\[[0-9]*m")
+GOLDEN = """\
+sgpud 1.2.3: serving, driver 550.54, 2026-09-21 14:13:20Z
+example.com/gpu: registered; 100 shares, 3 held, 98 allocatable
+
+GPU, HELD BY MEMORY OF BUSY SHARES
+0 NVIDIA A100 7GiB 8% 80GiB 55% 3 held, 97 withheld, 1 surplus, 2 draining healthy
+  GPU-1
+  free shares are withheld: cordoned
+  team/train/main 6GiB 4GiB 40% 4 over by 2GiB
+  python3 12 1GiB n/a - in no pod
+  python3 13 in pod 0a1b2c3d-1111-2222-3333-444455556666/side n/a n/a - holds no share of it
+"""
+
+
+def lines(view: NodeView, style: StatusStyle | None = None) -> list[str]:
+    return status(output.clean(document(view)), style)
+
+
+def state(**changes: Any) -> NodeView:
+    return evolve(VIEW, at=1_790_000_000.0, gpus=(evolve(STATE, product="NVIDIA A100", **changes),))
+
+
+def test_a_gpu_its_containers_and_everybody_else() -> None:
+    outside = evolve(
+        PROCESS, pid=12, used=GIB, utilisation=None, owner="outside", uid="", pod="", namespace=""
+    )
+    side = evolve(
+        PROCESS, pid=13, used=None, utilisation=None, owner="shareless", pod="", container="side"
+    )
+    shown = lines(state(processes=(PROCESS, outside, side)))
+    words = [" ".join(line.split()) for line in shown]
+    assert words == [" ".join(line.split()) for line in GOLDEN.splitlines()]
+    assert UID in words[-1]
+
+
+def test_the_columns_stand_below_each_other() -> None:
+    shown = lines(state())
+    (head,) = (line for line in shown if line.startswith("GPU, HELD BY"))
+    (gpu,) = (line for line in shown if line.startswith("0 NVIDIA"))
+    (train,) = (line for line in shown if "team/train/main" in line)
+    at = head.index("SHARES")
+    assert gpu[at:].startswith("3 held")
+    assert train[at:].startswith("4 ")
+    for line, word in ((head, "MEMORY"), (gpu, "8%"), (train, "6GiB")):
+        assert line.index(word) + len(word) == head.index("MEMORY") + len("MEMORY")
+
+
+def test_sixteen_gpus_with_wide_names_fit_every_width() -> None:
+    names = (
+        "NVIDIA GB300 Grace Blackwell Ultra Superchip 288GB HBM3e",
+        "英伟达加速计算卡一百",
+        "é" * 40,
+    )
+    gpus = tuple(
+        evolve(
+            STATE,
+            uuid=f"GPU-{number:08x}-0000-4000-8000-000000000000",
+            index=number,
+            product=names[number % 3],
+            containers=(CONTAINER,) * 3,
+            reason="XID 79: the GPU has fallen off the bus" if number == 3 else "",
+            health="unhealthy" if number == 3 else "healthy",
+        )
+        for number in range(16)
+    )
+    view = evolve(VIEW, gpus=gpus)
+    for columns in (20, 40, 79, 80, 120, 200, 400):
+        shown = lines(view, StatusStyle(columns))
+        assert max(map(width, shown)) <= columns
+        assert sum(line.lstrip().startswith("team/t") for line in shown) == 48
+    wide = lines(view, StatusStyle(200))
+    heads = [line for line in wide if re.match(r"\d+ ", line)]
+    assert len(heads) == 16
+    places = {width(line[: line.index("55%")]) for line in heads}
+    assert len(places) == 1
+
+
+def test_colours_only_where_they_may_be() -> None:
+    view = evolve(VIEW, gpus=(evolve(STATE, health="unhealthy", reason="XID 79"),))
+    plain, coloured = lines(view), lines(view, StatusStyle(colour=True))
+    assert not any("\x1b" in line for line in plain)
+    assert [ESCAPE.sub("", line) for line in coloured] == plain
+    assert any("\x1b[31munhealthy: XID 79\x1b[0m" in line for line in coloured)
+
+
+def test_by_memory_the_most_comes_first() -> None:
+    small = evolve(STATE, uuid="GPU-0", index=0, used=GIB)
+    large = evolve(STATE, uuid="GPU-9", index=9, used=9 * GIB)
+    light = evolve(CONTAINER, pod="light", used=GIB)
+    view = evolve(VIEW, gpus=(small, evolve(large, containers=(light, CONTAINER))))
+    shown = lines(view, StatusStyle(by_memory=True))
+    order = [line.split()[0] for line in shown if line.startswith(("0 ", "9 "))]
+    assert order == ["9", "0"]
+    text = "\n".join(shown)
+    assert text.index("team/train/main") < text.index("team/light/main")
+
+
+def test_what_is_wrong_is_said_first() -> None:
+    view = evolve(
+        VIEW,
+        configuration=ConfigurationView("/etc/sgpud.toml", "last good", ("f:1: bad",)),
+        probe="no driver",
+        holders="may be stale",
+        usage=UsageView(3.0, fresh=True, problem="needs hostPID: true"),
+        unknown=("holders",),
+        notes=("a note",),
+        dead=("keeper of facts",),
+        pools=(evolve(POOL, registration="waiting to try again", problem="refused"),),
+        gpus=(evolve(STATE, fresh=False, used=GIB, measured_ago=99.0, use_problem="why"),),
+    )
+    text = "\n".join(lines(view))
+    for words in (
+        "DEAD: keeper of facts; start sgpud anew",
+        "/etc/sgpud.toml is not in use, but the last good configuration:",
+        "  f:1: bad",
+        "GPUs: no driver",
+        "Holders: may be stale",
+        "Use: needs hostPID: true",
+        "Not known yet: holders",
+        "Note: a note",
+        "example.com/gpu: waiting to try again (refused)",
+        "memory as it was 99 s ago",
+        "what each uses is not known: why",
+    ):
+        assert words in text
+
+
+def test_what_is_not_known_is_never_a_zero() -> None:
+    nothing = evolve(CONTAINER, granted=None, used=None, over=None, utilisation=None)
+    view = evolve(VIEW, gpus=(evolve(STATE, used=None, utilisation=None, containers=(nothing,)),))
+    (train,) = (line for line in lines(view) if "team/train" in line)
+    assert train.split() == ["team/train/main", "n/a", "n/a", "4"]
+
+
+def test_a_pod_without_a_name_and_one_that_starts() -> None:
+    unnamed = evolve(CONTAINER, namespace="", pod="")
+    starting = evolve(CONTAINER, namespace="", pod="", uid="", container="")
+    shown = "\n".join(lines(evolve(VIEW, gpus=(evolve(STATE, containers=(unnamed, starting)),))))
+    assert f"{UID}/main" in shown
+    assert "a pod that is being started" in shown
+
+
+def test_a_name_cannot_steer_the_terminal() -> None:
+    evil = evolve(STATE, product="A\x1b[2J\u202e")
+    shown = "\n".join(lines(evolve(VIEW, gpus=(evil,))))
+    assert "\x1b" not in shown
+    assert "\u202e" not in shown
+
+
+def test_a_gpu_that_no_pool_lists_is_not_shared() -> None:
+    shown = lines(evolve(VIEW, pools=(), gpus=(STATE,)))
+    assert any("not shared" in line for line in shown)
+    assert lines(evolve(VIEW, pools=(), gpus=()))[0].startswith("sgpud 1.2.3")
+
+
+def test_every_availability_has_a_word() -> None:
+    for availability, word in (
+        ("available", "free"),
+        ("withheld", "withheld"),
+        ("unhealthy", "unhealthy"),
+    ):
+        pool = evolve(POOL, gpus=(evolve(GPU, availability=availability, reason="it is so"),))
+        text = "\n".join(lines(evolve(VIEW, pools=(pool,))))
+        assert f"97 {word}" in text
+
+
+def test_width_counts_what_a_terminal_shows() -> None:
+    assert [width(text) for text in ("abc", "英伟", "e\u0301", "🙂", "")] == [3, 4, 1, 2, 0]
+    assert cut("英伟达", 6) == "英伟达"
+    assert cut("英伟达", 5) == "英伟…"
+    assert cut("英伟达", 4) == "英…"
+    assert cut("abcdef", 3) == "ab…"
+    assert cut("abc", 0) == ""
+
+
+def test_a_table_gives_up_its_first_column_first() -> None:
+    rows = [
+        (Cell("a" * 30), Cell("1", right=True)),
+        (Cell("b", CellStyle.BAD), Cell("23", right=True)),
+    ]
+    assert table(rows, columns=20) == ["a" * 15 + "…   1", "b" + " " * 17 + "23"]
+    assert table(rows)[0] == "a" * 30 + "   1"
+
+
+def test_as_many_lines_as_a_terminal_has() -> None:
+    shown = [str(number) for number in range(30)]
+    assert fitted(shown, 31) == shown
+    assert len(fitted(shown, 10)) == 9
+    assert fitted(shown, 10)[-1] == "... and 22 more lines: `sgpud status`"
+
+
+def test_the_document_is_what_is_shown() -> None:
+    assert document(VIEW) == asdict(VIEW)

@@ -1,0 +1,280 @@
+"""`sgpud simulate`: files in, a document or a text out, and every mistake with its line."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sgpud.cli.commands import EX_CONFIG
+from sgpud.cli.main import main
+from sgpud.cli.screens.simulation import MOST_ROWS, clock
+from sgpud.cli.simulate.asked import LONGEST, MOST_PROBLEMS, TimeError, seconds
+from sgpud.cli.simulate.pods import load_pods, parse_pods
+from sgpud.cli.simulate.trace import load_trace, parse_trace
+from sgpud.config.problems import ConfigError
+
+GIB = 2**30
+GPUS = '[[gpu]]\nproduct = "NVIDIA A100"\nmemory = "40GiB"\ncount = 2\n'
+MEMORY = '[sharing]\nresource = "example.com/gpu-memory"\nshare_memory = "1GiB"\n'
+
+
+def run(folder: Path, pods: str, *more: str, trace: bool = False) -> tuple[int, str, str]:
+    (folder / "gpus.toml").write_text(GPUS)
+    (folder / "sgpud.toml").write_text(MEMORY)
+    (folder / "pods").write_text(pods)
+    out, err = io.StringIO(), io.StringIO()
+    listed = ["--trace", str(folder / "pods")] if trace else [str(folder / "pods")]
+    config = [] if "--config" in more else ["--config", str(folder / "sgpud.toml")]
+    files = ["--gpus", str(folder / "gpus.toml"), *config]
+    return main(["simulate", *listed, *files, *more], {}, out, err), out.getvalue(), err.getvalue()
+
+
+def document(folder: Path, pods: str, *more: str, trace: bool = False) -> dict[str, Any]:
+    status, out, err = run(folder, pods, "--json", *more, trace=trace)
+    assert (status, err) == (0, "")
+    found: dict[str, Any] = json.loads(out)
+    return found
+
+
+def test_pods_are_placed_and_told(tmp_path: Path) -> None:
+    pods = '[[pod]]\nname = "a"\nmemory = "30GiB"\ncount = 3\nevery = "1m"\nduration = "1h"\n'
+    (only,) = document(tmp_path, pods)["runs"]
+    first, second, third = only["pods"]
+    assert (first["name"], first["shares"], first["gpus"]) == ("a-1", 30, {"1": 30})
+    assert (second["placed"], second["gpus"]) == (60.0, {"0": 30})
+    assert third["end"] == "placed"
+    assert third["waits"]
+    assert third["placed"] >= 3600
+    assert only["summary"]["placed"] == 3
+    assert [gpu["peak_memory"] for gpu in only["gpus"]] == [30 * GIB, 30 * GIB]
+    status, text, _ = run(tmp_path, pods)
+    assert status == 0
+    assert "Of 3 pods: 3 placed, 0 still waiting at the end, 0 given up." in text
+    assert "node 0, GPU 1 x 30, from 0s until 1h00m" in text
+
+
+def test_a_split_is_told_with_its_reason(tmp_path: Path) -> None:
+    pods = '[[pod]]\nmemory = "25GiB"\ncount = 2\n[[pod]]\nname = "late"\narrive = 5\nshares = 20\n'
+    more = ("--set", "sharing.advertise=all", "--tries", "2")
+    status, text, _ = run(tmp_path, pods, *more)
+    assert status == 0
+    assert "failed 2 times, last on node 0 at 6s" in text
+    assert "have to be of one GPU" in text
+    assert "given up" in text
+    assert "Failed on a node and made again: 2 (multiple 2)" in text
+
+
+def test_what_waits_beside_enough_memory_is_counted_as_fragmentation(tmp_path: Path) -> None:
+    pods = "name,arrive,duration,shares\na,0,,25\nb,30,,25\nlate,60,,20\n"
+    (only,) = document(tmp_path, pods, trace=True)["runs"]
+    assert only["pods"][2]["end"] == "waiting"
+    assert only["summary"]["waited_though_enough_was_free"] == 1
+    assert only["summary"]["failures"] == 0
+    _, text, _ = run(tmp_path, pods, trace=True)
+    assert "(fragmentation): 1" in text
+    assert "still waits at the end" in text
+
+
+def test_several_configurations_are_set_side_by_side(tmp_path: Path) -> None:
+    (tmp_path / "other.toml").write_text("[sharing]\nduplication_factor = 1\n")
+    configs = ("--config", str(tmp_path / "sgpud.toml"), "--config", str(tmp_path / "other.toml"))
+    pods = '[[pod]]\nmemory = "10GiB"\ncount = 4\n'
+    found = document(tmp_path, pods, *configs)
+    assert [each["summary"]["placed"] for each in found["runs"]] == [4, 2]
+    _, text, _ = run(tmp_path, pods, *configs)
+    assert "Side by side" in text
+    assert text.splitlines()[-3].split()[:2] == ["though", "enough"]
+
+
+def test_nodes_are_alike_and_the_defaults_serve_without_a_file(tmp_path: Path) -> None:
+    pods = "[[pod]]\ncount = 4\n"
+    found = document(tmp_path, pods, "--nodes", "2", "--set", "sharing.placement=packed")
+    assert {(pod["node"]) for pod in found["runs"][0]["pods"]} == {0, 1}
+    assert found["runs"][0]["settings"]["placement"] == "packed"
+
+
+def test_of_many_pods_those_that_waited_are_told(tmp_path: Path) -> None:
+    pods = f"[[pod]]\nshares = 1\ncount = {MOST_ROWS + 60}\nduration = 5\n"
+    _, text, _ = run(tmp_path, pods)
+    assert "and 60 more: --json has every one" in text
+    assert len(text.splitlines()) < MOST_ROWS + 30
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ('[[pod]]\nmemory = "10GB"\n', 2, 'pod.memory: "10GB" is no size of memory'),
+        ("[[pod]]\nmemory = 10\n", 2, "pod.memory: is the number 10"),
+        ("[[pod]]\narrive = 10\ndepart = 5\n", 3, "pod.depart: is before the pod arrives, at 10 s"),
+        ("[[pod]]\nduration = -1\n", 2, "pod.duration: -1 is negative"),
+        ('[[pod]]\nduration = "-1s"\n', 2, 'pod.duration: "-1s" is negative'),
+        ("[[pod]]\narrive = nan\n", 2, "pod.arrive: nan is no number"),
+        ("[[pod]]\narrive = inf\n", 2, "pod.arrive: inf is too long"),
+        ('[[pod]]\nduration = "5 days"\n', 2, "is no time: the units are"),
+        ("[[pod]]\nduration = true\n", 2, "pod.duration: true is no time"),
+        ("[[pod]]\nduration = 1\ndepart = 1\n", 2, "pod.duration: stands beside depart"),
+        ("[[pod]]\nshares = 0\n", 2, "pod.shares: 0 is out of range"),
+        ("[[pod]]\nevery = 5\n", 2, "pod.every: does nothing without count"),
+        ("[[pod]]\ncount = 600000\n[[pod]]\ncount = 600000\n", 4, "makes more than 1000000 pods"),
+        ("[[pod]]\nshare = 4\n", 2, "pod.share: is an unknown key, did you mean shares?"),
+        ('[[pod]]\nname = "\\u001b[2J"\n', 2, "pod.name:"),
+        ("", 0, "pod: is missing"),
+        ("[[pod]\n", 1, "is not TOML"),
+        ("[[pod]]\n[[pod]]\nshares = 41\n", 2, "pod: 41 shares never fit"),
+        ('[[pod]]\nmemory = "41GiB"\n', 1, "pod: 41 shares never fit"),
+        ('[[pod]]\nmemory = "41GiB"\nshares = 1\n', 1, "memory: 41GiB is more than any GPU has"),
+        ('[[pod]]\nresource = "example.com/other"\n', 1, "no GPU is shared as example.com/other"),
+    ],
+)
+def test_each_mistake_in_a_list_is_named_with_its_line(
+    tmp_path: Path, text: str, line: int, said: str
+) -> None:
+    status, out, err = run(tmp_path, text)
+    assert (status, out) == (EX_CONFIG, "")
+    assert said in err
+    assert f"pods:{line}: " in err or not line
+    assert len(err.splitlines()) == 1
+
+
+def test_the_examples_of_the_documentation_show_what_it_says(tmp_path: Path) -> None:
+    examples = Path(__file__).parents[3] / "docs" / "examples"
+    out = io.StringIO()
+    (tmp_path / "empty.toml").write_text("")
+    arguments = ["simulate", str(examples / "pods.toml"), "--gpus", str(examples / "gpus.toml")]
+    for config, said in (
+        ("largest", "Of 7 pods: 7 placed, 0 still waiting at the end, 0 given up."),
+        ("all", "Of 7 pods: 6 placed, 0 still waiting at the end, 1 given up."),
+    ):
+        sets = ["--set", "sharing.share_memory=1GiB", "--set", f"sharing.advertise={config}"]
+        assert main([*arguments, "--config", str(tmp_path / "empty.toml"), *sets], {}, out) == 0
+        assert said in out.getvalue()
+        assert said in (examples.parent / "simulate.md").read_text()
+
+
+HEAD = "arrive,duration,shares,memory\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ("arrive,depart\n0,5\n10,5\n", 3, "depart: 5 s is before the pod arrives, at 10 s"),
+        (f"{HEAD}0,-5,1,\n", 2, 'duration: "-5" is negative'),
+        (f"{HEAD}nan,5,1,\n", 2, 'arrive: "nan" is no time'),
+        (f"{HEAD}inf,5,1,\n", 2, 'arrive: "inf" is no time'),
+        (f"{HEAD},5,1,\n", 2, "arrive: is missing"),
+        (f"{HEAD}0,5,1.5,\n", 2, 'shares: "1.5" is no whole number from 1'),
+        (f"{HEAD}0,5,0,\n", 2, 'shares: "0" is no whole number from 1'),
+        (f"{HEAD}0,5,1,11GB\n", 2, 'memory: "11GB" is no size: write the unit as "GiB"'),
+        (f"{HEAD}0,5,1,11\n", 2, 'memory: "11" is no size: the unit is missing'),
+        (f"{HEAD}0,5,1\n", 2, "has 3 fields, the first row names 4"),
+        (f"{HEAD}0,5,1,\n\n0,5,41,\n", 4, "pod: 41 shares never fit"),
+        ("arrive,shares\n0,1\n", 1, "one column of duration and depart is needed"),
+        ("arrive,duration,depart\n0,1,1\n", 1, "one column of duration and depart is needed"),
+        ("duration\n1\n", 1, "the column arrive is missing"),
+        ("arrive,duration,arrive\n0,1,1\n", 1, "arrive comes twice"),
+        ("arrive,duration,gpus\n0,1,1\n", 1, '"gpus" is an unknown column'),
+        ("", 1, "the column arrive is missing"),
+        (f'{HEAD}0,5,1,"11GiB\n', 2, "is no CSV"),
+        ("arrive,duration,resource\n0,1,gpu\n", 2, 'resource: "gpu" has no domain'),
+        ("arrive,duration,name\n0,1,\x1b[2J\n", 2, "name:"),
+    ],
+)
+def test_each_mistake_in_a_trace_is_named_with_its_line(
+    tmp_path: Path, text: str, line: int, said: str
+) -> None:
+    status, out, err = run(tmp_path, text, trace=True)
+    assert (status, out) == (EX_CONFIG, "")
+    assert said in err
+    assert err.startswith("sgpud: ")
+    assert f"pods:{line}: " in err
+
+
+def test_every_mistake_is_reported_at_once_up_to_a_hundred() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_trace(b"arrive,duration\n" + b"x,1\n" * 1000, "t.csv")
+    assert len(caught.value.problems) == MOST_PROBLEMS
+    with pytest.raises(ConfigError) as caught:
+        parse_pods("[[pod]]\narrive = -1\nduration = -1\n", "p.toml")
+    assert [problem.line for problem in caught.value.problems] == [2, 3]
+
+
+@pytest.mark.parametrize("load", [load_pods, load_trace])
+def test_a_file_that_cannot_be_read_is_named(load: Any, tmp_path: Path) -> None:
+    for name in ("absent", "."):
+        with pytest.raises(ConfigError, match="cannot be read"):
+            load(tmp_path / name)
+
+
+def test_a_trace_can_be_in_any_order_and_has_units() -> None:
+    listed = parse_trace(
+        b"\xef\xbb\xbfname, arrive,depart,memory\r\nb,2m,1h,\r\n,1.5,,1.5GiB\r\n", "t.csv"
+    )
+    first, second = listed.pods
+    assert (first.name, first.at, first.duration, first.memory) == (
+        "pod-2",
+        1.5,
+        None,
+        3 * GIB // 2,
+    )
+    assert (second.name, second.at, second.duration, second.line) == ("b", 120, 3480, 2)
+
+
+def test_a_list_repeats_a_pod_as_often_as_it_says() -> None:
+    text = '[[pod]]\nname = "a"\narrive = 5\ndepart = 65\ncount = 2\nevery = 0.5\n[[pod]]\n'
+    found = [(pod.name, pod.at, pod.duration) for pod in parse_pods(text, "p").pods]
+    assert found == [("pod-2", 0, None), ("a-1", 5, 60), ("a-2", 5.5, 60)]
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "x", "1001", "1.5"])
+def test_nodes_are_a_whole_number(number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["simulate", "p", "--gpus", "g", f"--nodes={number}"], {})
+    assert "no whole number from 1 to 1000" in capsys.readouterr().err
+
+
+@given(st.floats() | st.integers() | st.text(max_size=12) | st.none() | st.booleans())
+def test_a_time_is_a_number_of_seconds_in_range_or_an_error_of_ours(value: object) -> None:
+    try:
+        found = seconds(value)
+    except TimeError:
+        return
+    assert 0 <= found <= LONGEST
+
+
+@given(
+    st.binary(max_size=200)
+    | st.text(max_size=200).map(lambda text: text.encode("utf-8", "replace"))
+)
+def test_whatever_stands_in_a_trace_it_is_pods_or_an_error_of_ours(raw: bytes) -> None:
+    text = b"arrive,duration,name,memory\n" + raw
+    try:
+        listed = parse_trace(text, "t.csv")
+    except ConfigError:
+        return
+    assert all(pod.at >= 0 for pod in listed.pods)
+
+
+@given(st.text(max_size=100))
+def test_whatever_stands_in_a_list_it_is_pods_or_an_error_of_ours(text: str) -> None:
+    try:
+        listed = parse_pods("[[pod]]\n" + text, "p.toml")
+    except ConfigError:
+        return
+    assert listed.pods
+
+
+@pytest.mark.parametrize(
+    ("time", "text"),
+    [
+        (0, "0s"), (12.5, "12.5s"), (59.9996, "60s"), (60, "1m00s"), (200, "3m20s"),
+        (3600, "1h00m"), (7500, "2h05m"), (86400, "1d00h"), (273600, "3d04h"),
+    ],
+)  # fmt: skip
+def test_times_read_well(time: float, text: str) -> None:
+    assert clock(time) == text

@@ -1,0 +1,370 @@
+"""What holds of every simulation: nothing is lost, nothing is given twice, and packed is good."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
+
+from attrs import evolve
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sgpud.cli.simulate.engine.fitting import never_fits
+from sgpud.cli.simulate.engine.node import Given, ShortError, SimulatedNode
+from sgpud.cli.simulate.engine.simulation import empty_plan, simulate
+from sgpud.cli.simulate.engine.values import Cluster, PodOutcome, PodRequest, PodResult, WaitReason
+from sgpud.core.allocation.allocate import RefusedError, allocate, index
+from sgpud.core.allocation.preference import pick, prefer
+from sgpud.core.gpu.gpu import Gpu
+from sgpud.core.planning.holdings import CheckpointState, Holder, held
+from sgpud.core.planning.listing import Listing
+from sgpud.core.planning.node import Node, advance
+from sgpud.core.planning.plan import Availability, GpuShares, Plan, Pool, plan
+from sgpud.core.sharing.rules import Advertise, Multiple, Placement, ShareTerms, Sharing
+from sgpud.core.sharing.share_id import parse_share_id, share_id
+from tests.core.values import GIB, POOL, gpu
+
+SIZE = 10 * GIB
+"""Four memory shares on each GPU of 40 GiB."""
+
+gpus = st.integers(1, 3).map(lambda count: tuple(map(gpu, range(count))))
+configurations = st.builds(
+    Sharing,
+    default=st.builds(
+        ShareTerms, st.just(POOL), st.integers(1, 5), share_memory=st.sampled_from([0, SIZE])
+    ),
+    placement=st.sampled_from(Placement),
+    multiple=st.sampled_from(Multiple),
+    advertise=st.sampled_from(Advertise),
+)
+clusters = st.builds(
+    Cluster, configurations, gpus, nodes=st.integers(1, 3), tries=st.integers(1, 3)
+)
+pods = st.lists(
+    st.builds(
+        PodRequest,
+        name=st.just("pod"),
+        at=st.integers(0, 90).map(float),
+        shares=st.integers(1, 5),
+        resource=st.just(POOL),
+        duration=st.none() | st.sampled_from([0.0, 0.05, 3.0, 11.5, 60.0, 200.0]),
+    ),
+    max_size=25,
+)
+
+
+def possible(cluster: Cluster, asked: Sequence[PodRequest]) -> list[PodRequest]:
+    empty = empty_plan(cluster)
+    return [each for each in asked if never_fits(empty, each.resource, each.shares) is None]
+
+
+def shares_of(entry: PodResult) -> Counter[tuple[int, int]]:
+    assert entry.node is not None
+    return Counter({(entry.node, position): count for position, count in entry.gpus.items()})
+
+
+@given(clusters, pods)
+def test_every_pod_ends_somewhere_and_no_share_is_held_twice(
+    cluster: Cluster, asked: list[PodRequest]
+) -> None:
+    requests = possible(cluster, asked)
+    outcome = simulate(cluster, requests)
+    assert [entry.request for entry in outcome.entries] == requests
+    size = {(one.node, one.position): one.shares for one in outcome.histories}
+    moments = sorted({entry.placed for entry in outcome.entries if entry.placed is not None})
+    for moment in moments:
+        total: Counter[tuple[int, int]] = Counter()
+        for entry in outcome.entries:
+            if entry.placed is None or entry.placed > moment:
+                continue
+            if entry.ended is None or entry.ended > moment:
+                total += shares_of(entry)
+        assert all(count <= size[key] for key, count in total.items())
+    for entry in outcome.entries:
+        placed = entry.end is PodOutcome.PLACED
+        assert placed == (entry.placed is not None) == bool(entry.gpus)
+        assert (entry.end is PodOutcome.FAILED) <= (len(entry.failures) == cluster.tries)
+        assert len(entry.failures) <= cluster.tries
+        if placed and entry.placed is not None:
+            assert sum(entry.gpus.values()) == entry.request.shares
+            assert entry.placed >= entry.request.at
+            ends = entry.request.duration
+            assert entry.ended == (None if ends is None else entry.placed + ends)
+
+
+@given(clusters, pods)
+def test_the_histories_are_what_the_pods_held(cluster: Cluster, asked: list[PodRequest]) -> None:
+    outcome = simulate(cluster, possible(cluster, asked))
+    for history in outcome.histories:
+        assert all(0 <= use.held <= history.shares for use in history.uses)
+        assert [use.at for use in history.uses] == sorted({use.at for use in history.uses})
+        forever = sum(
+            entry.gpus.get(history.position, 0)
+            for entry in outcome.entries
+            if entry.node == history.node and entry.ended is None
+        )
+        assert (history.uses[-1].held if history.uses else 0) == forever
+
+
+@given(clusters, pods)
+def test_the_same_list_gives_the_same_outcome(cluster: Cluster, asked: list[PodRequest]) -> None:
+    requests = possible(cluster, asked)
+    assert simulate(cluster, requests) == simulate(cluster, requests)
+
+
+@given(clusters, pods)
+def test_who_waits_at_the_end_finds_no_room(cluster: Cluster, asked: list[PodRequest]) -> None:
+    """With every report in, nobody waits beside room that the scheduler would have bound."""
+    outcome = simulate(cluster, possible(cluster, asked))
+    free = {(one.node, one.position): one.shares for one in outcome.histories}
+    for entry in outcome.entries:
+        if entry.placed is not None and entry.ended is None:
+            for key, count in shares_of(entry).items():
+                free[key] -= count
+    for entry in outcome.entries:
+        if entry.end is not PodOutcome.WAITING:
+            continue
+        wanted = entry.request.shares
+        for node in range(cluster.nodes):
+            rooms = [room for (where, _), room in free.items() if where == node]
+            memory = cluster.sharing.default.share_memory
+            if memory and cluster.sharing.advertise is Advertise.LARGEST:
+                assert max(rooms) < wanted
+            else:
+                assert sum(rooms) < wanted
+
+
+steps = st.lists(st.tuples(st.integers(1, 4), st.integers(0, 5)), max_size=20)
+
+
+@given(configurations.map(lambda config: evolve(config, advertise=Advertise.ALL)), gpus, steps)
+def test_a_simulated_node_places_as_the_daemon_does(
+    config: Sharing, cards: tuple[Gpu, ...], moves: list[tuple[int, int]]
+) -> None:
+    """Beside a node with a book of ids, planned anew for each pod and asked by ids."""
+    simulated = SimulatedNode.of(config, cards)
+    node = advance(Node(config, cards, checkpoint=CheckpointState()), 0.0, 0.0)
+    running: list[tuple[Given, Holder]] = []
+    for now, (shares, leaves) in enumerate(moves):
+        holder = daemon(node, shares)
+        try:
+            counts = simulated.admit(POOL, shares, float(now))
+        except (ShortError, RefusedError):
+            assert holder is None
+        else:
+            assert holder is not None
+            assert named(node, holder) == counts
+            running.append((counts, holder))
+        if leaves < len(running):
+            gone, _ = running.pop(leaves)
+            simulated.release(POOL, gone, float(now))
+        node = advance(
+            evolve(node, checkpoint=CheckpointState(tuple(holder for _, holder in running))),
+            float(now),
+            0.0,
+        )
+
+
+def daemon(node: Node, shares: int) -> Holder | None:
+    """What a kubelet gets of the daemon for a pod; None where it fails it."""
+    made = plan(node, 0.0)
+    pool = made.pool(POOL) if made else None
+    assert made is not None
+    assert pool is not None
+    ids = [share_id(group.uuid, number) for group in pool.groups for number in group.free]
+    if len(ids) < shares:
+        return None
+    places = index(pool)
+    chosen = prefer(made, pool, places, ids, (), shares).ids if len(ids) > shares else ids
+    try:
+        granted = allocate(made, pool, places, chosen)
+    except RefusedError:
+        return None
+    return Holder("", "", POOL, granted.shares, granted.per_gpu, granted.sizes)
+
+
+def named(node: Node, holder: Holder) -> Given:
+    made = plan(node, 0.0)
+    pool = made.pool(POOL) if made else None
+    assert pool is not None
+    return tuple(
+        (position, len(holder.shares[group.uuid]))
+        for position, group in enumerate(pool.groups)
+        if group.uuid in holder.shares
+    )
+
+
+@given(configurations, gpus, st.lists(st.integers(0, 5), min_size=3, max_size=3), st.integers(1, 6))
+def test_pick_takes_what_prefer_takes(
+    config: Sharing, cards: tuple[Gpu, ...], left: list[int], size: int
+) -> None:
+    made = plan(advance(Node(config, cards, checkpoint=CheckpointState()), 0.0, 0.0), 0.0)
+    pool = made.pool(POOL) if made else None
+    assert made is not None
+    assert pool is not None
+    free = [group.active.lowest(count) for group, count in zip(pool.groups, left, strict=False)]
+    ids = [
+        share_id(group.uuid, number)
+        for group, numbers in zip(pool.groups, free, strict=True)
+        for number in numbers
+    ]
+    places = [parse_share_id(one) for one in prefer(made, pool, index(pool), ids, (), size).ids]
+    chosen = Counter(place[0] for place in places if place)
+    taken = pick(made, pool, list(map(len, free)), size)
+    assert taken == [chosen[group.uuid] for group in pool.groups]
+
+
+@given(configurations, gpus, steps)
+def test_a_node_keeps_the_rules_of_the_plan_and_its_list(
+    config: Sharing, cards: tuple[Gpu, ...], moves: list[tuple[int, int]]
+) -> None:
+    """Held stays listed and Healthy, no id leaves or changes, and the list is the listing's own."""
+    simulated = SimulatedNode.of(config, cards)
+    listed = {group.uuid: group.listed for group in groups(simulated)}
+    running: list[Given] = []
+    for now, (shares, leaves) in enumerate(moves):
+        with suppress(ShortError, RefusedError):
+            running.append(simulated.admit(POOL, shares, 7.0 * now))
+        if leaves < len(running):
+            simulated.release(POOL, running.pop(leaves), 7.0 * now)
+        looks = leaves % 2 == 0
+        if looks:
+            simulated.look()
+        healthy = simulated.report(7.0 * now + 1)[POOL]
+        total = Counter(dict.fromkeys(range(len(cards)), 0))
+        for counts in running:
+            total.update(dict(counts))
+        if looks:
+            assert simulated.plan == planned(config, cards, total)
+        assert healthy >= sum(total.values())
+        assert all(free >= 0 for each in simulated._served.values() for free in each.free())
+        assert {group.uuid: group.listed for group in groups(simulated)} == listed
+        for position, group in enumerate(groups(simulated)):
+            if group.availability is not Availability.UNHEALTHY and group.held:
+                assert not group.held - group.healthy
+            assert total[position] <= len(group.listed)
+            assert simulated.room(POOL)[position] == len(group.active) - total[position]
+
+
+def planned(config: Sharing, cards: tuple[Gpu, ...], counts: Counter[int]) -> Plan | None:
+    """The plan of a node whose GPUs have so many of their shares held, made from its books."""
+    node = advance(Node(config, cards, checkpoint=CheckpointState()), 0.0, 0.0)
+    pool = pool_of(node)
+    shares = {
+        group.uuid: group.active.lowest(counts[position])
+        for position, group in enumerate(pool.groups)
+        if counts[position]
+    }
+    parts = {group.uuid: group.parts for group in pool.groups}
+    sizes = {group.uuid: group.size for group in pool.groups if group.size}
+    checkpoint = CheckpointState((Holder("", "", POOL, shares, parts, sizes),))
+    return plan(advance(evolve(node, checkpoint=checkpoint), 500.0, 500.0), 0.0)
+
+
+def pool_of(node: Node) -> Pool:
+    made = plan(node, 0.0)
+    pool = made.pool(POOL) if made else None
+    assert pool is not None
+    return pool
+
+
+def groups(node: SimulatedNode) -> tuple[GpuShares, ...]:
+    pool = node.plan.pool(POOL)
+    assert pool is not None
+    return pool.groups
+
+
+@given(configurations, gpus, st.lists(st.integers(0, 4), min_size=3, max_size=3))
+def test_the_listing_of_a_node_is_the_same_whoever_holds_its_shares(
+    config: Sharing, cards: tuple[Gpu, ...], counts: list[int]
+) -> None:
+    """That is why a simulation advances each node once."""
+    node = advance(Node(config, cards, checkpoint=CheckpointState()), 0.0, 0.0)
+    made = plan(node, 0.0)
+    pool = made.pool(POOL) if made else None
+    assert pool is not None
+    shares = {
+        group.uuid: group.active.lowest(count)
+        for group, count in zip(pool.groups, counts, strict=False)
+        if count and group.active
+    }
+    parts = {group.uuid: group.parts for group in pool.groups}
+    sizes = {group.uuid: group.size for group in pool.groups if group.size}
+    checkpoint = CheckpointState((Holder("", "", POOL, shares, parts, sizes),))
+    after: Listing = advance(evolve(node, checkpoint=checkpoint), 500.0, 500.0).listing
+    assert after == node.listing
+    assert held(checkpoint, ()) == {(POOL, uuid): numbers for uuid, numbers in shares.items()}
+
+
+@cache
+def most(sizes: tuple[int, ...], rooms: tuple[int, ...]) -> int:
+    """How many of these pods fit on these GPUs at best, each on one: every way is tried."""
+    if not sizes:
+        return 0
+    best = most(sizes[1:], rooms)
+    for at, room in enumerate(rooms):
+        if room >= sizes[0]:
+            left = tuple(sorted((*rooms[:at], room - sizes[0], *rooms[at + 1 :])))
+            best = max(best, 1 + most(sizes[1:], left))
+    return best
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=7), st.integers(1, 3), st.integers(2, 6))
+def test_packed_places_as_many_as_any_way_could(sizes: list[int], count: int, shares: int) -> None:
+    """Pods alike: always the optimum. The small ones first: never less than half of it."""
+    config = Sharing(
+        default=ShareTerms(POOL, shares), placement=Placement.PACKED, multiple=Multiple.SAME
+    )
+    cluster = Cluster(config, tuple(map(gpu, range(count))), tries=1)
+    fitting = [size for size in sizes if size <= shares]
+    ones = [PodRequest("one", float(at), 1, POOL) for at in range(len(sizes))]
+    assert placed(cluster, ones) == min(len(sizes), count * shares)
+    alike = [PodRequest("alike", float(at), fitting[0], POOL) for at in range(len(fitting))]
+    if fitting:
+        best = most((fitting[0],) * len(fitting), (shares,) * count)
+        assert placed(cluster, alike) == best
+    ordered = [PodRequest("any", float(at), size, POOL) for at, size in enumerate(sorted(fitting))]
+    best = most(tuple(sorted(fitting)), (shares,) * count)
+    assert best / 2 <= placed(cluster, ordered) <= best
+
+
+def placed(cluster: Cluster, requests: Sequence[PodRequest]) -> int:
+    outcome = simulate(cluster, requests)
+    return sum(entry.end is PodOutcome.PLACED for entry in outcome.entries)
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=7), st.integers(1, 3), st.integers(2, 6))
+def test_packed_takes_the_fullest_gpu_that_has_the_room_and_nobody_waits_beside_one(
+    sizes: list[int], count: int, shares: int
+) -> None:
+    config = Sharing(
+        default=ShareTerms(POOL, shares), placement=Placement.PACKED, multiple=Multiple.SAME
+    )
+    cluster = Cluster(config, tuple(map(gpu, range(count))), tries=1)
+    fitting = [size for size in sizes if size <= shares]
+    requests = [PodRequest("any", float(at), size, POOL) for at, size in enumerate(fitting)]
+    outcome = simulate(cluster, requests)
+    rooms = [shares] * count
+    for entry in outcome.entries:
+        if entry.end is PodOutcome.PLACED:
+            (position,) = entry.gpus
+            tight = [room for room in rooms if room >= entry.request.shares]
+            assert rooms[position] == min(tight)
+            rooms[position] -= entry.request.shares
+        else:
+            assert max(rooms) < entry.request.shares
+    done = sum(entry.end is PodOutcome.PLACED for entry in outcome.entries)
+    assert done <= most(tuple(fitting), (shares,) * count)
+
+
+@given(clusters, pods)
+def test_a_wait_is_explained(cluster: Cluster, asked: list[PodRequest]) -> None:
+    for entry in simulate(cluster, possible(cluster, asked)).entries:
+        late = entry.placed is None or entry.placed > entry.request.at
+        if late and not entry.failures:
+            assert entry.waits
+        if entry.end is PodOutcome.WAITING:
+            assert entry.waits
+        assert set(entry.waits) <= set(WaitReason)

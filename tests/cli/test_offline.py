@@ -1,0 +1,163 @@
+"""What is said of a node without a daemon, by processes of their own: each runs a reactor."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sgpud.kubelet.api import deviceplugin_pb2 as api
+from sgpud.testing.kubelet.checkpoint import NAME, PodDevices, Slot, encode
+from tests.core.values import POOL
+from tests.surroundings import short_folder
+
+ROOT = Path(__file__).parents[2]
+SIMULATED = ROOT / "tests" / "gpus" / "simulated.toml"
+
+
+@pytest.fixture
+def node() -> Iterator[Path]:
+    """A folder with a plugin directory and a configuration."""
+    with short_folder() as folder:
+        (folder / "plugins").mkdir()
+        (folder / "sgpud.toml").write_text("[sharing]\nduplication_factor = 8\n")
+        yield folder
+
+
+def run(node: Path, command: str, *more: str, simulate: bool = True) -> Any:
+    """A command on this node, without a driver and without a daemon."""
+    arguments = [
+        command,
+        *("--config", str(node / "sgpud.toml")),
+        *("--plugin-dir", str(node / "plugins")),
+        *("--run-dir", str(node / "run")),
+        *(("--simulate", str(SIMULATED)) if simulate else ()),
+        *more,
+    ]
+    # A library that is none: whatever driver the machine has, the node of this test has none.
+    library = node / "lib"
+    library.mkdir(exist_ok=True)
+    (library / "libnvidia-ml.so.1").write_bytes(b"no library")
+    return subprocess.run(
+        [sys.executable, "-m", "sgpud", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "LD_LIBRARY_PATH": str(library)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def document(node: Path, command: str, *more: str) -> Any:
+    done = run(node, command, "--json", *more)
+    assert (done.returncode, done.stderr) == (0, "")
+    return json.loads(done.stdout)
+
+
+# gpus. -------------------------------------------------------------------------------------------
+
+
+def test_each_gpu_is_told_with_what_it_is_shared_as(node: Path) -> None:
+    with (node / "sgpud.toml").open("a") as file:
+        file.write('[gpus]\ndeny = ["Tesla T4"]\n')
+        file.write('[[gpu]]\nmatch = "*MIG*"\nresource = "example.com/slice"\n')
+    found = document(node, "gpus")
+    assert (found["fault"], found["errors"], found["configuration"]) == ("", {}, "")
+    shared = [gpu["shared"] for gpu in found["gpus"]]
+    assert shared == [
+        {"resource": POOL, "shares": 8},
+        {"resource": POOL, "shares": 8},
+        None,
+        *[{"resource": "example.com/slice", "shares": 8}] * 3,
+    ]
+    assert found["gpus"][2]["product"] == "Tesla T4"
+    assert found["gpus"][3]["mig"]["parent"].startswith("GPU-")
+
+
+def test_the_text_is_a_line_for_each_gpu(node: Path) -> None:
+    done = run(node, "gpus")
+    assert done.returncode == 0
+    found = document(node, "gpus")
+    for gpu in found["gpus"]:
+        (line,) = (line for line in done.stdout.splitlines() if gpu["uuid"] in line)
+        assert gpu["product"] in line
+
+
+def test_a_bad_file_does_not_hide_the_gpus(node: Path) -> None:
+    (node / "sgpud.toml").write_text("nonsense")
+    found = document(node, "gpus")
+    assert len(found["gpus"]) == 6
+    assert f"{node / 'sgpud.toml'}:1: " in found["configuration"]
+    assert found["gpus"][0]["shared"]["shares"] == 100
+
+
+def test_without_a_driver_it_is_said_what_to_do(node: Path) -> None:
+    done = run(node, "gpus", "--json", simulate=False)
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["gpus"]) == (1, [])
+    assert "libnvidia-ml" in found["fault"]
+    text = run(node, "gpus", simulate=False)
+    assert (text.returncode, text.stderr) == (1, "")
+    assert text.stdout.startswith("No GPU can be read: ")
+
+
+# plan. -------------------------------------------------------------------------------------------
+
+
+def test_the_plan_is_what_a_daemon_would_advertise(node: Path) -> None:
+    found = document(node, "plan", "--set", "sharing.placement=packed")
+    seen = found["view"]
+    assert found["reload"] is None
+    assert seen["serving"] == "not running"
+    assert seen["directory"] == str(node / "plugins")
+    assert seen["configuration"]["in_use"] == "file"
+    (pool,) = seen["pools"]
+    assert pool["resource"] == POOL
+    assert [gpu["shares"] for gpu in pool["gpus"]] == [8] * 6
+
+
+def test_what_pods_hold_is_in_the_plan(node: Path) -> None:
+    uuid = document(node, "gpus")["gpus"][0]["uuid"]
+    held = (f"{uuid}::0", f"{uuid}::50")
+    answer = api.ContainerAllocateResponse()
+    checkpoint = {Slot("uid", "main", POOL): PodDevices({-1: held}, answer)}
+    (node / "plugins" / NAME).write_bytes(encode(checkpoint, {POOL: held}))
+    (pool,) = document(node, "plan")["view"]["pools"]
+    first = pool["gpus"][0]
+    assert (first["uuid"], first["held"], first["shares"], first["free"]) == (uuid, 2, 8, 6)
+
+
+def test_a_checkpoint_that_cannot_be_read_is_a_remark(node: Path) -> None:
+    (node / "plugins" / NAME).write_bytes(b"{")
+    seen = document(node, "plan")["view"]
+    assert "not JSON" in seen["holders"]
+    assert seen["pools"]
+
+
+def test_a_bad_file_is_no_plan(node: Path) -> None:
+    (node / "sgpud.toml").write_text("nonsense")
+    done = run(node, "plan")
+    assert (done.returncode, done.stdout) == (78, "")
+    assert done.stderr.startswith(f"sgpud: {node / 'sgpud.toml'}:1: ")
+
+
+def test_without_a_driver_the_plan_says_what_is_missing(node: Path) -> None:
+    done = run(node, "plan", "--json", simulate=False)
+    seen = json.loads(done.stdout)["view"]
+    assert "libnvidia-ml" in seen["probe"]
+    assert seen["pools"] == []
+    assert "GPUs" in seen["unknown"]
+
+
+def test_nothing_is_written_to_the_node(node: Path) -> None:
+    run(node, "plan")
+    run(node, "gpus")
+    assert sorted(each.name for each in node.iterdir()) == ["lib", "plugins", "sgpud.toml"]
+    assert list((node / "plugins").iterdir()) == []

@@ -1,0 +1,263 @@
+"""Why a pod, a share or a GPU is as it is."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from attrs import evolve
+
+from sgpud.core.allocation.decisions import Decision, DecisionKind, GpuCount, gpu_snapshots
+from sgpud.core.explain.explain import (
+    SHOWN,
+    Evidence,
+    Explanation,
+    explain,
+    recent,
+)
+from sgpud.core.health.node_health import UnknownGpuError
+from sgpud.core.intset import IntSet
+from sgpud.core.planning.holdings import CheckpointState, Holder
+from sgpud.core.planning.node import Node
+from sgpud.core.planning.plan import plan
+from sgpud.core.registration import RegistrationState
+from sgpud.core.sharing.rules import InjectionMethod, InjectionSettings, Multiple
+from tests.core.status.viewing import LIVE, viewed
+from tests.core.values import GIB, POOL, fallen, gpu, grant, ids, node, sharing, uuid
+
+DELIVERY = InjectionSettings(InjectionMethod.NVIDIA_RUNTIME)
+GPUS = [gpu(0), gpu(1)]
+CHAT = Holder(
+    "uid-chat", "main", POOL, {uuid(0): IntSet.of([2])}, {uuid(0): 4}, {}, 1000.0, "prod", "chat"
+)
+TWIN = evolve(CHAT, pod="uid-twin", shares={uuid(0): IntSet.of([3])}, name="twin")
+NAMELESS = evolve(CHAT, pod="uid-x", shares={uuid(1): IntSet.of([0])}, namespace="", name="")
+
+
+def decided(
+    kind: DecisionKind, at: float, *parts: GpuCount, rule: str = "distinct", text: str = ""
+) -> Decision:
+    return Decision(at, kind, POOL, sum(part.count for part in parts), parts, rule, text)
+
+
+CHOICE = decided(DecisionKind.PREFERENCE, 1000.1, GpuCount(uuid(0), 1, 2), rule="distinct, spread")
+GAVE_CHAT = decided(DecisionKind.ALLOCATION, 1000.2, GpuCount(uuid(0), 1, 2))
+GAVE_TWIN = decided(DecisionKind.ALLOCATION, 1000.3, GpuCount(uuid(0), 1, 3))
+REFUSED = decided(
+    DecisionKind.REFUSAL,
+    1000.4,
+    GpuCount(uuid(1), 2, 1),
+    rule="multiple",
+    text="2 shares fell on 1 GPU",
+)
+ALL = (CHOICE, GAVE_CHAT, GAVE_TWIN, REFUSED)
+
+
+def known(
+    *holders: Holder,
+    decisions: Sequence[Decision] = ALL,
+    of: Node | None = None,
+    state: RegistrationState | None = LIVE,
+    **seen: Any,
+) -> Evidence:
+    there = of or node(sharing(injection=DELIVERY), GPUS, CheckpointState(holders, 1001.0))
+    made = plan(there, 1001.0)
+    shown = evolve(viewed(there, made, state), **seen)
+    return Evidence(there, made, shown, tuple(decisions))
+
+
+def kinds(found: Explanation) -> list[tuple[str, float]]:
+    return [(one.kind, one.at) for one in found.decisions]
+
+
+def said(found: Explanation) -> str:
+    return "\n".join(found.answer)
+
+
+# Pods. -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["chat", "prod/chat", "uid-chat"])
+def test_what_a_pod_holds_and_how_it_was_chosen(name: str) -> None:
+    found = explain(name, known(CHAT, TWIN))
+    assert found.subject == "pod"
+    assert found.answer == (
+        f"prod/chat/main holds 1 share of {POOL} on {uuid(0)}, since 1970-01-01 00:16:40Z.",
+    )
+    # Not the twin's, although it was given as much of the same GPU in the same second.
+    assert kinds(found) == [("preference", 1000.1), ("allocation", 1000.2)]
+    (held,) = found.holders
+    assert (held.uid, held.shares, held.gpu) == ("uid-chat", 1, uuid(0))
+    assert (found.kept, found.since) == (4, 1000.1)
+
+
+def test_what_was_decided_before_the_log_begins_is_said_to_be_forgotten() -> None:
+    found = explain("chat", known(CHAT, decisions=[GAVE_TWIN]))
+    assert found.decisions == ()
+    assert "no longer remembered" in said(found)
+
+
+def test_a_pod_that_holds_nothing_may_be_one_of_those_refused() -> None:
+    found = explain("prod/train", known(CHAT))
+    assert "No container of a pod prod/train holds a share" in said(found)
+    assert "1 container;" in said(found)
+    assert "UnexpectedAdmissionError" in said(found)
+    assert kinds(found) == [("refusal", 1000.4)]
+    assert found.decisions[0].why == "2 shares fell on 1 GPU"
+    assert f"{POOL}: 7 shares can be given now, up to 2 to one container" in said(found)
+
+
+def test_a_pod_that_was_never_bound_is_the_scheduler_s() -> None:
+    assert "the scheduler has not bound it" in said(explain("train", known(decisions=[GAVE_TWIN])))
+    assert "asked for no share since this sgpud started" in said(
+        explain("train", known(decisions=[]))
+    )
+
+
+def test_pods_without_a_name_are_asked_for_by_uid() -> None:
+    assert "Ask with the pod's UID" in said(explain("train", known(NAMELESS)))
+    assert explain("uid-x", known(NAMELESS)).holders[0].gpu == uuid(1)
+    assert "No container" in said(explain("/", known(NAMELESS)))
+
+
+def test_what_stands_against_a_pod_is_said() -> None:
+    unregistered = said(explain("train", known(state=None)))
+    assert f"{POOL} is not registered with the kubelet (not registered)" in unregistered
+    sick = node(sharing(injection=DELIVERY), GPUS, CheckpointState())
+    for one in (0, 1):
+        sick = fallen(sick, uuid(one))
+    text = said(explain("train", known(of=sick)))
+    assert f"{POOL}: no share can be given now (0 are held)" in text
+    assert f"{POOL}: {uuid(0)} is sick: " in text
+    assert "does not serve the node now (standby)" in said(
+        explain("train", known(serving="standby"))
+    )
+    nothing = evolve(known(), plan=None, seen=evolve(known().seen, unknown=("holders",)))
+    assert "does not know the holders" in said(explain("train", nothing))
+    doubt = known(CHAT, holders="the kubelet's podresources does not answer")
+    assert "may be stale: the kubelet's podresources" in said(explain("chat", doubt))
+
+
+@pytest.mark.parametrize(
+    ("multiple", "most"),
+    [
+        (Multiple.DISTINCT, "8 shares can be given now, up to 2 to"),
+        (Multiple.SAME, "8 shares can be given now, up to 4 to"),
+        (Multiple.ANY, "8 shares can be given now, up to 8 to"),
+        (Multiple.REFUSE, "8 shares can be given now, up to 1 to"),
+    ],
+)
+def test_how_many_shares_fit_is_said(multiple: Multiple, most: str) -> None:
+    there = node(sharing(injection=DELIVERY, multiple=multiple), GPUS, CheckpointState())
+    text = said(explain("train", known(of=there)))
+    assert most in text
+    assert f'multiple = "{multiple.value}"' in text
+
+
+def test_memory_shares_are_of_one_gpu() -> None:
+    config = sharing(injection=DELIVERY)
+    config = evolve(config, default=evolve(config.default, share_memory=10 * GIB))
+    text = said(explain("train", known(of=node(config, GPUS, CheckpointState()))))
+    assert "up to 4 to one container (memory shares are of one GPU)" in text
+
+
+# Shares. -----------------------------------------------------------------------------------------
+
+
+def test_a_held_share() -> None:
+    found = explain(ids(0, 3)[0], known(CHAT, TWIN))
+    assert found.subject == "share"
+    assert found.answer == (
+        f"{uuid(0)}::3 is a share of {POOL}, listed Healthy.",
+        "prod/twin/main holds it, since 1970-01-01 00:16:40Z.",
+    )
+    assert kinds(found) == [("allocation", 1000.3)]
+
+
+def test_a_free_share_that_was_refused() -> None:
+    found = explain(ids(1, 1)[0], known(CHAT))
+    assert found.answer[-1] == "Nobody holds it."
+    assert kinds(found) == [("refusal", 1000.4)]
+
+
+def test_a_share_that_was_given_this_moment() -> None:
+    there = node(sharing(injection=DELIVERY), GPUS, CheckpointState())
+    there = evolve(there, grants=(grant({uuid(0): IntSet.of([2, 3])}),))
+    found = explain(ids(0, 2)[0], known(of=there))
+    assert found.answer[-1] == (
+        "a container that is being started holds it, since 1970-01-01 00:16:40Z."
+    )
+    assert kinds(found) == [("preference", 1000.1), ("allocation", 1000.2)]
+
+
+def test_shares_that_are_listed_unhealthy_or_not_at_all() -> None:
+    sick = known(
+        of=fallen(node(sharing(injection=DELIVERY), GPUS, CheckpointState((CHAT,))), uuid(0))
+    )
+    text = said(explain(ids(0, 0)[0], sick))
+    assert "listed Unhealthy, because its GPU is sick: " in text
+    assert "is not listed: it never was" in said(explain(ids(0, 77)[0], known()))
+
+
+# GPUs. -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [uuid(0), "0", uuid(0)[:12]])
+def test_a_gpu(name: str) -> None:
+    pool = known().plan
+    assert pool is not None
+    offered = evolve(CHOICE, gpu_snapshots=gpu_snapshots(pool.pools[0]), offered=(4, 4))
+    passed = evolve(offered, at=999.0, parts=(GpuCount(uuid(1), 1, 0),))
+    found = explain(name, known(CHAT, TWIN, decisions=[passed, offered, *ALL[1:]]))
+    assert found.subject == "gpu"
+    assert found.answer == (
+        f"{uuid(0)} (NVIDIA A100-SXM4-40GB) is well in {POOL}: 2 of 4 shares held, 2 free.",
+        "Its health is healthy.",
+        "Of the last 2 times that the kubelet offered shares of it, 1 took some.",
+    )
+    assert [one.named for one in found.holders] == ["prod/chat/main", "prod/twin/main"]
+    assert [one.at for one in found.decisions] == [1000.1, 1000.2, 1000.3]
+    (taken, _) = found.decisions[0].gpus
+    assert (taken.taken, taken.offered, taken.held, taken.shares) == (1, 4, 0, 4)
+
+
+def test_a_sick_gpu_says_what_to_do() -> None:
+    sick = fallen(node(sharing(injection=DELIVERY), GPUS, CheckpointState()), uuid(1))
+    text = said(explain("1", known(of=sick)))
+    assert "is sick in" in text
+    assert "Its health is unhealthy: " in text
+    assert "To do: " in text
+
+
+@pytest.mark.parametrize("name", ["7", "GPU-0000", "GPU-ffffffff", "GPU-"])
+def test_a_gpu_that_is_not_here(name: str) -> None:
+    with pytest.raises(UnknownGpuError) as caught:
+        explain(name, known())
+    assert uuid(0) in str(caught.value)
+
+
+def test_only_the_last_decisions_are_shown() -> None:
+    many = [evolve(GAVE_CHAT, at=2000.0 + number) for number in range(SHOWN + 5)]
+    found = explain("0", known(decisions=many))
+    assert (len(found.decisions), found.left_out) == (SHOWN, 5)
+    assert found.decisions[-1].at == many[-1].at
+    newest = recent(many, 3)
+    assert [one.at for one in newest] == [one.at for one in reversed(many[-3:])]
+    assert recent((), 3) == ()
+
+
+@pytest.mark.parametrize(
+    ("rule", "asked", "parts", "why"),
+    [
+        ("distinct, spread", 2, 1, "only 1 had one, so that Allocate refuses this"),
+        ("same, best fit", 2, 2, "no GPU had 2, so that Allocate refuses this"),
+        ("refuse, packed", 2, 1, "Allocate refuses more"),
+        ("any, spread", 2, 1, "first the GPU with the smallest fraction held"),
+    ],
+)
+def test_a_preference_that_could_not_be_kept_says_so(
+    rule: str, asked: int, parts: int, why: str
+) -> None:
+    taken = tuple(GpuCount(uuid(number), 1, 0) for number in range(parts))
+    one = Decision(1.0, DecisionKind.PREFERENCE, POOL, asked, taken, rule)
+    (view,) = recent([one], 1)
+    assert view.why.endswith(why)

@@ -1,0 +1,205 @@
+"""The device plugin as a whole: pools that come, go and come back, before the stand-in kubelet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import define, field
+from twisted.internet import reactor as installed  # noqa: TID251 - it runs what is tested
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+
+from sgpud.core.allocation.allocate import RefusedError
+from sgpud.core.registration import RegistrationPhase
+from sgpud.core.sharing.rules import GpuRule
+from sgpud.kubelet.deviceplugin.plugin import DevicePlugin
+from sgpud.kubelet.deviceplugin.publisher import SnapshotPublisher
+from sgpud.testing.kubelet.records import AdmissionError
+from sgpud.testing.kubelet.stand_in import StandInKubelet
+from tests.core.values import OTHER, POOL, gpu, node, planned, sharing, uuid
+from tests.surroundings import WITHIN, short_folder
+
+reactor: Any = installed
+Steps = Any
+"""What inlineCallbacks takes."""
+GPUS = [gpu(number, simulated=True) for number in range(2)]
+
+
+@define
+class Hears:
+    refusals: list[str] = field(factory=list)
+    lists: list[str] = field(factory=list)
+
+    def refused(self, resource: str, refusal: RefusedError) -> None:  # noqa: ARG002 - the seam's
+        self.refusals.append(refusal.rule.value)
+
+    def listed(self, resource: str) -> None:
+        self.lists.append(resource)
+
+
+class PluginTest(TestCase):
+    timeout = 60
+
+    @inlineCallbacks
+    def setUp(self) -> Steps:  # type: ignore[override]  # trial waits for a Deferred here too
+        folder = short_folder()
+        self.path = folder.__enter__() / "plugins"
+        self.addCleanup(folder.__exit__, None, None, None)
+        self.kubelet = StandInKubelet(self.path)
+        yield deferToThread(self.kubelet.start)
+        self.addCleanup(deferToThread, self.kubelet.stop)
+        self.hears = Hears()
+        self.publisher = SnapshotPublisher()
+        self.awaited: list[tuple[Any, Deferred[None]]] = []
+        self.plugin = DevicePlugin(
+            reactor, self.publisher, self.path, "0123", self.hears, self.changed
+        )
+        self.addCleanup(self.plugin.deactivate)
+
+    def changed(self) -> None:
+        for entry in tuple(self.awaited):
+            condition, fires = entry
+            if condition():
+                self.awaited.remove(entry)
+                # Later: the transition that is told of may not be over yet.
+                reactor.callLater(0, fires.callback, None)
+
+    def when(self, condition: Any) -> Deferred[None]:
+        """Fires once this is so, looked at after every transition."""
+        fires: Deferred[None] = Deferred()
+        self.awaited.append((condition, fires))
+        self.changed()
+        return fires.addTimeout(WITHIN, reactor)
+
+    def phases(self) -> dict[str, RegistrationPhase]:
+        return {name: state.phase for name, state in self.plugin.registrations.items()}
+
+    def live(self, *resources: str, times: int) -> Deferred[None]:
+        """Fires once exactly these are live, and so many Register calls were answered."""
+        wanted = dict.fromkeys(resources, RegistrationPhase.LIVE)
+        return self.when(lambda: self.phases() == wanted and self.plugin.registered == times)
+
+    def serve(self, *rules: GpuRule, resource: str = POOL) -> None:
+        """Plan like this, and say which pools there are."""
+        plan = planned(node(sharing(4, *rules, resource=resource), GPUS))
+        assert self.publisher.put(plan)
+        self.plugin.update(pool.resource for pool in plan.pools)
+
+    def start(self, *rules: GpuRule) -> None:
+        self.serve(*rules)
+        self.plugin.activate()
+        self.plugin.kubelet_seen()
+
+    def devices(self, resource: str) -> Deferred[Any]:
+        return deferToThread(self.kubelet.next_devices, resource, WITHIN)
+
+    @inlineCallbacks
+    def test_a_pool_is_registered_and_listed(self) -> Steps:
+        self.start()
+        assert len((yield self.devices(POOL)).healthy) == 8
+        yield self.live(POOL, times=1)
+        assert [each.resource for each in self.kubelet.registrations] == [POOL]
+        assert self.kubelet.registrations[0].preferred
+
+    @inlineCallbacks
+    def test_nothing_is_served_before_the_directory_is_ours_and_a_kubelet_there(self) -> Steps:
+        self.serve()
+        assert self.phases() == {}
+        self.plugin.activate()
+        assert self.phases() == {POOL: RegistrationPhase.ABSENT}
+        assert list(self.path.glob("sgpud-*")) == []
+        self.plugin.kubelet_seen()
+        yield self.live(POOL, times=1)
+
+    @inlineCallbacks
+    def test_pools_register_side_by_side_under_names_of_their_own(self) -> Steps:
+        self.start(GpuRule(uuid(1), resource=OTHER))
+        yield self.live(POOL, OTHER, times=2)
+        endpoints = {each.resource: each.endpoint for each in self.kubelet.registrations}
+        assert endpoints.keys() == {POOL, OTHER}
+        assert len(set(endpoints.values())) == 2
+
+    @inlineCallbacks
+    def test_a_pool_that_comes_leaves_the_others_alone(self) -> Steps:
+        self.start()
+        yield self.live(POOL, times=1)
+        self.serve(GpuRule(uuid(1), resource=OTHER))
+        yield self.live(POOL, OTHER, times=2)
+        assert len(self.kubelet.registrations) == 2
+
+    @inlineCallbacks
+    def test_a_pool_that_goes_is_retired_and_still_counted(self) -> Steps:
+        self.start(GpuRule(uuid(1), resource=OTHER))
+        yield self.live(POOL, OTHER, times=2)
+        self.serve()
+        yield self.live(POOL, times=2)
+        wait_for = self.kubelet.wait_for
+        yield deferToThread(wait_for, lambda seen: not seen.registered(OTHER), WITHIN)
+        assert self.kubelet.registered(POOL)
+
+    @inlineCallbacks
+    def test_a_pool_that_comes_back_while_it_retires_is_registered_anew(self) -> Steps:
+        self.start()
+        yield self.live(POOL, times=1)
+        self.plugin.update([])
+        assert self.phases() == {POOL: RegistrationPhase.STOPPING}
+        self.plugin.update([POOL])
+        yield self.live(POOL, times=2)
+        names = [each.endpoint for each in self.kubelet.registrations]
+        assert len(set(names)) == 2
+        assert (yield self.devices(POOL))
+
+    @inlineCallbacks
+    def test_all_is_retired_and_gone_when_the_directory_is_given_up(self) -> Steps:
+        self.start(GpuRule(uuid(1), resource=OTHER))
+        yield self.live(POOL, OTHER, times=2)
+        yield self.plugin.deactivate()
+        assert self.phases() == {}
+        assert list(self.path.glob("sgpud-*")) == []
+        self.plugin.activate()
+        assert self.phases() == {POOL: RegistrationPhase.ABSENT, OTHER: RegistrationPhase.ABSENT}
+        self.plugin.kubelet_seen()
+        yield self.live(POOL, OTHER, times=4)
+
+    @inlineCallbacks
+    def test_giving_up_what_never_began_is_at_once(self) -> Steps:
+        yield self.plugin.deactivate()
+        self.plugin.activate()
+        assert self.phases() == {}
+
+    @inlineCallbacks
+    def test_a_kubelet_that_restarts_is_registered_with_anew(self) -> Steps:
+        self.start()
+        yield self.live(POOL, times=1)
+        yield deferToThread(self.kubelet.restart)
+        self.plugin.kubelet_seen()
+        yield self.live(POOL, times=2)
+        wait_for = self.kubelet.wait_for
+        yield deferToThread(wait_for, lambda seen: seen.allocatable(POOL) == 8, WITHIN)
+
+    @inlineCallbacks
+    def test_without_a_kubelet_it_waits_and_a_new_pool_too(self) -> Steps:
+        self.start()
+        yield self.live(POOL, times=1)
+        self.plugin.kubelet_gone()
+        yield deferToThread(self.kubelet.stop)
+        yield self.when(lambda: self.phases() == {POOL: RegistrationPhase.ABSENT})
+        self.serve(GpuRule(uuid(1), resource=OTHER))
+        assert self.phases() == {POOL: RegistrationPhase.ABSENT, OTHER: RegistrationPhase.ABSENT}
+        yield deferToThread(self.kubelet.start)
+        self.plugin.kubelet_seen()
+        yield self.live(POOL, OTHER, times=3)
+
+    @inlineCallbacks
+    def test_what_is_refused_is_heard_on_the_reactor(self) -> Steps:
+        self.start()
+        yield self.live(POOL, times=1)
+        yield self.devices(POOL)
+        admit = self.kubelet.admit
+        yield deferToThread(admit, "uid-1", "default", "one", "main", {POOL: 1})
+        failed = deferToThread(admit, "uid-2", "default", "two", "main", {POOL: 3})
+        yield self.assertFailure(failed, AdmissionError)
+        yield deferToThread(int)  # what the workers told before is on the reactor by now
+        assert self.hears.refusals == ["multiple"]
+        assert [grant.resource for grant in self.publisher.grants()] == [POOL]

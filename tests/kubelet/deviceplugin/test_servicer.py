@@ -1,0 +1,505 @@
+"""The device plugin service, asked over a real gRPC connection as the kubelet asks it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any
+
+import grpc
+import pytest
+from attrs import define, evolve, field
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sgpud.core.allocation.allocate import RefusalRule, RefusedError
+from sgpud.core.allocation.decisions import Decision, DecisionKind, GpuCount
+from sgpud.core.allocation.preference import prefer
+from sgpud.core.intset import IntSet
+from sgpud.core.planning.node import Node, advance
+from sgpud.core.sharing.rules import Multiple
+from sgpud.core.sharing.share_id import share_id
+from sgpud.kubelet.api import deviceplugin_pb2 as api
+from sgpud.kubelet.deviceplugin.endpoint import WORKERS
+from sgpud.kubelet.deviceplugin.publisher import ServedPool, SnapshotPublisher
+from sgpud.kubelet.deviceplugin.servicer import SERVICE, STREAMS, DevicePluginServicer
+from tests.core.values import OTHER, POOL, fallen, gpu, ids, node, planned, sharing, uuid
+from tests.surroundings import WITHIN, listening, short_folder
+
+# Debian 12's protobuf takes a stray end tag for the end of the message, and only warns.
+pytestmark = pytest.mark.filterwarnings("ignore:Unexpected end-group tag:RuntimeWarning")
+
+GPUS = [gpu(number, simulated=True) for number in range(2)]
+WALL = 1234.5
+
+
+@define
+class Told:
+    """What the workers told, to be waited for."""
+
+    lives: SimpleQueue[int] = field(factory=SimpleQueue)
+    refusals: list[tuple[str, RefusedError]] = field(factory=list)
+    lists: list[str] = field(factory=list)
+
+    def streams(self, live: int) -> None:
+        self.lives.put(live)
+
+    def refused(self, resource: str, refusal: RefusedError) -> None:
+        self.refusals.append((resource, refusal))
+
+    def listed(self, resource: str) -> None:
+        self.lists.append(resource)
+
+    def reach(self, live: int) -> None:
+        """Wait until so many streams live; queue.Empty where that does not come."""
+        while self.lives.get(timeout=WITHIN) != live:
+            pass
+
+
+class Watch:
+    """A ListAndWatch stream, read in a thread of its own."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        watch: Any = channel.unary_stream(f"/{SERVICE}/ListAndWatch")
+        self.stream = watch(b"", timeout=WITHIN)
+        self._messages: SimpleQueue[bytes | None] = SimpleQueue()
+        Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        try:
+            for message in self.stream:
+                self._messages.put(message)
+        except grpc.RpcError:
+            pass
+        finally:
+            self._messages.put(None)
+
+    def next(self) -> Mapping[str, str] | None:
+        """Health by id of the next list; None at the end of the stream."""
+        message = self._messages.get(timeout=WITHIN)
+        if message is None:
+            return None
+        devices = api.ListAndWatchResponse.FromString(message).devices
+        return {device.ID: device.health for device in devices}
+
+    @property
+    def silent(self) -> bool:
+        return self._messages.empty()
+
+
+@define
+class Line:
+    """A servicer and a connection to it."""
+
+    publisher: SnapshotPublisher
+    told: Told
+    servicer: DevicePluginServicer
+    address: str
+    channel: grpc.Channel
+
+    def serve(self, of: Node) -> None:
+        assert self.publisher.put(planned(of))
+
+    def ask(self, method: str, request: bytes = b"") -> bytes:
+        unary: Any = self.channel.unary_unary(f"/{SERVICE}/{method}")
+        answer: bytes = unary(request, timeout=WITHIN)
+        return answer
+
+    def allocate(self, *containers: list[str]) -> api.AllocateResponse:
+        request = api.AllocateRequest()
+        for wanted in containers:
+            request.container_requests.add(devices_ids=wanted)
+        return api.AllocateResponse.FromString(self.ask("Allocate", request.SerializeToString()))
+
+    def prefer(self, available: list[str], must: list[str], size: int) -> list[str]:
+        request = api.PreferredAllocationRequest()
+        request.container_requests.add(
+            available_deviceIDs=available, must_include_deviceIDs=must, allocation_size=size
+        )
+        answer = self.ask("GetPreferredAllocation", request.SerializeToString())
+        (one,) = api.PreferredAllocationResponse.FromString(answer).container_responses
+        return list(one.deviceIDs)
+
+    def watch(self) -> Watch:
+        return Watch(self.channel)
+
+
+@pytest.fixture
+def line() -> Iterator[Line]:
+    told, publisher = Told(), SnapshotPublisher()
+    servicer = DevicePluginServicer(POOL, publisher, told, lambda: WALL)
+    workers = ThreadPoolExecutor(WORKERS)
+    server = grpc.server(workers)
+    server.add_generic_rpc_handlers([servicer.handlers()])
+    with short_folder() as folder:
+        address = f"unix:{folder / 'a.sock'}"
+        assert server.add_insecure_port(address)
+        server.start()
+        with grpc.insecure_channel(address) as channel:
+            yield Line(publisher, told, servicer, address, channel)
+        servicer.close()
+        assert server.stop(1).wait(WITHIN)
+        workers.shutdown()
+
+
+def shared(factor: int = 4, resource: str = POOL, **rest: object) -> Node:
+    return node(sharing(factor, resource=resource, **rest), GPUS)
+
+
+def code(line: Line, method: str, request: bytes) -> tuple[grpc.StatusCode, str]:
+    """How a call is refused."""
+    with pytest.raises(grpc.RpcError) as caught:
+        line.ask(method, request)
+    return caught.value.code(), caught.value.details() or ""
+
+
+def refusal(line: Line, *wanted: str) -> tuple[grpc.StatusCode, str]:
+    request = api.AllocateRequest()
+    request.container_requests.add(devices_ids=wanted)
+    return code(line, "Allocate", request.SerializeToString())
+
+
+# Unary calls. ------------------------------------------------------------------------------------
+
+
+def test_the_options_say_what_is_offered(line: Line) -> None:
+    options = api.DevicePluginOptions.FromString(line.ask("GetDevicePluginOptions"))
+    assert options.get_preferred_allocation_available
+    assert not options.pre_start_required
+    assert line.ask("PreStartContainer", b"\xff") == b""
+
+
+@pytest.mark.parametrize("method", ["Allocate", "GetPreferredAllocation"])
+@pytest.mark.parametrize("garbage", [b"\x0a\xff\xff\xff", b"\x0a", b"\xff" * 20])
+def test_garbage_is_an_invalid_argument(line: Line, method: str, garbage: bytes) -> None:
+    line.serve(shared())
+    found = code(line, method, garbage)
+    assert found == (grpc.StatusCode.INVALID_ARGUMENT, "sgpud: the request cannot be decoded")
+
+
+@pytest.mark.parametrize(
+    ("method", "refusals"),
+    [
+        ("GetDevicePluginOptions", set()),
+        ("PreStartContainer", set()),
+        ("GetPreferredAllocation", {grpc.StatusCode.INVALID_ARGUMENT}),
+        (
+            "Allocate",
+            {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION},
+        ),
+    ],
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@given(request=st.binary(max_size=60))
+def test_any_bytes_get_an_answer_or_a_refusal_of_ours(
+    line: Line, method: str, refusals: set[grpc.StatusCode], request: bytes
+) -> None:
+    try:
+        line.ask(method, request)
+    except grpc.RpcError as error:
+        assert error.code() in refusals  # noqa: PT017 - an answer is as good
+
+
+def test_a_container_gets_its_gpu_and_the_grant_is_noted(line: Line) -> None:
+    line.serve(shared())
+    answer = line.allocate(ids(0, 3))
+    assert answer.container_responses[0].envs["SGPUD_GPU_UUIDS"] == uuid(0)
+    (grant,) = line.publisher.grants()
+    assert (grant.resource, grant.at) == (POOL, WALL)
+    assert grant.shares == {uuid(0): IntSet.of([3])}
+    assert grant.per_gpu == {uuid(0): 4}
+
+
+def test_each_container_of_a_request_gets_its_own(line: Line) -> None:
+    line.serve(shared())
+    first, second = line.allocate(ids(0, 1), ids(1, 2)).container_responses
+    assert first.envs["SGPUD_GPU_UUIDS"] == uuid(0)
+    assert second.envs["SGPUD_GPU_UUIDS"] == uuid(1)
+    assert len(line.publisher.grants()) == 2
+
+
+def test_a_request_without_containers_is_answered_without_any(line: Line) -> None:
+    assert line.ask("Allocate") == b""
+    assert line.ask("GetPreferredAllocation") == b""
+
+
+def test_what_is_wrong_with_the_request_is_an_invalid_argument(line: Line) -> None:
+    line.serve(shared())
+    for wanted, rule in (
+        ([], RefusalRule.NOTHING),
+        (ids(0, 99), RefusalRule.UNKNOWN),
+        (ids(0, 1, 1), RefusalRule.TWICE),
+    ):
+        found, message = refusal(line, *wanted)
+        assert found is grpc.StatusCode.INVALID_ARGUMENT
+        assert message.startswith(f"sgpud: {rule.value}: ")
+        assert all(each in message for each in set(wanted))
+        assert line.told.refusals[-1][1].rule is rule
+    assert line.publisher.grants() == []
+
+
+def test_what_stands_against_it_on_the_node_is_a_failed_precondition(line: Line) -> None:
+    line.serve(fallen(shared(), uuid(0)))
+    found, message = refusal(line, *ids(0, 1))
+    assert found is grpc.StatusCode.FAILED_PRECONDITION
+    assert "fallen off the bus" in message
+    assert uuid(0) in message
+    line.serve(shared(multiple=Multiple.REFUSE))
+    found, message = refusal(line, *ids(0, 1), *ids(1, 1))
+    assert found is grpc.StatusCode.FAILED_PRECONDITION
+    assert "refuse" in message
+    assert [refused.rule for _, refused in line.told.refusals] == [
+        RefusalRule.UNHEALTHY,
+        RefusalRule.MULTIPLE,
+    ]
+
+
+def test_before_the_first_plan_nothing_is_known(line: Line) -> None:
+    found, message = refusal(line, *ids(0, 1))
+    assert found is grpc.StatusCode.INVALID_ARGUMENT
+    assert f"{POOL} is not served" in message
+
+
+def test_a_pool_that_has_gone_is_not_served(line: Line) -> None:
+    line.serve(shared(resource=OTHER))
+    assert f"{POOL} is not served" in refusal(line, *ids(0, 1))[1]
+
+
+def test_a_share_that_drains_is_still_given(line: Line) -> None:
+    line.serve(advance(evolve(shared(), sharing=sharing(1)), 1.0, 1001.0))
+    assert len(line.allocate(ids(0, 3)).container_responses) == 1
+
+
+# GetPreferredAllocation. -------------------------------------------------------------------------
+
+
+def test_the_choice_is_the_cores(line: Line) -> None:
+    line.serve(shared())
+    snapshot = line.publisher.snapshot
+    assert snapshot is not None
+    served = snapshot.pools[POOL]
+    available = [*ids(0, 0, 1, 2, 3), *ids(1, 0, 1, 2, 3)]
+    wanted = prefer(snapshot.plan, served.pool, served.index, available, ids(1, 2), 2).ids
+    assert line.prefer(available, ids(1, 2), 2) == wanted
+
+
+known = st.sampled_from([share_id(uuid(one), number) for one in range(3) for number in range(6)])
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@given(
+    st.lists(known | st.text(max_size=3), max_size=12),
+    st.lists(known, max_size=3),
+    st.integers(-(2**31), 2**31 - 1),
+    st.booleans(),
+)
+def test_a_choice_never_fails(
+    line: Line,
+    available: list[str],
+    must: list[str],
+    size: int,
+    planned_already: bool,  # noqa: FBT001
+) -> None:
+    if planned_already:
+        line.serve(shared())
+    everything = [*must, *available]
+    chosen = line.prefer(everything, must, size)
+    assert len(chosen) == len(set(chosen)) == min(max(0, size), len(set(everything)))
+    assert set(chosen) <= set(everything)
+    assert set(must) <= set(chosen) or len(chosen) < len(set(must))
+
+
+def test_an_error_in_the_choice_is_logged_and_any_valid_answer_is_given(line: Line) -> None:
+    line.serve(shared())
+    snapshot = line.publisher.snapshot
+    assert snapshot is not None
+    served = snapshot.pools[POOL]
+    # An index of another kind: nothing that would ever be put there.
+    places: Any = {ids(0, 1)[0]: 1, ids(0, 2)[0]: "two"}
+    spoilt = evolve(served.index, places=places)
+    pools: Mapping[str, ServedPool] = {POOL: evolve(served, index=spoilt)}
+    assert line.publisher.published.publish(evolve(snapshot, pools=pools), lambda _: True)
+    with listening() as said:
+        assert line.prefer(ids(0, 1, 2), ids(0, 2), 2) == ids(0, 2, 1)
+    assert said.about(f"Choosing shares of {POOL} failed")
+
+
+# ListAndWatch. -----------------------------------------------------------------------------------
+
+
+def test_a_stream_begins_with_the_list_of_now(line: Line) -> None:
+    line.serve(shared(1))
+    assert line.watch().next() == {ids(0, 0)[0]: "Healthy", ids(1, 0)[0]: "Healthy"}
+
+
+def test_a_stream_before_the_first_plan_waits_for_it(line: Line) -> None:
+    watch = line.watch()
+    line.told.reach(1)
+    assert watch.silent
+    line.serve(shared(1))
+    assert len(watch.next() or {}) == 2
+
+
+def test_every_change_is_sent_and_nothing_where_nothing_changed(line: Line) -> None:
+    line.serve(shared(1))
+    watch = line.watch()
+    assert len(watch.next() or {}) == 2
+    line.serve(shared(1))
+    line.serve(shared(1, multiple=Multiple.ANY))
+    line.serve(shared(2))
+    # Were one of the plans between sent, it would come first.
+    assert len(watch.next() or {}) == 4
+    assert watch.silent
+
+
+def test_a_nudge_sends_the_same_list_again(line: Line) -> None:
+    line.serve(shared(1))
+    watch = line.watch()
+    first = watch.next()
+    line.publisher.nudge()
+    assert watch.next() == first
+    assert line.told.lists == [POOL, POOL]
+    line.serve(shared(1))
+    line.serve(shared(2))
+    assert len(watch.next() or {}) == 4
+
+
+def test_a_plan_without_the_pool_sends_nothing(line: Line) -> None:
+    line.serve(shared(1))
+    watch = line.watch()
+    assert watch.next()
+    line.serve(shared(1, resource=OTHER))
+    line.serve(shared(2))
+    assert len(watch.next() or {}) == 4
+
+
+def test_a_sick_gpu_turns_its_shares_unhealthy_on_the_open_stream(line: Line) -> None:
+    line.serve(shared(1))
+    watch = line.watch()
+    watch.next()
+    line.serve(fallen(shared(1), uuid(1)))
+    assert watch.next() == {ids(0, 0)[0]: "Healthy", ids(1, 0)[0]: "Unhealthy"}
+
+
+def test_of_more_streams_than_allowed_the_oldest_ends(line: Line) -> None:
+    line.serve(shared(1))
+    watches = []
+    for _ in range(STREAMS):
+        watches.append(line.watch())
+        assert watches[-1].next()
+    newest = line.watch()
+    assert newest.next()
+    assert watches[0].next() is None
+    assert watches[0].stream.code() is grpc.StatusCode.OK
+    line.serve(shared(2))
+    for watch in (*watches[1:], newest):
+        assert len(watch.next() or {}) == 4
+
+
+def test_a_storm_of_streams_leaves_workers_for_allocate(line: Line) -> None:
+    line.serve(shared(1))
+    watches = [line.watch() for _ in range(4 * WORKERS)]
+    assert line.allocate(ids(0, 0)).container_responses
+    for watch in watches:
+        watch.stream.cancel()
+    assert line.allocate(ids(1, 0)).container_responses
+
+
+def test_a_stream_ends_when_the_kubelet_goes(line: Line) -> None:
+    line.serve(shared(1))
+    for _ in range(2 * WORKERS):
+        watch = line.watch()
+        assert watch.next()
+        line.told.reach(1)
+        watch.stream.cancel()
+        line.told.reach(0)
+    assert line.allocate(ids(0, 0)).container_responses
+
+
+def test_a_connection_that_breaks_ends_its_stream(line: Line) -> None:
+    line.serve(shared(1))
+    with grpc.insecure_channel(line.address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+        assert Watch(channel).next()
+        line.told.reach(1)
+    line.told.reach(0)
+
+
+def test_the_close_ends_every_stream(line: Line) -> None:
+    line.serve(shared(1))
+    watches = [line.watch(), line.watch()]
+    for watch in watches:
+        assert watch.next()
+    line.servicer.close()
+    assert [watch.next() for watch in watches] == [None, None]
+    line.told.reach(0)
+
+
+def test_the_number_of_live_streams_is_told(line: Line) -> None:
+    line.serve(shared(1))
+    for _ in range(STREAMS + 2):
+        assert line.watch().next()
+    for live in (1, 2, 3, 3, 3):
+        line.told.reach(live)
+    line.servicer.close()
+    line.told.reach(0)
+    with pytest.raises(Empty):
+        line.told.lives.get(block=False)
+
+
+def test_paths_of_the_service_are_the_kubelets() -> None:
+    assert SERVICE == "v1beta1.DevicePlugin"
+    proto = Path(api.__file__).with_name("deviceplugin.proto").read_text()
+    assert "package v1beta1;" in proto
+    assert "service DevicePlugin" in proto
+
+
+# Decisions. --------------------------------------------------------------------------------------
+
+
+def decided(line: Line) -> list[tuple[DecisionKind, int, tuple[GpuCount, ...], str]]:
+    found = line.publisher.decisions.all()
+    assert all(one.at == WALL and one.resource == POOL for one in found)
+    return [(one.kind, one.asked, one.parts, one.rule) for one in found]
+
+
+def test_every_answer_leaves_a_decision(line: Line) -> None:
+    refusal(line, *ids(0, 1))
+    line.serve(shared())
+    assert line.prefer([*ids(0, 1, 2), *ids(1, 3)], [], 1) == ids(0, 1)
+    line.allocate(ids(0, 1))
+    refusal(line, *ids(0, 2, 3))
+    assert decided(line) == [
+        (DecisionKind.REFUSAL, 1, (), "unknown"),
+        (DecisionKind.PREFERENCE, 1, (GpuCount(uuid(0), 1, 1),), "distinct, spread"),
+        (DecisionKind.ALLOCATION, 1, (GpuCount(uuid(0), 1, 1),), "distinct"),
+        (DecisionKind.REFUSAL, 2, (GpuCount(uuid(0), 2, 2),), "multiple"),
+    ]
+    _, preference, allocation, _ = line.publisher.decisions.all()
+    assert preference.offered == (2, 1)
+    assert [(one.uuid, one.shares) for one in allocation.gpu_snapshots] == [
+        (uuid(0), 4),
+        (uuid(1), 4),
+    ]
+
+
+def test_a_choice_that_fails_leaves_a_decision_too(line: Line) -> None:
+    line.serve(shared())
+    snapshot = line.publisher.snapshot
+    assert snapshot is not None
+    broken = evolve(snapshot.pools[POOL], gpu_snapshots=())
+    line.publisher.published.publish(evolve(snapshot, pools={POOL: broken}), lambda _: True)
+    assert line.prefer(ids(0, 1, 2), [], 2) == ids(0, 1, 2)[:2]
+    (one,) = line.publisher.decisions.all()
+    assert (one.kind, one.asked, one.rule) == (DecisionKind.PREFERENCE, 2, "none")
+    assert "choosing failed" in one.text
+
+
+def test_decisions_of_many_callers_at_once_are_all_kept(line: Line) -> None:
+    line.serve(shared(40))
+    with ThreadPoolExecutor(8) as callers:
+        list(callers.map(lambda number: line.allocate(ids(number % 2, number)), range(40)))
+    parts: list[Decision] = list(line.publisher.decisions.all())
+    assert sorted(one.parts[0].first for one in parts) == list(range(40))

@@ -1,0 +1,259 @@
+"""Serving the plugin directory: taking it, handing it over, and the states that people see."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import reactor as installed  # noqa: TID251 - it runs what is tested
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.threads import deferToThread
+from twisted.python.threadpool import ThreadPool
+from twisted.trial.unittest import TestCase
+
+from sgpud.core.allocation.allocate import RefusedError
+from sgpud.core.registration import RegistrationPhase
+from sgpud.folder_watcher import FolderWatcher
+from sgpud.kubelet.deviceplugin.endpoint import socket_name
+from sgpud.kubelet.deviceplugin.publisher import SnapshotPublisher
+from sgpud.kubelet.deviceplugin.serving import RETIRE_WITHIN, Serving, ServingObserver
+from sgpud.testing.kubelet.stand_in import StandInKubelet
+from tests.core.values import POOL, gpu, node, planned, sharing
+from tests.surroundings import WITHIN, listening, short_folder
+
+reactor: Any = installed
+Steps = Any
+"""What inlineCallbacks takes."""
+
+
+class Deaf:
+    """Hears nothing of refusals."""
+
+    def refused(self, resource: str, refusal: RefusedError) -> None:
+        pass
+
+    def listed(self, resource: str) -> None:
+        pass
+
+
+class Busy:
+    """The reactor, with a pool of threads in which nothing runs before `free`."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPool(0, 1)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(reactor, name)
+
+    def getThreadPool(self) -> ThreadPool:
+        return self._pool
+
+    def free(self) -> Deferred[None]:
+        self._pool.start()
+        return deferToThread(self._pool.stop)
+
+
+class Instance:
+    """One sgpud's serving, and what it tells."""
+
+    def __init__(self, path: Path, nonce: str, on: Any) -> None:
+        self.told: list[str] = []
+        self.reasons: list[str] = []
+        self.found_at_taking: list[str] = []
+        self._awaited: list[tuple[Any, Deferred[None]]] = []
+        publisher = SnapshotPublisher()
+        assert publisher.put(planned(node(sharing(4), [gpu(0, simulated=True)])))
+
+        def taken() -> None:
+            self.told.append("taken")
+            self.found_at_taking = [each.name for each in path.glob("sgpud-*")]
+
+        listener = ServingObserver(
+            served=lambda: None,
+            taken=taken,
+            waits=lambda: self.told.append("waits"),
+            checkpoint=lambda: None,
+            changed=self.changed,
+            hopeless=self.reasons.append,
+        )
+        self.serving = Serving(
+            on, publisher, path, nonce, Deaf(), lambda hint: FolderWatcher(reactor, hint), listener
+        )
+        self.serving.update([POOL])
+
+    def changed(self) -> None:
+        for entry in tuple(self._awaited):
+            condition, fires = entry
+            if condition():
+                self._awaited.remove(entry)
+                reactor.callLater(0, fires.callback, None)
+
+    def when(self, condition: Any) -> Deferred[None]:
+        """Fires once this is so."""
+        fires: Deferred[None] = Deferred()
+        self._awaited.append((condition, fires))
+        self.changed()
+        return fires.addTimeout(WITHIN, reactor)
+
+    def live(self) -> Deferred[None]:
+        return self.when(
+            lambda: (
+                {name: state.phase for name, state in self.serving.registrations.items()}
+                == {POOL: RegistrationPhase.LIVE}
+            )
+        )
+
+    @property
+    def state(self) -> str:
+        return self.serving.state
+
+
+class ServingTest(TestCase):
+    timeout = 60
+
+    @inlineCallbacks
+    def setUp(self) -> Steps:  # type: ignore[override]  # trial waits for a Deferred here too
+        folder = short_folder()
+        self.path = folder.__enter__() / "plugins"
+        self.addCleanup(folder.__exit__, None, None, None)
+        self.kubelet = StandInKubelet(self.path)
+        yield deferToThread(self.kubelet.start)
+        self.addCleanup(deferToThread, self.kubelet.stop)
+
+    def instance(
+        self, nonce: str = "0123", path: Path | None = None, on: Any = reactor
+    ) -> Instance:
+        made = Instance(path or self.path, nonce, on)
+        self.addCleanup(self.end, made)
+        made.serving.start()
+        return made
+
+    @inlineCallbacks
+    def end(self, instance: Instance) -> Steps:
+        yield instance.serving.stop()
+        instance.serving.release()
+
+    @inlineCallbacks
+    def test_the_directory_is_taken_and_the_pool_registered_without_being_told(self) -> Steps:
+        one = self.instance()
+        assert one.told == ["taken"]
+        assert one.state == "serving"
+        assert one.serving.ready(informed=False)
+        yield one.live()
+        yield one.when(lambda: one.serving.registered == 1)
+
+    @inlineCallbacks
+    def test_a_kubelet_that_comes_later_or_restarts_is_noticed(self) -> Steps:
+        yield deferToThread(self.kubelet.stop)
+        one = self.instance()
+        assert one.serving.registrations[POOL].phase is RegistrationPhase.ABSENT
+        for times in (1, 2):
+            yield deferToThread(self.kubelet.restart)
+            yield one.when(lambda times=times: one.serving.registered == times)
+            yield one.live()
+
+    @inlineCallbacks
+    def test_what_an_earlier_run_left_is_gone_before_anything_is_served(self) -> Steps:
+        left = self.path / socket_name(POOL, "dead", 3)
+        with socket.socket(socket.AF_UNIX) as stale:
+            stale.bind(str(left))
+        with listening() as said:
+            one = self.instance()
+        assert one.found_at_taking == []
+        assert said.about(left.name)
+        yield one.live()
+
+    @inlineCallbacks
+    def test_a_standby_waits_says_so_and_takes_over(self) -> Steps:
+        first = self.instance()
+        yield first.live()
+        with listening() as said:
+            second = self.instance("4567")
+        assert second.told == ["waits"]
+        assert said.about("waiting for its end")
+        assert second.state.startswith("standby")
+        assert not second.serving.ready(informed=False)
+        assert second.serving.ready(informed=True)
+        assert dict(second.serving.registrations) == {}
+        assert [each.name for each in self.path.glob("sgpud-*-4567-*")] == []
+        yield first.serving.stop()
+        assert second.state.startswith("standby")
+        first.serving.release()
+        yield second.live()
+        assert second.told == ["waits", "taken"]
+        assert second.state == "serving"
+        wait_for = self.kubelet.wait_for
+        yield deferToThread(wait_for, lambda seen: seen.allocatable(POOL) == 4, WITHIN)
+
+    @inlineCallbacks
+    def test_a_standby_that_could_not_bind_is_not_ready(self) -> Steps:
+        first = self.instance()
+        second = self.instance("4567")
+        assert second.serving.ready(informed=True)
+        blocker = self.path / socket_name("", "4567", 0)
+        blocker.mkdir()
+        with listening() as said:
+            assert not second.serving.ready(informed=True)
+        assert said.about("Not ready to take over: cannot bind a socket")
+        blocker.rmdir()
+        yield first.live()
+
+    @inlineCallbacks
+    def test_a_directory_that_is_replaced_is_served_anew(self) -> Steps:
+        one = self.instance()
+        yield one.live()
+        yield deferToThread(self.kubelet.stop)
+        self.kubelet.disk.replace()
+        yield one.when(lambda: one.told == ["taken", "taken"])
+        yield deferToThread(self.kubelet.start)
+        yield one.live()
+        assert len(list(self.path.glob("sgpud-*"))) == 1
+
+    @inlineCallbacks
+    def test_a_directory_that_comes_later_is_served(self) -> Steps:
+        yield deferToThread(self.kubelet.stop)
+        self.kubelet.disk.remove()
+        one = self.instance()
+        assert one.state == "no plugin directory"
+        assert one.serving.ready(informed=False)
+        yield deferToThread(self.kubelet.start)
+        yield one.live()
+        assert one.state == "serving"
+
+    @inlineCallbacks
+    def test_a_mount_of_a_deleted_directory_is_hopeless(self) -> Steps:
+        gone = self.path.with_name("gone")
+        gone.mkdir()
+        kept = os.open(gone, os.O_RDONLY)
+        self.addCleanup(os.close, kept)
+        one = self.instance(path=Path(f"/proc/self/fd/{kept}"))
+        gone.rmdir()
+        yield one.when(lambda: one.state != "serving")
+        assert "has to be made anew" in one.reasons[0]
+
+    @inlineCallbacks
+    def test_a_stop_does_not_wait_for_an_endpoint_that_cannot_end(self) -> Steps:
+        busy = Busy()
+        one = self.instance(on=busy)
+        yield one.live()
+        began = reactor.seconds()
+        with listening() as said:
+            yield one.serving.stop()
+        assert reactor.seconds() - began < 2 * RETIRE_WITHIN
+        assert said.about("Not every endpoint has ended")
+        one.serving.release()
+        another = self.instance("4567")
+        yield another.live()
+        yield busy.free()
+
+    @inlineCallbacks
+    def test_a_stop_leaves_no_socket_and_keeps_the_lock_until_the_release(self) -> Steps:
+        one = self.instance()
+        yield one.live()
+        yield one.serving.stop()
+        assert list(self.path.glob("sgpud-*")) == []
+        assert self.instance("4567").told == ["waits"]
+        one.serving.release()
+        assert one.state == "no plugin directory"

@@ -1,0 +1,302 @@
+"""The keeper: one coalesced turn for many facts, and a plan published only where it differs."""
+
+from __future__ import annotations
+
+import pytest
+from attrs import define, evolve, field
+from twisted.internet.task import Clock
+
+from sgpud.core.health.node_health import gpus_seen
+from sgpud.core.intset import IntSet
+from sgpud.core.planning.holdings import SETTLED_AFTER, Grant
+from sgpud.core.planning.listing import DRAIN_FOR
+from sgpud.core.planning.node import Node
+from sgpud.core.planning.plan import Plan
+from sgpud.node.reconciler import GRANT_TURN, Reconciler
+from tests.core.values import POOL, checkpoint, gpu, grant, group_of, holder, planned, sharing, uuid
+from tests.core.values import node as settled
+
+EPOCH = 1000.0
+GPUS = (gpu(0, simulated=True), gpu(1, simulated=True))
+GPU0 = uuid(0)
+ONE = IntSet.of([1])
+
+
+@define
+class Shelf:
+    """Takes plans; `comes` are grants that come just when a plan is put."""
+
+    put_plans: list[Plan] = field(factory=list)
+    given: list[Grant] = field(factory=list)
+    comes: list[Grant] = field(factory=list)
+    refused: int = 0
+
+    def grants(self) -> list[Grant]:
+        given, self.given = self.given, []
+        return given
+
+    def put(self, plan: Plan) -> bool:
+        if self.comes:
+            self.given.append(self.comes.pop(0))
+            self.refused += 1
+            return False
+        self.put_plans.append(plan)
+        return True
+
+
+@define
+class Bench:
+    clock: Clock = field(factory=Clock)
+    publisher: Shelf = field(factory=Shelf)
+    published: list[Plan] = field(factory=list)
+    reconciled: list[Node] = field(factory=list)
+    reconciler: Reconciler = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.reconciler = Reconciler(
+            self.clock,
+            lambda: EPOCH + self.clock.seconds(),
+            self.publisher,
+            self.published.append,
+            self.reconciled.append,
+        )
+
+    def learn_all(self, factor: int = 4) -> None:
+        self.reconciler.update(sharing=sharing(factor))
+        self.reconciler.update(gpus=GPUS)
+        self.reconciler.update(checkpoint=checkpoint(written=EPOCH))
+        self.clock.advance(0)
+
+    @property
+    def due(self) -> list[float]:
+        """In how many seconds a turn is due."""
+        return [call.getTime() - self.clock.seconds() for call in self.clock.getDelayedCalls()]
+
+
+def begun(factor: int = 4) -> Bench:
+    bench = Bench()
+    bench.learn_all(factor)
+    return bench
+
+
+def test_nothing_is_published_before_every_fact_is_known() -> None:
+    bench = Bench()
+    for facts in ({"sharing": sharing()}, {"gpus": GPUS}):
+        bench.reconciler.update(**facts)
+        bench.clock.advance(1)
+        assert bench.published == []
+        assert bench.reconciler.plan is None
+    bench.reconciler.update(checkpoint=checkpoint())
+    bench.clock.advance(0)
+    assert bench.published == [bench.reconciler.plan]
+
+
+def test_the_plan_is_the_cores() -> None:
+    bench = begun()
+    assert bench.reconciler.plan == planned(settled(sharing(4), GPUS))
+    assert bench.publisher.put_plans == bench.published == [bench.reconciler.plan]
+
+
+def test_many_facts_of_one_turn_make_one_plan() -> None:
+    bench = begun()
+    for factor in (5, 6, 7):
+        bench.reconciler.update(sharing=sharing(factor))
+    bench.reconciler.change(lambda node: gpus_seen(node, GPUS[:1], "550.1", 0.0))
+    assert len(bench.published) == 1
+    assert bench.due == [0.0]
+    bench.clock.advance(0)
+    assert len(bench.published) == 2
+    assert len(group_of(bench.published[1], 0).active) == 7
+
+
+def test_a_plan_that_is_the_same_is_not_published_again() -> None:
+    bench = begun()
+    bench.reconciler.update(checkpoint=checkpoint(written=EPOCH + 1))
+    bench.reconciler.update(driver="551.0")
+    bench.clock.advance(0)
+    bench.reconciler.reconcile()
+    assert len(bench.published) == len(bench.publisher.put_plans) == 1
+
+
+def test_a_turn_at_once_needs_no_other() -> None:
+    bench = begun()
+    bench.reconciler.update(sharing=sharing(5))
+    bench.reconciler.reconcile()
+    assert len(bench.published) == 2
+    bench.clock.advance(0)
+    assert len(bench.published) == 2
+
+
+def test_a_plan_that_a_grant_outdates_is_made_again_with_it() -> None:
+    bench = begun()
+    given = grant({GPU0: IntSet.of([3])}, at=EPOCH)
+    bench.publisher.comes = [given, grant({GPU0: IntSet.of([2])}, at=EPOCH - 1)]
+    bench.reconciler.update(sharing=sharing(1))
+    bench.clock.advance(0)
+    assert bench.publisher.refused == 2
+    assert len(bench.published) == 2
+    assert group_of(bench.published[-1], 0).held == IntSet.of([2, 3])
+    assert bench.reconciler.node.grants[0] == given
+
+
+def test_a_grant_shows_soon_and_a_storm_of_them_in_one_turn() -> None:
+    bench = begun()
+    for number in range(4):
+        bench.publisher.given.append(grant({GPU0: IntSet.of([number])}, at=EPOCH))
+        bench.reconciler.granted()
+    assert bench.due == [GRANT_TURN]
+    bench.clock.advance(GRANT_TURN)
+    assert len(bench.published) == 2
+    assert group_of(bench.published[-1], 0).held == IntSet.span(0, 4)
+
+
+def test_a_fact_does_not_wait_for_the_turn_of_a_grant() -> None:
+    bench = begun()
+    bench.reconciler.granted()
+    bench.reconciler.update(sharing=sharing(9))
+    assert bench.due == [0.0]
+    bench.reconciler.granted()
+    assert bench.due == [0.0]
+
+
+def test_time_alone_ends_a_grant_that_no_checkpoint_names() -> None:
+    bench = begun()
+    bench.publisher.given.append(grant({GPU0: ONE}, at=EPOCH))
+    bench.reconciler.reconcile()
+    bench.reconciler.update(checkpoint=checkpoint(written=EPOCH + SETTLED_AFTER - 1))
+    bench.clock.advance(SETTLED_AFTER)
+    assert group_of(bench.published[-1], 0).held == ONE
+    assert bench.reconciler.unconfirmed
+    bench.clock.advance(1)
+    bench.reconciler.update(checkpoint=checkpoint(written=EPOCH + SETTLED_AFTER))
+    bench.clock.advance(0)
+    assert group_of(bench.published[-1], 0).held == IntSet()
+    assert bench.reconciler.node.grants == ()
+    assert not bench.reconciler.unconfirmed
+
+
+def test_a_grant_that_the_books_name_is_held_by_them() -> None:
+    bench = begun()
+    bench.publisher.given.append(grant({GPU0: ONE}, at=EPOCH))
+    bench.reconciler.reconcile()
+    bench.clock.advance(SETTLED_AFTER)
+    bench.reconciler.update(
+        checkpoint=checkpoint(holder({GPU0: ONE}), written=EPOCH + SETTLED_AFTER)
+    )
+    bench.clock.advance(0)
+    assert bench.reconciler.node.grants == ()
+    assert group_of(bench.published[-1], 0).held == ONE
+
+
+def test_what_drains_leaves_by_a_turn_of_its_own() -> None:
+    bench = begun()
+    bench.reconciler.update(sharing=sharing(1))
+    bench.clock.advance(0)
+    assert group_of(bench.published[-1], 0).draining == IntSet.span(1, 4)
+    assert bench.due == [DRAIN_FOR]
+    bench.clock.advance(DRAIN_FOR - 0.1)
+    assert group_of(bench.published[-1], 0).draining
+    bench.clock.advance(0.1)
+    assert not group_of(bench.published[-1], 0).draining
+    assert bench.due == []
+
+
+def test_nothing_is_due_where_nothing_waits_for_time() -> None:
+    assert begun().due == []
+
+
+def test_a_preview_is_the_plan_to_come_and_changes_nothing() -> None:
+    bench = begun()
+    before = bench.reconciler.node
+    seen = bench.reconciler.preview(sharing=sharing(9))
+    assert seen is not None
+    assert len(group_of(seen, 0).active) == 9
+    assert bench.reconciler.node == before
+    assert (len(bench.published), bench.due) == (1, [])
+    bench.reconciler.update(sharing=sharing(9))
+    bench.clock.advance(0)
+    assert bench.reconciler.plan == seen
+
+
+def test_a_preview_without_all_facts_is_none() -> None:
+    assert Bench().reconciler.preview(sharing=sharing()) is None
+
+
+def test_after_the_stop_there_is_no_turn() -> None:
+    bench = begun()
+    bench.reconciler.update(sharing=sharing(1))
+    bench.reconciler.stop()
+    bench.reconciler.stop()
+    bench.clock.advance(100)
+    assert len(bench.published) == 1
+
+
+def test_whoever_hears_of_a_plan_finds_it_in_the_keeper() -> None:
+    clock, publisher = Clock(), Shelf()
+    found: list[bool] = []
+    reconciler = Reconciler(
+        clock,
+        lambda: EPOCH,
+        publisher,
+        lambda plan: found.append(plan is reconciler.plan),
+        lambda node: found.append(node is reconciler.node),
+    )
+    reconciler.update(sharing=sharing(), gpus=GPUS, checkpoint=checkpoint())
+    clock.advance(0)
+    assert found == [True, True]
+
+
+def test_a_fact_that_is_learned_while_a_plan_is_published_has_its_turn() -> None:
+    clock, publisher = Clock(), Shelf()
+    plans: list[Plan] = []
+
+    def published(plan: Plan) -> None:
+        plans.append(plan)
+        if len(plans) == 1:
+            reconciler.update(sharing=evolve(sharing(9), numa=False))
+
+    reconciler = Reconciler(clock, lambda: EPOCH, publisher, published, lambda _: None)
+    reconciler.update(sharing=sharing(4), gpus=GPUS, checkpoint=checkpoint())
+    clock.advance(0)
+    clock.advance(0)
+    assert [len(group_of(plan, 0).active) for plan in plans] == [4, 9]
+    assert plans[-1].pool(POOL) is not None
+
+
+def test_each_turn_is_told_also_without_a_new_plan() -> None:
+    bench = begun()
+    before = len(bench.reconciled)
+    bench.reconciler.change(lambda node: evolve(node, driver="560"))
+    bench.clock.advance(0)
+    assert [node.driver for node in bench.reconciled[before:]] == ["560"]
+    assert len(bench.published) == 1
+
+
+def test_a_change_that_changes_nothing_wakes_nobody() -> None:
+    bench = begun()
+    before = len(bench.reconciled)
+    bench.reconciler.change(lambda node: node)
+    bench.clock.advance(0)
+    assert len(bench.reconciled) == before
+
+
+def test_a_turn_that_fails_shows_until_one_comes_to_its_end() -> None:
+    bench = Bench()
+    assert bench.reconciler.alive
+    reconciled, fails = bench.reconciled.append, [True]
+
+    def reconcile(node: Node) -> None:
+        if fails:
+            raise OSError(5, "as the test wants it")
+        reconciled(node)
+
+    reconciler = Reconciler(
+        bench.clock, lambda: EPOCH, bench.publisher, bench.published.append, reconcile
+    )
+    reconciler.update(sharing=sharing(4), gpus=GPUS, checkpoint=checkpoint())
+    with pytest.raises(OSError, match="as the test wants it"):
+        reconciler.reconcile()
+    assert not reconciler.alive
+    fails.clear()
+    reconciler.reconcile()
+    assert reconciler.alive

@@ -1,0 +1,52 @@
+"""What is a request, and what is none."""
+
+import os
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from sgpud.serve.control.protocol import ControlRequest, Peer, RequestError, parse
+
+
+def test_a_request_names_a_verb_and_may_have_arguments() -> None:
+    assert parse(b'{"verb": "plan"}') == ControlRequest("plan", {})
+    assert parse(b'{"verb": "plan", "arguments": {"a": 1}}\r') == ControlRequest("plan", {"a": 1})
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (b"reload", "one line of JSON"),
+        (b"", "one line of JSON"),
+        (b"[" * 4000, "one line of JSON"),
+        (b"\xff", "one line of JSON"),
+        (b"[]", "a JSON object with"),
+        (b'{"arguments": {}}', "a JSON object with"),
+        (b'{"verb": "plan", "args": {}}', "a JSON object with"),
+        (b'{"verb": 3}', '"verb" is a text'),
+        (b'{"verb": "plan", "arguments": []}', '"arguments" is a JSON object'),
+        (b'{"verb": "' + b"x" * 4096 + b'"}', "at most 4096 bytes"),
+    ],
+)
+def test_what_is_no_request_is_told_what_one_is(line: bytes, told: str) -> None:
+    with pytest.raises(RequestError, match=told):
+        parse(line)
+
+
+@given(st.binary(max_size=5000))
+@example(b'{"verb": "\\ud800"}')
+@example(b"9" * 4096)
+def test_any_bytes_are_a_request_or_our_own_error(line: bytes) -> None:
+    try:
+        request = parse(line)
+    except RequestError:
+        return
+    assert isinstance(request.verb, str)
+
+
+def test_root_may_ask_and_who_runs_the_daemon() -> None:
+    me = os.geteuid()
+    assert Peer(1, 0).allowed
+    assert Peer(1, me).allowed
+    assert not Peer(1, me + 1000).allowed

@@ -1,0 +1,314 @@
+"""The metrics."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from attrs import evolve
+from prometheus_client import generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as of_openmetrics,
+)
+from prometheus_client.parser import text_string_to_metric_families
+
+from sgpud.core.allocation.allocate import RefusalRule
+from sgpud.core.gpu.attribution import ProcessView
+from sgpud.core.status.gpus import ContainerView, GpuStateView, HealthView, UsageView
+from sgpud.core.status.pools import PoolGpuView, PoolView
+from sgpud.core.status.view import CallTimes, ConfigurationView, Counters, NodeView
+from sgpud.serve.metrics.collector import FAMILIES, make_registry
+from sgpud.serve.metrics.exposition import exposed
+from tools.metrics_page import PAGE, page
+
+GIB = 2**30
+UID = "0a1b2c3d-1111-2222-3333-444455556666"
+PROCESS = ProcessView(
+    4711, "python3", 6 * GIB, 40, "holder", "team", "train", UID, "main", "f" * 64, "/kubepods", ""
+)
+CONTAINER = ContainerView(
+    "team", "train", UID, "main", 4, 4 * GIB, 1_790_000_000.0, 1, 6 * GIB, 2 * GIB, 40
+)
+STATE = GpuStateView(
+    uuid="GPU-1",
+    physical="GPU-1",
+    index=0,
+    mig="",
+    product='NVIDIA "A100"\n80GB',
+    pci="0000:3b:00.0",
+    numa=1,
+    memory=85_899_345_920,
+    reserved=GIB,
+    used=7 * GIB,
+    utilisation=55,
+    measured_ago=1.5,
+    fresh=True,
+    health="healthy",
+    cause="",
+    reason="",
+    advice="",
+    cordoned=False,
+    missing=False,
+    containers=(CONTAINER,),
+    processes=(
+        PROCESS,
+        evolve(PROCESS, pid=12, used=GIB, owner="outside", uid="", pod="", namespace=""),
+    ),
+    use_problem="",
+)
+GPU = PoolGpuView(
+    uuid="GPU-1",
+    product='NVIDIA "A100"\n80GB',
+    index=0,
+    memory=85_899_345_920,
+    shares=100,
+    held=3,
+    free=97,
+    draining=2,
+    surplus=1,
+    healthy=98,
+    availability="withheld",
+    reason="cordoned",
+)
+POOL = PoolView("example.com/gpu", "live", "", 4, dropped=False, gpus=(GPU,))
+VIEW = NodeView(
+    version="1.2.3",
+    serving="serving",
+    directory="/var/lib/kubelet/device-plugins",
+    configuration=ConfigurationView("/etc/sgpud.toml", "file"),
+    driver="550.54",
+    probe="",
+    method="cdi: asked for",
+    holders="",
+    pools=(POOL,),
+    notes=(),
+    counters=Counters(
+        7,
+        {"multiple": 2},
+        {"applied": 3},
+        5,
+        lists={"example.com/gpu": 9},
+        probe_starts=3,
+        calls=(CallTimes("sample", 20, 0.25),),
+    ),
+    gpus=(STATE,),
+    usage=UsageView(1.5, fresh=True, problem=""),
+)
+TEAM = 'container="main",gpu="GPU-1",namespace="team",pod="train"'
+
+
+def lines(view: NodeView) -> list[str]:
+    return generate_latest(make_registry(lambda: view)).decode().splitlines()
+
+
+def test_shares_are_told_by_resource_gpu_and_state() -> None:
+    labels = 'gpu="GPU-1",resource="example.com/gpu"'
+    found = lines(VIEW)
+    for state, count in (
+        ("free", 0),
+        ("withheld", 97),
+        ("unhealthy", 0),
+        ("held", 3),
+        ("draining", 2),
+    ):
+        assert f'sgpud_shares{{{labels},state="{state}"}} {count}.0' in found
+    assert f"sgpud_shares_allocatable{{{labels}}} 98.0" in found
+    assert f"sgpud_shares_surplus{{{labels}}} 1.0" in found
+    for availability, holds in (("available", 0), ("withheld", 1), ("unhealthy", 0)):
+        assert (
+            f'sgpud_gpu_availability{{{labels},availability="{availability}"}} {holds}.0' in found
+        )
+
+
+def test_the_health_of_each_gpu_is_told() -> None:
+    sick = HealthView("GPU-1", "unhealthy", "XID 79: x", "reboot", cordoned=True, cause="XID 79")
+    well = HealthView("MIG-2", "healthy", "", "", cordoned=False)
+    counters = evolve(VIEW.counters, xids=(("GPU-1", 79, 2), ("GPU-1", 13, 40)))
+    found = lines(evolve(VIEW, healths=(sick, well), counters=counters))
+    for gpu, health in (("GPU-1", "unhealthy"), ("MIG-2", "healthy")):
+        for each in ("healthy", "suspect", "unhealthy", "probation"):
+            value = float(each == health)
+            assert f'sgpud_gpu_health{{gpu="{gpu}",health="{each}"}} {value}' in found
+    assert [line for line in found if line.startswith("sgpud_gpu_unhealthy{")] == [
+        'sgpud_gpu_unhealthy{gpu="GPU-1",reason="XID 79"} 1.0'
+    ]
+    assert 'sgpud_gpu_cordoned{gpu="GPU-1"} 1.0' in found
+    assert 'sgpud_gpu_cordoned{gpu="MIG-2"} 0.0' in found
+    assert 'sgpud_gpu_xids_total{gpu="GPU-1",xid="79"} 2.0' in found
+    assert 'sgpud_gpu_xids_total{gpu="GPU-1",xid="13"} 40.0' in found
+
+
+def test_the_gpu_is_described_once_though_two_pools_list_it() -> None:
+    dropped = evolve(POOL, resource="example.com/old", dropped=True, registration="no kubelet")
+    found = lines(evolve(VIEW, pools=(POOL, dropped)))
+    assert [line for line in found if line.startswith("sgpud_gpu_info{")] == [
+        (
+            r'sgpud_gpu_info{gpu="GPU-1",index="0",mig="",pci="0000:3b:00.0",'
+            r'product="NVIDIA \"A100\"\\n80GB"} 1.0'
+        )
+    ]
+    (memory,) = (line for line in found if line.startswith('sgpud_gpu_memory_bytes{gpu="GPU-1"} '))
+    assert float(memory.split()[1]) == GPU.memory
+    assert 'sgpud_pool_registered{resource="example.com/gpu"} 1.0' in found
+    assert 'sgpud_pool_registered{resource="example.com/old"} 0.0' in found
+
+
+def values(view: NodeView, name: str) -> list[float]:
+    return [float(line.rpartition(" ")[2]) for line in lines(view) if line.startswith(name + "{")]
+
+
+def test_what_containers_use_is_told_by_pod_and_gpu() -> None:
+    found = lines(VIEW)
+    for name, value in (
+        ("shares", 4),
+        ("memory_granted_bytes", 4 * GIB),
+        ("memory_used_bytes", 6 * GIB),
+        ("memory_over_bytes", 2 * GIB),
+        ("utilisation_ratio", 0.4),
+    ):
+        assert values(VIEW, f"sgpud_container_{name}") == [value]
+    assert any(line.startswith(f"sgpud_container_memory_used_bytes{{{TEAM}}} ") for line in found)
+    assert values(VIEW, "sgpud_gpu_memory_used_bytes") == [7 * GIB]
+    assert values(VIEW, "sgpud_gpu_utilisation_ratio") == [0.55]
+    assert values(VIEW, "sgpud_gpu_processes") == [1, 0, 1, 0]
+    assert values(VIEW, "sgpud_gpu_process_memory_bytes") == [6 * GIB, 0, GIB, 0]
+
+
+def test_what_is_not_known_has_no_series() -> None:
+    unknown = evolve(CONTAINER, granted=None, used=None, over=None, utilisation=None)
+    view = evolve(VIEW, gpus=(evolve(STATE, containers=(unknown,), used=None, utilisation=None),))
+    for name in ("memory_granted_bytes", "memory_used_bytes", "memory_over_bytes"):
+        assert values(view, f"sgpud_container_{name}") == []
+    assert values(view, "sgpud_container_shares") == [4]
+    assert values(view, "sgpud_gpu_memory_used_bytes") == []
+
+
+def test_what_is_old_has_no_series() -> None:
+    old = evolve(
+        VIEW,
+        gpus=(evolve(STATE, fresh=False),),
+        usage=UsageView(99.0, fresh=False, problem=""),
+    )
+    for name in ("container_memory_used_bytes", "gpu_memory_used_bytes", "gpu_processes"):
+        assert values(old, f"sgpud_{name}") == []
+    assert values(old, "sgpud_container_shares") == [4]
+    assert "sgpud_usage_age_seconds 99.0" in lines(old)
+
+
+def test_two_pods_of_one_name_are_one_series() -> None:
+    again = evolve(CONTAINER, uid="another", shares=1)
+    view = evolve(VIEW, gpus=(evolve(STATE, containers=(CONTAINER, again)),))
+    assert values(view, "sgpud_container_shares") == [5]
+    assert values(view, "sgpud_container_memory_used_bytes") == [12 * GIB]
+
+
+def test_every_family_is_in_the_answer_as_prometheus_reads_it() -> None:
+    text = generate_latest(make_registry(lambda: VIEW)).decode()
+    read = {family.name: family for family in text_string_to_metric_families(text)}
+    for family in FAMILIES:
+        found = read[family.name]
+        assert found.type == family.kind.value
+        for sample in found.samples:
+            assert set(sample.labels) == set(family.labels), sample
+    assert len({family.name for family in FAMILIES}) == len(FAMILIES)
+
+
+@pytest.mark.parametrize("accept", ["", "application/openmetrics-text;version=1.0.0,*/*;q=0.1"])
+def test_both_formats_say_what_prometheus_clients_own_would(accept: str) -> None:
+    odd = evolve(CONTAINER, pod='a "b"\\\n{c}', namespace="é,=")
+    registry = make_registry(lambda: evolve(VIEW, gpus=(evolve(STATE, containers=(odd,)),)))
+    text, content_type = exposed(registry.collect(), accept)
+    assert ("openmetrics" in content_type) is bool(accept)
+    parse = of_openmetrics if accept else text_string_to_metric_families
+    encode, _ = choose_encoder(accept)
+    ours, theirs = (known(parse(each.decode())) for each in (text, encode(registry)))
+    ours_fixed = {name: found for name, found in ours.items() if not name.startswith("process_")}
+    assert ours_fixed
+    assert ours_fixed.items() <= theirs.items()
+    assert ours.keys() == theirs.keys()
+
+
+def known(families: Iterable[Metric]) -> dict[str, Any]:
+    """Type and samples of each family."""
+    return {
+        family.name: (
+            family.type,
+            {(s.name, tuple(sorted(s.labels.items()))): s.value for s in family.samples},
+        )
+        for family in families
+    }
+
+
+def test_numbers_that_are_none_are_written_as_go_reads_them() -> None:
+    family = GaugeMetricFamily("x", "Odd.", labels=("a",))
+    for number, value in enumerate(
+        (float("inf"), float("-inf"), float("nan"), 1e300, 0.1, 2.0**60)
+    ):
+        family.add_metric([str(number)], value)
+    lines = exposed([family], "")[0].decode().splitlines()[2:]
+    assert [line.rpartition(" ")[2] for line in lines] == [
+        "+Inf",
+        "-Inf",
+        "NaN",
+        "1e+300",
+        "0.1",
+        "1.152921504606847e+18",
+    ]
+
+
+def test_the_page_in_docs_is_current() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "run: python -m tools.metrics_page"
+
+
+def test_the_probe_and_the_lists_are_counted() -> None:
+    found = lines(VIEW)
+    assert "sgpud_probe_restarts_total 2.0" in found
+    assert 'sgpud_probe_call_seconds_count{call="sample"} 20.0' in found
+    assert 'sgpud_probe_call_seconds_sum{call="sample"} 0.25' in found
+    assert 'sgpud_list_messages_total{resource="example.com/gpu"} 9.0' in found
+
+
+def test_what_is_wrong_shows_as_a_zero() -> None:
+    well, ill = (
+        lines(VIEW),
+        lines(
+            evolve(
+                VIEW,
+                serving="standby",
+                probe="no driver",
+                holders="stale",
+                configuration=ConfigurationView("f", "last good", ("f:1: bad",)),
+            )
+        ),
+    )
+    for name in ("serving", "probe_up", "holders_fresh", "configuration_current"):
+        assert f"sgpud_{name} 1.0" in well
+        assert f"sgpud_{name} 0.0" in ill
+    assert 'sgpud_driver_info{driver="550.54"} 1.0' in well
+    assert any(line.startswith("sgpud_build_info{python=") for line in well)
+    assert 'sgpud_configuration_in_use{source="file"} 1.0' in well
+    assert 'sgpud_configuration_in_use{source="last_good"} 1.0' in ill
+
+
+def test_events_are_counted_and_begin_with_zero() -> None:
+    found = lines(VIEW)
+    assert "sgpud_allocations_total 7.0" in found
+    assert "sgpud_registrations_total 5.0" in found
+    assert 'sgpud_refusals_total{rule="multiple"} 2.0' in found
+    assert 'sgpud_reloads_total{result="applied"} 3.0' in found
+    assert 'sgpud_reloads_total{result="refused"} 0.0' in found
+    quiet = lines(evolve(VIEW, counters=Counters()))
+    for rule in RefusalRule:
+        assert f'sgpud_refusals_total{{rule="{rule.value}"}} 0.0' in quiet
+
+
+def test_a_scrape_shows_what_is_so_now() -> None:
+    views = [VIEW, evolve(VIEW, pools=())]
+    registry = make_registry(lambda: views.pop(0))
+    assert b"sgpud_shares{" in generate_latest(registry)
+    assert b"sgpud_shares{" not in generate_latest(registry)
+
+
+def test_the_process_tells_of_itself() -> None:
+    assert any(line.startswith("process_resident_memory_bytes ") for line in lines(VIEW))
