@@ -51,6 +51,11 @@ def test_nothing_sleeps() -> None:
     assert found(r"\bslee[p]\(", python_files("sgpud", "tests")) == []
 
 
+def test_no_test_imports_from_another_test() -> None:
+    pattern = r"^\s*(from|import) tests\b.*\btest_"
+    assert found(pattern, python_files("tests", "benchmarks", "tools")) == []
+
+
 def test_nothing_is_left_for_later() -> None:
     assert found(r"TOD[O]|FIXM[E]|XX[X]|NotImplemente[d]Error", python_files(*OURS)) == []
 

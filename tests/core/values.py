@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from sgpud.core.allocation.allocate import IdIndex, index
 from sgpud.core.gpu.gpu import Gpu, Mig
-from sgpud.core.gpu.observations import EventKind, GpuEvent
+from sgpud.core.gpu.observations import EventKind, GpuEvent, Sample
+from sgpud.core.health.causes import HealthPolicy
 from sgpud.core.health.node_health import heard
 from sgpud.core.intset import IntSet
 from sgpud.core.planning.holdings import CheckpointState, Grant, Holder
@@ -31,6 +32,11 @@ some_numbers = st.builds(IntSet.of, st.lists(small, max_size=12))
 def uuid(number: int) -> str:
     """A UUID as long as real ones are."""
     return f"GPU-{number:08x}-0000-4000-8000-000000000000"
+
+
+POLICY = HealthPolicy()
+PASS = Sample(uuid(0), used=1, total=2, utilisation=0, recovery=0, ecc=0)
+"""What a healthy GPU is measured to be."""
 
 
 def gpu(number: int, product: str = "NVIDIA A100-SXM4-40GB", **facts: Any) -> Gpu:

@@ -8,7 +8,7 @@ from sgpud.testing.kubelet.checkpoint import CheckpointFault
 from sgpud.testing.kubelet.podresources import PodResourcesFault
 from tests.daemon.node import RESOURCE, B, of
 from tests.daemon.situations import DRAIN, FREED, SLACK, healthy, running
-from tests.daemon.test_reloading import admit, became
+from tests.daemon.steps import admit, became
 
 
 def a_finished_pod_frees_its_shares() -> None:

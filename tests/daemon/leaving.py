@@ -19,7 +19,7 @@ from tests.daemon.situations import (
     running,
     seconds_to_leave,
 )
-from tests.daemon.test_reloading import RULE, admit, became
+from tests.daemon.steps import RULE, admit, became
 
 
 def what_is_too_many_leaves_after_half_a_minute() -> None:

@@ -16,7 +16,7 @@ from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.daemon.node import RESOURCE, Node
 from tests.daemon.process import Process
 from tests.daemon.record import WITHIN
-from tests.daemon.test_reloading import became
+from tests.daemon.steps import became
 
 Situation: TypeAlias = Callable[[], None]
 FEW_AT_A_TIME = Semaphore(1)

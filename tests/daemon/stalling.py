@@ -7,7 +7,7 @@ import pytest
 from tests.daemon.node import RESOURCE, Node
 from tests.daemon.record import WITHIN
 from tests.daemon.situations import LATE, SLACK, running
-from tests.daemon.test_reloading import admit, became
+from tests.daemon.steps import admit, became
 
 
 def a_stream_that_is_never_opened_is_a_loss() -> None:

@@ -13,7 +13,7 @@ from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.daemon.node import OTHER, RESOURCE, A, Node, shares
 from tests.daemon.process import Process
 from tests.daemon.record import WITHIN, tell
-from tests.daemon.test_reloading import admit, became
+from tests.daemon.steps import admit, became
 
 BROKEN: dict[str, Callable[[Path], object]] = {
     "cut": lambda path: path.write_bytes(b'{"Data":{"PodDeviceEn'),

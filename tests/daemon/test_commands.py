@@ -9,18 +9,7 @@ import pytest
 from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.daemon.node import OTHER, RESOURCE, A, B, Node, of
 from tests.daemon.process import Process
-from tests.daemon.test_last_good import BAD, PLACES
-from tests.daemon.test_reloading import admit, became
-
-
-def options(node: Node) -> list[str]:
-    """The words that name this node to commands that work without a daemon."""
-    return [
-        *("--config", str(node.config)),
-        *("--simulate", str(node.gpus)),
-        *("--plugin-dir", str(node.plugin_dir)),
-        *("--run-dir", str(node.run)),
-    ]
+from tests.daemon.steps import BAD, PLACES, admit, became, options
 
 
 def document(done: subprocess.CompletedProcess[str], status: int = 0) -> dict[str, Any]:

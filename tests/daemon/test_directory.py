@@ -12,7 +12,7 @@ from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.daemon.node import RESOURCE, Node, shares
 from tests.daemon.process import Process
 from tests.daemon.record import WITHIN
-from tests.daemon.test_registering import admitted, listed
+from tests.daemon.steps import admitted, listed
 
 # What is mounted below stays in the daemon's namespace; `unshare` itself cannot see to that where
 # the root is no mount.

@@ -7,8 +7,7 @@ from typing import Any
 from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.daemon.node import RESOURCE, Node
 from tests.daemon.process import Process
-from tests.daemon.test_commands import options
-from tests.daemon.test_last_good import BAD
+from tests.daemon.steps import BAD, options
 
 
 def examined(node: Node, *words: str) -> tuple[int, dict[str, list[dict[str, Any]]]]:

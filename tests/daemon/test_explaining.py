@@ -11,7 +11,7 @@ from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.daemon.node import RESOURCE, A, B, Node, of
 from tests.daemon.process import Process
 from tests.daemon.record import WITHIN
-from tests.daemon.test_reloading import admit
+from tests.daemon.steps import admit
 
 
 def explained(node: Node, about: str) -> dict[str, Any]:

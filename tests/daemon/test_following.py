@@ -6,7 +6,7 @@ from pathlib import Path
 from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.daemon.node import RESOURCE, Node
 from tests.daemon.record import WITHIN
-from tests.daemon.test_reloading import admit, became
+from tests.daemon.steps import admit, became
 
 
 def follow(node: Node, kubelet: StandInKubelet) -> None:

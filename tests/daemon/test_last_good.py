@@ -9,10 +9,7 @@ from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.daemon.node import RESOURCE, Node
 from tests.daemon.process import Process
 from tests.daemon.record import WITHIN
-from tests.daemon.test_reloading import admit, became
-
-BAD = "[sharing]\nduplication_factor = 0\nplacement = 'heap'\n\n[gpu]\n"
-PLACES = (":2: sharing.duplication_factor: ", ":3: sharing.placement: ", ":5: gpu: ")
+from tests.daemon.steps import BAD, PLACES, admit, became
 
 
 def refused(process: Process) -> str:

@@ -13,7 +13,7 @@ from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.daemon.node import RESOURCE, Node
 from tests.daemon.process import Process
 from tests.daemon.record import WITHIN, tell
-from tests.daemon.test_reloading import admit, became
+from tests.daemon.steps import admit, became
 from tests.gpus.nvml.stub import A100, GPU_A, Stub
 
 SOURCE = Path(__file__).parent.parent / "stub_nvml" / "stub_nvml.c"

@@ -6,7 +6,7 @@ from sgpud.testing.kubelet.records import AdmissionError
 from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.daemon.node import OTHER, RESOURCE, A, B, Node
 from tests.daemon.record import WITHIN
-from tests.daemon.test_reloading import RULE, admit, became
+from tests.daemon.steps import RULE, admit, became
 
 
 def start(node: Node, kubelet: StandInKubelet, sharing: str) -> None:

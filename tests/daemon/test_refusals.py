@@ -13,7 +13,7 @@ from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.daemon.node import RESOURCE, A, B, Node, shares
 from tests.daemon.process import Process
 from tests.daemon.record import WITHIN
-from tests.daemon.test_reloading import admit, became
+from tests.daemon.steps import admit, became
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 FAILED = grpc.StatusCode.FAILED_PRECONDITION

@@ -6,23 +6,10 @@ import pytest
 
 from sgpud.core.registration import backoff
 from sgpud.testing.kubelet.stand_in import StandInKubelet
-from tests.daemon.node import RESOURCE, Node, shares
+from tests.daemon.node import RESOURCE, Node
 from tests.daemon.process import Process
 from tests.daemon.record import WITHIN
-
-ALL = shares(10, 10)
-
-
-def listed(kubelet: StandInKubelet) -> None:
-    """Wait for the next registration and the whole list."""
-    kubelet.next_registration(WITHIN)
-    assert kubelet.next_devices(RESOURCE, WITHIN).healthy == ALL
-
-
-def admitted(kubelet: StandInKubelet, pod: str = "pod") -> str:
-    """Admit a pod that wants one share; the share."""
-    container = kubelet.admit(f"uid-{pod}", "default", pod, "main", {RESOURCE: 1}, timeout=WITHIN)
-    return container.ids[RESOURCE][0]
+from tests.daemon.steps import ALL, admitted, listed
 
 
 def test_the_kubelet_is_there_first(node: Node, kubelet: StandInKubelet) -> None:

@@ -5,13 +5,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from sgpud.testing.kubelet.records import Container
 from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.daemon.node import OTHER, RESOURCE, A, B, Node, of, shares
 from tests.daemon.process import Process
 from tests.daemon.record import WITHIN
-
-RULE = f'[[gpu]]\nmatch = "NVIDIA L4"\nresource = "{OTHER}"\nduplication_factor = 4\n'
+from tests.daemon.steps import RULE, admit, became
 
 
 @pytest.fixture
@@ -22,17 +20,6 @@ def held(daemon: Process, kubelet: StandInKubelet) -> Iterator[set[str]]:
     yield set(ids)
     devices = kubelet.devices(RESOURCE)
     assert [devices[share].health for share in ids] == ["Healthy"] * 2
-
-
-def admit(kubelet: StandInKubelet, pod: str, count: int = 1, resource: str = RESOURCE) -> Container:
-    return kubelet.admit(f"uid-{pod}", "default", pod, "main", {resource: count}, timeout=WITHIN)
-
-
-def became(kubelet: StandInKubelet, resource: str, healthy: int, capacity: int) -> None:
-    """Wait until the kubelet shows so many shares of a resource."""
-    kubelet.wait_for(
-        lambda k: (k.allocatable(resource), k.capacity(resource)) == (healthy, capacity), WITHIN
-    )
 
 
 def test_shrinking_drains_what_is_free(

@@ -6,7 +6,7 @@ from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.daemon.node import RESOURCE, Node, shares
 from tests.daemon.process import Process
 from tests.daemon.record import WITHIN, tell
-from tests.daemon.test_registering import admitted
+from tests.daemon.steps import admitted
 
 SPARE = 2
 """How many more threads or descriptors gRPC may have at the moment of looking."""

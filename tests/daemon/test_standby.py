@@ -9,7 +9,7 @@ from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.daemon.node import RESOURCE, Node, shares
 from tests.daemon.process import Process
 from tests.daemon.record import WITHIN, tell
-from tests.daemon.test_reloading import admit, became
+from tests.daemon.steps import admit, became
 
 STANDBY = "standby: another sgpud serves the plugin directory"
 

@@ -20,7 +20,7 @@ from tests.cgroups import hierarchy, process
 from tests.daemon.node import GPUS, RESOURCE, A, B, Node
 from tests.daemon.process import Process
 from tests.daemon.record import WITHIN
-from tests.daemon.test_reloading import admit, became
+from tests.daemon.steps import admit, became
 from tests.schema import problems
 from tools.status_schema import schema
 

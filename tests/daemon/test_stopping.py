@@ -9,7 +9,7 @@ from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.daemon.node import OTHER, RESOURCE, Node
 from tests.daemon.process import Line, Process
 from tests.daemon.record import WITHIN, tell
-from tests.daemon.test_reloading import admit, became
+from tests.daemon.steps import admit, became
 
 
 def test_sigterm_with_several_streams_open(

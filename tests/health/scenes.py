@@ -20,7 +20,7 @@ from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.daemon.node import GPUS, RESOURCE, A, B, Node, of
 from tests.daemon.process import Line, Process
 from tests.daemon.record import tell
-from tests.daemon.test_reloading import admit
+from tests.daemon.steps import admit
 
 Scene: TypeAlias = Callable[[], None]
 FEW_AT_A_TIME = Semaphore(2)

@@ -14,7 +14,7 @@ from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.daemon.node import RESOURCE, Node
 from tests.daemon.process import Process
 from tests.daemon.record import WITHIN, tell
-from tests.daemon.test_reloading import admit, became
+from tests.daemon.steps import admit, became
 from tests.gpus.nvml.stub import A100, CUT, GPU_A, GPU_B, GPU_C, MIG_1, MIG_2, T4, Stub
 
 SOURCE = Path(__file__).parent.parent / "stub_nvml" / "stub_nvml.c"

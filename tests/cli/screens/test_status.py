@@ -13,7 +13,7 @@ from sgpud.cli.screens.top import fitted
 from sgpud.cli.tables import Cell, CellStyle, cut, table, width
 from sgpud.core.status.gpus import UsageView
 from sgpud.core.status.view import ConfigurationView, NodeView, document
-from tests.serve.metrics.test_metrics import CONTAINER, GIB, GPU, POOL, PROCESS, STATE, UID, VIEW
+from tests.node_view import CONTAINER, GIB, GPU, POOL, PROCESS, STATE, UID, VIEW
 
 ESCAPE = re.compile(r"\x1b\[[0-9]*m")
 GOLDEN = """\

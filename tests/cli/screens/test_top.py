@@ -23,7 +23,7 @@ from attrs import define, evolve, field
 
 from sgpud.core.status.view import NodeView, document
 from tests.daemon.process import SOURCE
-from tests.serve.metrics.test_metrics import VIEW
+from tests.node_view import VIEW
 
 WITHIN = 20.0
 

@@ -10,7 +10,7 @@ from sgpud.core.gpu.observations import Sample
 from sgpud.core.health.causes import RECOVERY
 from sgpud.core.health.machine import EDGES, Health, step
 from sgpud.core.health.xids import XIDS
-from tests.core.health.test_machine import PASS, POLICY
+from tests.core.values import PASS, POLICY
 from tools.health_page import PAGE, page
 
 

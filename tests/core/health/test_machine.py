@@ -9,10 +9,9 @@ from sgpud.core.gpu.observations import EventKind, GpuEvent, Sample
 from sgpud.core.health.causes import GONE, Cause, HealthPolicy, of_error, of_event, of_recovery
 from sgpud.core.health.machine import EDGES, Health, HealthPhase, RecoverySign, TimePassed, step
 from sgpud.core.health.xids import BY_NUMBER, CLASSES, XIDS, Remedy
+from tests.core.values import PASS, POLICY
 
-UUID = "GPU-00000000-0000-4000-8000-000000000000"
-POLICY = HealthPolicy()
-PASS = Sample(UUID, used=1, total=2, utilisation=0, recovery=0, ecc=0)
+UUID = PASS.uuid
 LOST = of_error("GPU is lost (NVML error 15)")
 RESET = Cause("XID 48", Remedy.RESET)
 REBOOT = Cause("XID 79", Remedy.REBOOT)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from sgpud.core.status.view import document
+from tests.node_view import VIEW
 from tests.schema import problems
-from tests.serve.metrics.test_metrics import VIEW
 from tools.status_schema import FILE, schema, text
 
 

@@ -23,7 +23,7 @@ from sgpud.serve.http.access import Router
 from sgpud.serve.http.hosts import accepted, is_loopback
 from sgpud.serve.http.pages import SHOWN, pages
 from sgpud.serve.http.site import StatusSite
-from tests.serve.metrics.test_metrics import VIEW
+from tests.node_view import VIEW
 
 HERE = IPv4Address("TCP", "127.0.0.1", 9449)
 HERE6 = IPv6Address("TCP", "::1", 9449)

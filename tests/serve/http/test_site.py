@@ -12,7 +12,7 @@ from sgpud.config.values import HttpSettings
 from sgpud.serve.http.access import Router
 from sgpud.serve.http.pages import pages
 from sgpud.serve.http.site import CONNECTIONS, HEADER_BYTES, SILENT_FOR, StatusSite
-from tests.serve.metrics.test_metrics import VIEW
+from tests.node_view import VIEW
 
 GOOD = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"
 

@@ -1,0 +1,44 @@
+"""Steps that tests of the daemon share: admitting pods, waiting for lists, faulty files."""
+
+from sgpud.testing.kubelet.records import Container
+from sgpud.testing.kubelet.stand_in import StandInKubelet
+from tests.daemon.node import OTHER, RESOURCE, Node, shares
+from tests.daemon.record import WITHIN
+
+ALL = shares(10, 10)
+RULE = f'[[gpu]]\nmatch = "NVIDIA L4"\nresource = "{OTHER}"\nduplication_factor = 4\n'
+BAD = "[sharing]\nduplication_factor = 0\nplacement = 'heap'\n\n[gpu]\n"
+PLACES = (":2: sharing.duplication_factor: ", ":3: sharing.placement: ", ":5: gpu: ")
+
+
+def admit(kubelet: StandInKubelet, pod: str, count: int = 1, resource: str = RESOURCE) -> Container:
+    return kubelet.admit(f"uid-{pod}", "default", pod, "main", {resource: count}, timeout=WITHIN)
+
+
+def became(kubelet: StandInKubelet, resource: str, healthy: int, capacity: int) -> None:
+    """Wait until the kubelet shows so many shares of a resource."""
+    kubelet.wait_for(
+        lambda k: (k.allocatable(resource), k.capacity(resource)) == (healthy, capacity), WITHIN
+    )
+
+
+def listed(kubelet: StandInKubelet) -> None:
+    """Wait for the next registration and the whole list."""
+    kubelet.next_registration(WITHIN)
+    assert kubelet.next_devices(RESOURCE, WITHIN).healthy == ALL
+
+
+def admitted(kubelet: StandInKubelet, pod: str = "pod") -> str:
+    """Admit a pod that wants one share; the share."""
+    container = kubelet.admit(f"uid-{pod}", "default", pod, "main", {RESOURCE: 1}, timeout=WITHIN)
+    return container.ids[RESOURCE][0]
+
+
+def options(node: Node) -> list[str]:
+    """The words that name this node to commands that work without a daemon."""
+    return [
+        *("--config", str(node.config)),
+        *("--simulate", str(node.gpus)),
+        *("--plugin-dir", str(node.plugin_dir)),
+        *("--run-dir", str(node.run)),
+    ]
