@@ -61,7 +61,7 @@ def _decision() -> float:
         sharing=Sharing(default=default, full_guard=True), gpus=gpus, checkpoint=CheckpointState()
     )
     reconciler.reconcile()
-    follower, had, came = publisher.follow(), threading.Event(), threading.Event()
+    follower, had, came = publisher.subscribe(), threading.Event(), threading.Event()
     at = 0.0
 
     def follow() -> None:

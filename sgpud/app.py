@@ -1,4 +1,4 @@
-"""The composition root: builds the parts of the daemon and wires them, nothing else."""
+"""The composition root: builds the parts of the daemon and connects them, nothing else."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ from sgpud.serve.http.status_server import StatusServer
 from sgpud.serve.logging.output import LogOutput
 from sgpud.serve.systemd import Systemd
 
-PARTS = ("keeper of facts", "reading of GPUs", "reading of holders", "watch over the directory")
+PARTS = ("reconciler", "GPU monitor", "holder tracker", "plugin directory watcher")
 TEMPORARY = 75
-"""Exit status where only a new start helps (sysexits' EX_TEMPFAIL)."""
+"""Exit status when only a restart helps (EX_TEMPFAIL of sysexits.h)."""
 
 
 class Daemon:
-    """One sgpud: its parts, how they hear of each other, and how they stop."""
+    """The daemon: its parts, how they notify each other, and how they stop."""
 
     _log = Logger()
 
@@ -62,9 +62,9 @@ class Daemon:
         environment: Mapping[str, str],
         logs: Callable[[LogSettings], LogOutput],
     ) -> None:
-        """Read the configuration and build every part; ConfigError when there is none to run on.
+        """Read the configuration and build every part; ConfigError if none is usable.
 
-        `logs` starts the logging, once it is known how.
+        `logs` starts logging, once the configuration is known.
         """
         self.exit_status = 0
         self._reactor, self._options = reactor, options
@@ -123,35 +123,36 @@ class Daemon:
             self._counters,
             partial(FolderWatcher, reactor),
             ServingObserver(
-                taken=self._taken,
-                served=self._settled,
-                waits=self._waits,
+                taken=self._took_over,
+                served=self._serving_started,
+                waits=self._waiting,
                 checkpoint=self._holders.changed,
                 changed=self._announcer.changed,
-                hopeless=self._leave,
+                hopeless=self._exit,
             ),
         )
         self._config_watcher = ConfigFileWatcher(
             options.config, reactor, partial(FolderWatcher, reactor), self.reload
         )
         gpus = (self._source, self._facts)
-        asked = verbs(self._evidence, self._configuration.preview, self.reload, *gpus)
-        http, given = self._configuration.http, self._publisher.decisions.all
-        self._reading = StatusServer(reactor, options.run, http, lambda: self.view, given)
-        self._control = ControlServer(reactor, options.run / CONTROL, asked)
+        commands = verbs(self._evidence, self._configuration.preview, self.reload, *gpus)
+        http, decisions = self._configuration.http, self._publisher.decisions.all
+        self._status_server = StatusServer(reactor, options.run, http, lambda: self.view, decisions)
+        self._control = ControlServer(reactor, options.run / CONTROL, commands)
         self._served = False
         self._stopped: Deferred[None] | None = None
 
     def start(self) -> None:
         """Start every part."""
-        for part in (self._systemd, self._source, self._serving, self._holders, self._reading):
+        for part in (self._systemd, self._source, self._serving, self._holders):
             part.start()
+        self._status_server.start()
         if self._options.watch_config:
             self._config_watcher.start()
         self._announcer.show()
 
     def stop(self) -> Deferred[None]:
-        """Stop every part; nothing comes before the endpoints and then the lock."""
+        """Stop every part: first the endpoints, then the lock, then the rest."""
         if self._stopped is None:
             self._stopped = Deferred()
             self._log.info("Stopping")
@@ -160,13 +161,13 @@ class Daemon:
             ends: list[Deferred[Any]] = [
                 self._serving.stop().addBoth(self._release),
                 self._source.stop(),
-                self._reading.stop(),
+                self._status_server.stop(),
             ]
             DeferredList(ends).addCallback(self._end)
         return self._stopped
 
     def reload(self) -> ReloadResult:
-        """Read the configuration again, as SIGHUP, `sgpud reload` and a changed file ask for."""
+        """Reload the configuration: on SIGHUP, `sgpud reload` or a change of the file."""
         self._systemd.reloading()
         outcome = self._configuration.reload()
         self._counters.reloaded(outcome.result)
@@ -176,7 +177,7 @@ class Daemon:
 
     @property
     def view(self) -> NodeView:
-        """What people see of the daemon as it is now."""
+        """The daemon's current status."""
         return view(
             self._reconciler.node,
             self._reconciler.plan,
@@ -189,18 +190,18 @@ class Daemon:
         )
 
     def _evidence(self) -> Evidence:
-        seen, decisions = self.view, self._publisher.decisions.all()
-        return Evidence(self._reconciler.node, self._reconciler.plan, seen, decisions)
+        status, decisions = self.view, self._publisher.decisions.all()
+        return Evidence(self._reconciler.node, self._reconciler.plan, status, decisions)
 
     @property
     def _instance(self) -> InstanceView:
         parts = (self._reconciler, self._source, self._holders, self._serving)
-        lives = zip(PARTS, map(attrgetter("alive"), parts), strict=True)
-        dead = tuple(name for name, alive in lives if not alive)
-        unready = () if self._announcer.ready else ("it could not take over yet: its log says why",)
+        states = zip(PARTS, map(attrgetter("alive"), parts), strict=True)
+        dead = tuple(name for name, alive in states if not alive)
+        unready = () if self._announcer.ready else ("it could not take over yet, see its log",)
         return InstanceView(self._serving.state, str(self._serving.path), unready, dead)
 
-    # What the parts tell. ------------------------------------------------------------------------
+    # Callbacks of the parts. ---------------------------------------------------------------------
 
     def _applied(self, config: Config) -> None:
         self._reconciler.update(policy=config.health)
@@ -225,8 +226,8 @@ class Daemon:
         self._host.look_for(self._reconciler.node.gpus or (), injection)
         self._announcer.changed()
 
-    def _taken(self) -> None:
-        """The first time: what the kubelet knows by now is where our lists begin."""
+    def _took_over(self) -> None:
+        """Called with the lock taken. The first time, start from what the kubelet knows by now."""
         if not self._served:
             self._served = True
             self._configuration.catch_up()
@@ -235,25 +236,23 @@ class Daemon:
             self._holders.take_over()
             self._reconciler.reconcile()
 
-    def _settled(self) -> None:
+    def _serving_started(self) -> None:
         self._control.start()
         self._configuration.keep()
 
-    def _waits(self) -> None:
+    def _waiting(self) -> None:
         if not self._options.wait:
-            self._leave("Not waiting for it (--no-wait)")
+            self._exit("Not waiting for it (--no-wait)")
 
-    def _leave(self, why: str) -> None:
-        self._log.error("{why}; ending with status {status}", why=why, status=TEMPORARY)
+    def _exit(self, why: str) -> None:
+        self._log.error("{why}; exiting with status {status}", why=why, status=TEMPORARY)
         self.exit_status = TEMPORARY
         if self._stopped is None:
             self._reactor.stop()
 
     def _is_ready(self) -> bool:
-        gpu_state_store = self._reconciler.node.gpus is not None or bool(
-            self._reconciler.node.probe_problem
-        )
-        return self._serving.ready(informed=gpu_state_store)
+        node = self._reconciler.node
+        return self._serving.ready(informed=node.gpus is not None or bool(node.probe_problem))
 
     def _release(self, result: object) -> object:
         self._control.stop()

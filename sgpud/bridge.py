@@ -1,10 +1,10 @@
 """The bridge between the reactor and gRPC's worker threads: traffic goes one way.
 
-Reactor to workers: immutable values through `Watchable`, followed by `Subscription`. Workers to the
-reactor: facts, fire and forget (`reactor.callFromThread`), and what is only looked at when somebody
-asks (`RingBuffer`). No thread ever waits for the reactor.
-What a worker decides and both sides must see at once (a grant) is noted under the same lock that
-guards the published value.
+Reactor to workers: immutable values through `Watchable`, read through a `Subscription`. Workers to
+the reactor: facts, fire and forget (`reactor.callFromThread`), and records that are read only on
+request (`RingBuffer`). No thread ever waits for the reactor.
+A worker's decision that both sides must see at once (a grant) is noted under the lock that guards
+the published value.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ R = TypeVar("R")
 
 
 class Watchable(Generic[T, N]):
-    """A value that one thread replaces and others follow, with the notes taken under it."""
+    """A value that one thread replaces and others watch, and the notes that they leave on it."""
 
-    def __init__(self, value: T, noted: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, value: T, on_note: Callable[[], object] = lambda: None) -> None:
         """Start with this value, at version 0.
 
-        `noted` is called in the worker's thread with the first note since notes were collected:
-        once for a burst, since waking the reactor for each would slow the workers themselves.
+        `on_note` is called in the worker's thread for the first note since notes were collected:
+        once per burst, because waking the reactor for each note would slow the workers down.
         """
         self._changed = Condition()
-        self._noted = noted
+        self._on_note = on_note
         self._value = value
         self._version = 0
         self._notes: list[N] = []
@@ -47,7 +47,7 @@ class Watchable(Generic[T, N]):
         return self._value
 
     def decide(self, decision: Callable[[T], tuple[R, N | None]]) -> R:
-        """Run `decision` on the latest value; its note, if any, is taken in the same instant.
+        """Run `decision` on the latest value and add its note, if any, atomically.
 
         Called by workers. It holds the lock: it must be quick and must not block.
         """
@@ -57,7 +57,7 @@ class Watchable(Generic[T, N]):
             if note is not None:
                 self._notes.append(note)
         if first:
-            self._noted()
+            self._on_note()
         return result
 
     def collect(self) -> list[N]:
@@ -66,21 +66,21 @@ class Watchable(Generic[T, N]):
             notes, self._notes = self._notes, []
             return notes
 
-    def publish(self, value: T, still: Callable[[N], bool]) -> bool:
-        """Replace the value, unless a note that was not collected yet would not hold under it.
+    def publish(self, value: T, holds: Callable[[N], bool]) -> bool:
+        """Replace the value, unless a note that is not collected yet would not hold for it.
 
-        False: nothing was published; collect, think again, and try again.
+        False: nothing was published; collect the notes and try again with a new value.
         """
         with self._changed:
-            if not all(still(note) for note in self._notes):
+            if not all(holds(note) for note in self._notes):
                 return False
             self._value = value
             self._version += 1
             self._changed.notify_all()
             return True
 
-    def follow(self) -> Subscription[T]:
-        """A follower that begins with the value of now."""
+    def subscribe(self) -> Subscription[T]:
+        """A subscription that starts with the current value."""
         return Subscription(self._changed, lambda: (self._version, self._value))
 
 
@@ -88,19 +88,19 @@ class Subscription(Generic[T]):
     """Iterates over the values of a `Watchable`: always the latest, bursts coalesced."""
 
     def __init__(self, changed: Condition, read: Callable[[], tuple[int, T]]) -> None:
-        """Made by `Watchable.follow`."""
+        """Made by `Watchable.subscribe`."""
         self._changed = changed
         self._read = read
         self._closed = False
 
     def close(self) -> None:
-        """End the iteration, also one that waits. From any thread, any number of times."""
+        """End the iteration, even while it waits. From any thread, any number of times."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def __iter__(self) -> Iterator[T]:
-        """Each value as it comes; blocks the calling thread in between."""
+        """Each value as it is published; blocks the calling thread in between."""
         seen = -1
         while True:
             with self._changed:
@@ -113,77 +113,77 @@ class Subscription(Generic[T]):
 
 
 class RingBuffer(Generic[T]):
-    """The last so many things. Any thread adds to it, and neither adding nor reading ever waits."""
+    """The last items added. Any thread may add, and neither adding nor reading ever waits."""
 
-    def __init__(self, most: int) -> None:
-        """Keep `most` of them; each one more drops the oldest."""
-        self._items: deque[T] = deque(maxlen=most)
+    def __init__(self, capacity: int) -> None:
+        """Keep `capacity` items; adding another drops the oldest."""
+        self._items: deque[T] = deque(maxlen=capacity)
 
     def add(self, item: T) -> None:
-        """Keep one more. A deque's append is one step, which no other thread sees half done."""
+        """Add an item. A deque's append is atomic: no other thread sees it half done."""
         self._items.append(item)
 
     def all(self) -> tuple[T, ...]:
-        """Those that are kept, the oldest first."""
+        """The items that are kept, oldest first."""
         found: tuple[T, ...] | None = None
         while found is None:
-            with suppress(RuntimeError):  # another thread added one meanwhile: rare, so look again
+            with suppress(RuntimeError):  # another thread added one meanwhile: rare, so read again
                 found = tuple(self._items)
         return found
 
 
 class Future(Protocol[R]):
-    """The part of a gRPC future that is used here."""
+    """The part of a gRPC future that sgpud uses."""
 
     def result(self) -> R:
-        """The response; raises what the call failed with."""
+        """The response; raises the call's error."""
 
     def cancel(self) -> bool:
         """End the call."""
 
     def add_done_callback(self, callback: Callable[[Future[R]], None]) -> None:
-        """Call back, in some thread, when the call has ended."""
+        """Call back, from any thread, when the call has ended."""
 
 
 class Clock(Protocol):
-    """The time, and things done later: a part of the reactor, or trial's Clock."""
+    """The time and delayed calls: a part of the reactor, or trial's Clock."""
 
     def seconds(self) -> float:
-        """Seconds of a clock that only goes forward."""
+        """Seconds of a monotonic clock."""
 
     def callLater(
         self, delay: float, function: Callable[..., Any], /, *args: object
     ) -> IDelayedCall:
-        """Call something in `delay` seconds."""
+        """Call a function in `delay` seconds."""
 
 
 class Reactor(Clock, Protocol):
-    """What is used of Twisted's reactor, beside its clock."""
+    """The part of Twisted's reactor that sgpud uses."""
 
     def callFromThread(self, function: Callable[..., Any], /, *args: object) -> object:
-        """Run a function on the reactor: the one method that other threads may use."""
+        """Run a function on the reactor: the only method that other threads may call."""
 
     def getThreadPool(self) -> ThreadPool:
-        """The pool for what would block the reactor."""
+        """The thread pool for work that would block the reactor."""
 
     def addReader(self, reader: Any, /) -> object:
-        """Tell `reader` when there is something to read."""
+        """Notify `reader` when there is something to read."""
 
     def removeReader(self, reader: Any, /) -> object:
-        """No longer tell it."""
+        """Stop notifying `reader`."""
 
     def stop(self) -> object:
-        """End the process, in order."""
+        """Shut the process down cleanly."""
 
 
 class FolderWatches(Protocol):
-    """Where hints come from that something in a folder has changed."""
+    """A source of events: something in a folder may have changed."""
 
     def watch(self, folders: Iterable[Path]) -> None:
         """Watch exactly these folders."""
 
     def close(self) -> None:
-        """Watch nothing any more."""
+        """Stop watching."""
 
 
 def deferred(reactor: Reactor, future: Future[R]) -> Deferred[R]:
@@ -205,10 +205,10 @@ def deferred(reactor: Reactor, future: Future[R]) -> Deferred[R]:
 
 
 def in_thread(reactor: Reactor, function: Callable[[], R]) -> Deferred[R]:
-    """Run what would block the reactor in a thread of its pool; a Deferred for the result."""
+    """Run a blocking function in a thread of the reactor's pool; a Deferred for its result."""
     pool = reactor.getThreadPool()
     return deferToThreadPool(cast("IReactorFromThreads", reactor), pool, function)
 
 
 def _ignore(_: object) -> None:
-    """Make a callback of what returns something."""
+    """Discard a result, for callbacks that must return None."""

@@ -1,7 +1,7 @@
-"""Hints that something in a folder may have changed, from inotify.
+"""Events from inotify: something in a folder may have changed.
 
-A hint is only a reason to look: inotify drops events when its queue overflows, and a deleted
-folder takes its watch along. Whoever uses hints looks by itself now and then as well.
+An event is only a reason to check: inotify drops events when its queue overflows, and deleting a
+folder ends its watch. Users of this module also poll, at a low rate.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _MASK = (
 )
 
 
-_instance: Any = inotify.INotify  # it comes without types
+_instance: Any = inotify.INotify  # Twisted ships no types for it
 _REFUSALS = (OSError, inotify.INotifyError)
-"""Twisted's own error, of the node's limits mostly, is no OSError."""
+"""Twisted's own error, mostly for the node's limits, is not an OSError."""
 
 
 class FolderWatcher:
@@ -38,18 +38,18 @@ class FolderWatcher:
 
     _log = Logger()
 
-    def __init__(self, reactor: Reactor, hint: Callable[[], None]) -> None:
-        """`hint` runs on the reactor, must be quick and must not raise."""
+    def __init__(self, reactor: Reactor, on_event: Callable[[], None]) -> None:
+        """`on_event` runs on the reactor, must be quick and must not raise."""
         self._reactor = reactor
-        self._hint = hint
-        # One inotify instance per folder: a folder's deletion ends every watch of its instance.
+        self._on_event = on_event
+        # One inotify instance per folder: deleting a folder ends every watch of its instance.
         self._watches: dict[Path, tuple[tuple[int, int], Any]] = {}
-        self._blind = False
+        self._warned = False
 
     def watch(self, folders: Iterable[Path]) -> None:
         """Watch exactly these folders; those that do not exist are left out.
 
-        Cheap when nothing changed. A folder that was deleted and made anew is watched anew.
+        Cheap when nothing changed. A folder that was deleted and recreated is watched again.
         """
         wanted = {}
         for folder in folders:
@@ -66,7 +66,7 @@ class FolderWatcher:
                 self._add(folder, identity)
 
     def close(self) -> None:
-        """Watch nothing any more."""
+        """Stop watching."""
         for folder in list(self._watches):
             self._drop(folder)
 
@@ -74,22 +74,22 @@ class FolderWatcher:
         try:
             watch: Any = _instance(self._reactor)
         except _REFUSALS as problem:
-            self._say_blind(folder, problem)
+            self._warn(folder, problem)
             return
         watch.startReading()
 
-        def told(_watch: object, _path: object, mask: int) -> None:
+        def changed(_watch: object, _path: object, mask: int) -> None:
             if mask & inotify.IN_DELETE_SELF:
-                # Twisted ends the instance by itself. Forgotten here, a folder that comes again is
-                # watched anew, although it often has the inode number of the one before.
+                # Twisted closes the instance. Without an entry here, a recreated folder is watched
+                # again, although it often reuses the inode number.
                 self._watches.pop(folder, None)
-            self._hint()
+            self._on_event()
 
         try:
-            watch.watch(FilePath(str(folder)), _MASK, callbacks=[told])
+            watch.watch(FilePath(str(folder)), _MASK, callbacks=[changed])
         except _REFUSALS as problem:
             watch.loseConnection()
-            self._say_blind(folder, problem)
+            self._warn(folder, problem)
             return
         self._watches[folder] = (identity, watch)
 
@@ -97,12 +97,12 @@ class FolderWatcher:
         _, watch = self._watches.pop(folder)
         watch.loseConnection()
 
-    def _say_blind(self, folder: Path, problem: Exception) -> None:
-        if not self._blind:
-            self._blind = True
+    def _warn(self, folder: Path, problem: Exception) -> None:
+        if not self._warned:
+            self._warned = True
             self._log.warn(
-                "No inotify on {folder} ({problem}): changes are noticed once a second instead; "
-                "raise fs.inotify.max_user_instances and max_user_watches",
+                "Cannot watch {folder} with inotify: {problem}; polling once a second instead; "
+                "raise fs.inotify.max_user_instances and fs.inotify.max_user_watches",
                 folder=str(folder),
                 problem=problem,
             )

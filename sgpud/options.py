@@ -1,4 +1,4 @@
-"""What a run of the daemon is given: what the command line says, and the reactor."""
+"""The daemon's options."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sgpud.gpus.fake.file import FakeNode
 
 @frozen
 class Options:
-    """What the command line says about a run."""
+    """What the command line says."""
 
     config: Path
     overrides: tuple[str, ...]

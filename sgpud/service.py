@@ -1,4 +1,4 @@
-"""Runs the daemon in this process: reactor, logs, signals, exit status."""
+"""Runs the daemon in this process: reactor, logging, signals, exit status."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-# inotify runs ldconfig when it is imported: a fork, unsafe once gRPC has threads.
+# Importing inotify runs ldconfig: a fork, unsafe once gRPC has threads.
 import twisted.internet.inotify  # noqa: F401
-from twisted.internet import reactor as installed
+from twisted.internet import reactor as global_reactor
 from twisted.internet.error import ReactorNotRunning
 
 from sgpud.app import Daemon
@@ -23,28 +23,28 @@ from sgpud.gpus.fake.file import load as load_simulation
 from sgpud.options import Options
 from sgpud.serve.logging.output import start_logging
 
-SWITCH = 0.0005
-"""Seconds a thread keeps the interpreter while others wait: a busy reactor then delays an Allocate
+SWITCH_INTERVAL = 0.0005
+"""Seconds a thread may keep the interpreter while others wait: a busy reactor then delays Allocate
 by 8.5 ms at the 99th percentile instead of 33."""
-END_WITHIN = 1.8
-"""Seconds from the order to stop until the process ends, whatever still hangs in it."""
+STOP_TIMEOUT = 1.8
+"""Seconds from the stop signal until the process exits, whatever hangs."""
 
 
 def overrides(arguments: argparse.Namespace) -> tuple[str, ...]:
-    """What the command line sets over the file."""
+    """The configuration keys that the command line overrides."""
     directory = arguments.plugin_dir
     quoted = directory.replace("\\", "\\\\").replace('"', '\\"') if directory else ""
-    named = (f'kubelet.plugin_directory="{quoted}"',) if directory else ()
-    return (*arguments.set, *named)
+    plugin_directory = (f'kubelet.plugin_directory="{quoted}"',) if directory else ()
+    return (*arguments.set, *plugin_directory)
 
 
 def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    """Run until a signal ends it; the exit status. ConfigError when it cannot start."""
+    """Run until a signal stops it; the exit status. ConfigError when it cannot start."""
     gc.freeze()
     gc.enable()
     os.umask(0o077)
-    sys.setswitchinterval(SWITCH)
-    reactor: Any = installed
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    reactor: Any = global_reactor
     options = Options(
         config=Path(arguments.config),
         overrides=overrides(arguments),
@@ -63,23 +63,23 @@ def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     )
 
     def stop() -> object:
-        # Whatever hangs (a thread in gRPC, a disk) must not keep the process: the lock and the
-        # sockets are given up by then.
-        timer = threading.Timer(END_WITHIN, os._exit, (daemon.exit_status,))
+        # Whatever hangs (a gRPC thread, a disk) must not keep the process alive: the lock and the
+        # sockets are released by then.
+        timer = threading.Timer(STOP_TIMEOUT, os._exit, (daemon.exit_status,))
         timer.daemon = True
         timer.start()
         return daemon.stop()
 
     def end() -> None:
-        # A second order may come while the first one is carried out.
+        # A second signal may arrive while the reactor stops.
         with suppress(ReactorNotRunning):
             reactor.stop()
 
-    def obey() -> None:
+    def install_signal_handlers() -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: reactor.callFromThread(end))
 
-    reactor.callWhenRunning(obey)
+    reactor.callWhenRunning(install_signal_handlers)
     reactor.callWhenRunning(daemon.start)
     reactor.addSystemEventTrigger("before", "shutdown", stop)
     signal.signal(signal.SIGHUP, lambda *_: reactor.callFromThread(daemon.reload))

@@ -1,4 +1,4 @@
-"""Between reactor and workers: the latest value always arrives, and no thread waits for ever.
+"""Between reactor and workers: the latest value always arrives, and no thread waits forever.
 
 Every wait here has a time limit; a test that reaches it fails.
 """
@@ -21,7 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from sgpud.bridge import RingBuffer, Subscription, Watchable, deferred, in_thread
 
 LIMIT = 30.0
-"""Seconds that no wait of these tests comes near."""
+"""Seconds: far more than any wait of these tests takes."""
 END = -1
 N = TypeVar("N")
 
@@ -31,11 +31,11 @@ def holds(_: object) -> bool:
 
 
 def note(what: N, _: object) -> tuple[None, N]:
-    """A decision that only notes."""
+    """A decision that only leaves a note."""
     return None, what
 
 
-def published() -> Watchable[int, str]:
+def watchable() -> Watchable[int, str]:
     return Watchable(0)
 
 
@@ -51,59 +51,59 @@ def running(*functions: Callable[[], object]) -> Iterator[None]:
         assert not thread.is_alive()
 
 
-def into(seen: Queue[int], follower: Subscription[int]) -> Callable[[], None]:
-    """A function that follows until the end and tells all that it saw."""
+def into(seen: Queue[int], subscription: Subscription[int]) -> Callable[[], None]:
+    """A function that iterates to the end and collects all that it saw."""
 
-    def follow() -> None:
-        for value in follower:
+    def iterate() -> None:
+        for value in subscription:
             seen.put(value)
         seen.put(END)
 
-    return follow
+    return iterate
 
 
-# Published and Follower. -----------------------------------------------------------------------
+# Watchable and Subscription. -------------------------------------------------------------------
 
 
-def test_a_follower_begins_with_the_value_of_now() -> None:
-    value = published()
+def test_a_subscription_starts_with_the_current_value() -> None:
+    value = watchable()
     assert value.publish(1, holds)
-    assert next(iter(value.follow())) == 1
+    assert next(iter(value.subscribe())) == 1
     assert value.value == 1
 
 
-def test_a_burst_is_one_value_the_latest() -> None:
-    value = published()
-    values = iter(value.follow())
+def test_a_burst_is_coalesced_to_the_latest_value() -> None:
+    value = watchable()
+    values = iter(value.subscribe())
     assert next(values) == 0
     for number in (1, 2, 3):
         value.publish(number, holds)
     assert next(values) == 3
 
 
-def test_the_same_value_published_again_is_news() -> None:
-    value = published()
-    values = iter(value.follow())
+def test_publishing_the_same_value_again_is_a_new_version() -> None:
+    value = watchable()
+    values = iter(value.subscribe())
     assert next(values) == 0
     value.publish(0, holds)
     assert next(values) == 0
 
 
-def test_a_follower_that_waits_is_woken_by_a_value() -> None:
-    value, seen = published(), Queue[int]()
-    follower = value.follow()
-    with running(into(seen, follower)):
+def test_a_value_wakes_a_waiting_subscription() -> None:
+    value, seen = watchable(), Queue[int]()
+    subscription = value.subscribe()
+    with running(into(seen, subscription)):
         for number in range(100):
             assert seen.get(timeout=LIMIT) == number
             value.publish(number + 1, holds)
         assert seen.get(timeout=LIMIT) == 100
-        follower.close()
+        subscription.close()
     assert seen.get(timeout=LIMIT) == END
 
 
-def test_closing_wakes_a_follower_that_waits_and_no_other() -> None:
-    value, one, two = published(), Queue[int](), Queue[int]()
-    first, second = value.follow(), value.follow()
+def test_closing_wakes_only_the_closed_subscription() -> None:
+    value, one, two = watchable(), Queue[int](), Queue[int]()
+    first, second = value.subscribe(), value.subscribe()
     with running(into(one, first), into(two, second)):
         assert (one.get(timeout=LIMIT), two.get(timeout=LIMIT)) == (0, 0)
         first.close()
@@ -114,43 +114,43 @@ def test_closing_wakes_a_follower_that_waits_and_no_other() -> None:
         second.close()
 
 
-def test_a_follower_closed_before_it_begins_has_no_value() -> None:
-    follower = published().follow()
-    follower.close()
-    assert list(follower) == []
+def test_a_subscription_closed_before_it_starts_is_empty() -> None:
+    subscription = watchable().subscribe()
+    subscription.close()
+    assert list(subscription) == []
 
 
-def test_a_closed_follower_gives_no_value_that_came_since() -> None:
-    value = published()
-    follower = value.follow()
-    values = iter(follower)
+def test_a_closed_subscription_yields_no_later_value() -> None:
+    value = watchable()
+    subscription = value.subscribe()
+    values = iter(subscription)
     assert next(values) == 0
     value.publish(1, holds)
-    follower.close()
+    subscription.close()
     assert list(values) == []
 
 
 def test_no_wake_up_is_lost_however_fast_values_come() -> None:
     last = 3_000
-    value = published()
+    value = watchable()
     seen = [Queue[int]() for _ in range(4)]
-    followers = [value.follow() for _ in seen]
-    with running(*map(into, seen, followers)):
+    subscriptions = [value.subscribe() for _ in seen]
+    with running(*map(into, seen, subscriptions)):
         for number in range(1, last + 1):
             value.publish(number, holds)
-        for queue, follower in zip(seen, followers, strict=True):
+        for queue, subscription in zip(seen, subscriptions, strict=True):
             got = [queue.get(timeout=LIMIT)]
             while got[-1] != last:
                 got.append(queue.get(timeout=LIMIT))
             assert got == sorted(set(got))
-            follower.close()
+            subscription.close()
 
 
 # Notes. ----------------------------------------------------------------------------------------
 
 
 def test_a_decision_sees_the_latest_value_and_its_note_is_collected_once() -> None:
-    value = published()
+    value = watchable()
     value.publish(7, holds)
     assert value.decide(lambda seen: (seen * 2, f"saw {seen}")) == 14
     assert value.decide(lambda seen: (seen, None)) == 7
@@ -159,14 +159,14 @@ def test_a_decision_sees_the_latest_value_and_its_note_is_collected_once() -> No
 
 
 def test_notes_are_collected_in_their_order() -> None:
-    value = published()
+    value = watchable()
     for word in ("a", "b", "c"):
         value.decide(partial(note, word))
     assert value.collect() == ["a", "b", "c"]
 
 
-def test_a_decision_that_fails_leaves_no_note_and_no_lock() -> None:
-    value = published()
+def test_a_decision_that_raises_leaves_no_note_and_no_lock() -> None:
+    value = watchable()
 
     def fail(_: int) -> tuple[None, str]:
         raise LookupError
@@ -186,29 +186,29 @@ def test_a_decision_that_fails_leaves_no_note_and_no_lock() -> None:
     assert (value.value, value.collect()) == (1, [])
 
 
-def test_nothing_is_published_while_a_note_would_not_hold_under_it() -> None:
-    value = published()
-    values = iter(value.follow())
+def test_a_value_is_not_published_if_a_note_would_not_hold() -> None:
+    value = watchable()
+    values = iter(value.subscribe())
     assert next(values) == 0
     value.decide(lambda _: (None, "held"))
     asked: list[str] = []
 
-    def still(note: str) -> bool:
+    def never(note: str) -> bool:
         asked.append(note)
         return False
 
-    assert not value.publish(1, still)
+    assert not value.publish(1, never)
     assert (value.value, asked) == (0, ["held"])
     assert value.publish(2, holds)
     assert next(values) == 2
     assert value.collect() == ["held"]
-    assert value.publish(3, still)
+    assert value.publish(3, never)
     assert asked == ["held"]
 
 
-def test_a_value_cannot_come_between_a_decision_and_its_note() -> None:
-    """The reactor publishes in the midst of a decision: it has to wait, and then to think again."""
-    value = published()
+def test_no_value_is_published_between_a_decision_and_its_note() -> None:
+    """The reactor publishes during a decision: it has to wait, and then to try again."""
+    value = watchable()
     begun, outcome = Event(), Queue[bool]()
 
     def publish() -> None:
@@ -231,7 +231,7 @@ def test_a_value_cannot_come_between_a_decision_and_its_note() -> None:
     assert value.publish(1, lambda note: note != "granted")
 
 
-def test_no_note_is_lost_or_told_twice_while_workers_decide_and_the_reactor_publishes() -> None:
+def test_no_note_is_lost_or_duplicated_while_workers_decide_and_the_reactor_publishes() -> None:
     value: Watchable[int, tuple[int, int]] = Watchable(0)
     workers, each = 4, 500
     done = [Event() for _ in range(workers)]
@@ -255,7 +255,7 @@ def test_no_note_is_lost_or_told_twice_while_workers_decide_and_the_reactor_publ
 
 
 class Reactor:
-    """What the reactor does for other threads, when the test says so."""
+    """Runs what other threads schedule on the reactor, when the test says so."""
 
     def __init__(self) -> None:
         self.calls: Queue[tuple[Callable[..., object], tuple[object, ...]]] = Queue()
@@ -268,23 +268,23 @@ class Reactor:
         return self.pool
 
     def seconds(self) -> float:
-        raise AssertionError("no time is asked for here")
+        raise AssertionError("the bridge needs no clock")
 
     def callLater(self, *_: Any) -> IDelayedCall:
-        raise AssertionError("no time is asked for here")
+        raise AssertionError("the bridge needs no clock")
 
     addReader: Any = None
     removeReader: Any = None
     stop: Any = None
 
-    def turn(self) -> None:
-        """Run the next call; wait for it where there is none yet."""
+    def run_next(self) -> None:
+        """Run the next call; wait if there is none yet."""
         function, args = self.calls.get(timeout=LIMIT)
         function(*args)
 
 
 class DeferredTests(SynchronousTestCase):
-    """A future's Deferred fires on the reactor, and cancels what it stands for."""
+    """A future's Deferred fires on the reactor, and cancels the future."""
 
     def setUp(self) -> None:
         self.reactor = Reactor()
@@ -294,20 +294,20 @@ class DeferredTests(SynchronousTestCase):
         result = deferred(self.reactor, self.future)
         self.future.set_result("answer")
         self.assertNoResult(result)
-        self.reactor.turn()
+        self.reactor.run_next()
         self.assertEqual(self.successResultOf(result), "answer")
 
-    def test_a_future_that_has_ended_already_arrives_too(self) -> None:
+    def test_a_future_that_is_done_already_arrives_too(self) -> None:
         self.future.set_result("answer")
         result = deferred(self.reactor, self.future)
         self.assertNoResult(result)
-        self.reactor.turn()
+        self.reactor.run_next()
         self.assertEqual(self.successResultOf(result), "answer")
 
-    def test_a_failure_arrives_as_one(self) -> None:
+    def test_a_failure_arrives_as_a_failure(self) -> None:
         result = deferred(self.reactor, self.future)
         self.future.set_exception(LookupError("unavailable"))
-        self.reactor.turn()
+        self.reactor.run_next()
         self.assertEqual(str(self.failureResultOf(result, LookupError).value), "unavailable")
 
     def test_cancelling_cancels_the_call(self) -> None:
@@ -315,24 +315,24 @@ class DeferredTests(SynchronousTestCase):
         result.cancel()
         self.assertTrue(self.future.cancelled())
         self.failureResultOf(result, CancelledError)
-        self.reactor.turn()  # the future's own end is told, and is no news
+        self.reactor.run_next()  # the end of the future is reported, and ignored
 
     def test_an_answer_that_crosses_a_cancel_is_dropped(self) -> None:
         result = deferred(self.reactor, self.future)
         self.future.set_result("late")
         result.cancel()
         self.failureResultOf(result, CancelledError)
-        self.reactor.turn()
+        self.reactor.run_next()
 
-    def test_a_call_that_somebody_else_cancelled_fails(self) -> None:
+    def test_a_call_cancelled_elsewhere_fails(self) -> None:
         result = deferred(self.reactor, self.future)
         self.future.cancel()
-        self.reactor.turn()
+        self.reactor.run_next()
         self.failureResultOf(result, concurrent.futures.CancelledError)
 
 
 class InThreadTests(SynchronousTestCase):
-    """What would block runs in the reactor's pool, and its result arrives on the reactor."""
+    """A blocking function runs in the reactor's pool, and its result arrives on the reactor."""
 
     def setUp(self) -> None:
         self.reactor = Reactor()
@@ -344,32 +344,32 @@ class InThreadTests(SynchronousTestCase):
         result = in_thread(self.reactor, lambda: go.wait(LIMIT))
         self.assertNoResult(result)
         go.set()
-        self.reactor.turn()
+        self.reactor.run_next()
         self.assertTrue(self.successResultOf(result))
 
-    def test_a_failure_arrives_as_one(self) -> None:
+    def test_a_failure_arrives_as_a_failure(self) -> None:
         def fail() -> None:
             raise LookupError
 
         result = in_thread(self.reactor, fail)
-        self.reactor.turn()
+        self.reactor.run_next()
         self.failureResultOf(result, LookupError)
 
 
-def test_a_burst_of_notes_is_told_once() -> None:
-    told: list[None] = []
-    value: Watchable[int, str] = Watchable(0, lambda: told.append(None))
+def test_a_burst_of_notes_calls_back_once() -> None:
+    calls: list[None] = []
+    value: Watchable[int, str] = Watchable(0, lambda: calls.append(None))
     for _ in range(3):
         value.decide(lambda seen: (seen, "granted"))
-    assert len(told) == 1
+    assert len(calls) == 1
     value.collect()
     value.decide(lambda seen: (seen, None))
-    assert len(told) == 1
+    assert len(calls) == 1
     value.decide(lambda seen: (seen, "granted"))
-    assert len(told) == 2
+    assert len(calls) == 2
 
 
-def test_the_last_so_many_are_kept() -> None:
+def test_the_ring_buffer_keeps_the_last_items() -> None:
     recent: RingBuffer[int] = RingBuffer(3)
     assert recent.all() == ()
     for number in range(5):
@@ -385,7 +385,7 @@ def test_many_threads_add_while_others_read() -> None:
     def read() -> None:
         while not over.is_set():
             seen = recent.all()
-            # Of each writer, what is kept is in the order in which it was added.
+            # The kept items of each writer are in the order in which they were added.
             kept = [[at for who, at in seen if who == writer] for writer in range(4)]
             reads.put(all(each == sorted(each) for each in kept))
 

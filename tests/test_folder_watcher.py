@@ -1,4 +1,4 @@
-"""One contract for sources of hints: inotify, and the double that a test hints at by hand."""
+"""One contract for folder watchers: inotify, and the fake that a test triggers by hand."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from sgpud.folder_watcher import FolderWatcher
 from sgpud.testing.folder_watches import FakeFolderWatcher
 from tests.surroundings import WITHIN, descriptors, listening
 
-TURN = 0.001
-"""Seconds that a turn of the loop takes."""
+ITERATION = 0.001
+"""Seconds that an iteration of the loop takes."""
 
 
 class Source(Protocol):
@@ -28,7 +28,7 @@ class Source(Protocol):
 
 
 class Loop(Clock):
-    """As much of a reactor as inotify needs: descriptors to read from, and calls for later."""
+    """As much of a reactor as inotify needs: readers and delayed calls."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,51 +45,51 @@ class Loop(Clock):
         """Nothing is ever written."""
 
     def callLater(self, delay: float, callable: Any, *args: Any, **rest: Any) -> Any:  # noqa: A002
-        # As the reactor has it: never in the turn that asked for it.
-        return super().callLater(delay + TURN, callable, *args, **rest)
+        # As in the reactor: never in the iteration that scheduled it.
+        return super().callLater(delay + ITERATION, callable, *args, **rest)
 
-    def turn(self, seconds: float = 0.0) -> bool:
+    def iterate(self, seconds: float = 0.0) -> bool:
         """Read what there is to read, and run what is due; False where there was nothing."""
         ready, _, _ = select(list(self.readers), [], [], seconds)
         for reader in ready:
             reader.doRead()
         due = bool(self.getDelayedCalls())
-        self.advance(TURN)
+        self.advance(ITERATION)
         return bool(ready) or due
 
 
 @define
 class Bench:
-    """A source of hints, and how what happens in a folder gets to it."""
+    """A folder watcher, and how events in a folder reach it."""
 
     source: Source
     happens: Callable[[Path], None]
     """Called after something has happened in a folder."""
     settle: Callable[[], None]
-    hinted: list[None] = field(factory=list)
+    events: list[None] = field(factory=list)
 
-    def watcher(self, folder: Path) -> bool:
-        """Whether hints came for what has happened in this folder since the last question."""
+    def notified(self, folder: Path) -> bool:
+        """Whether events came for this folder since the last call."""
         self.happens(folder)
         self.settle()
-        count = len(self.hinted)
-        self.hinted.clear()
+        count = len(self.events)
+        self.events.clear()
         return count > 0
 
 
 @contextmanager
 def with_inotify() -> Iterator[Bench]:
     loop: Any = Loop()
-    hinted: list[None] = []
+    events: list[None] = []
     before = descriptors()
-    source = FolderWatcher(loop, lambda: hinted.append(None))
+    source = FolderWatcher(loop, lambda: events.append(None))
 
     def settle() -> None:
         # inotify queues an event before the call that caused it returns: nothing to wait for.
-        while loop.turn():
+        while loop.iterate():
             pass
 
-    yield Bench(source, lambda _: None, settle, hinted)
+    yield Bench(source, lambda _: None, settle, events)
     source.close()
     settle()
     assert loop.readers == []
@@ -99,9 +99,9 @@ def with_inotify() -> Iterator[Bench]:
 
 @contextmanager
 def in_memory() -> Iterator[Bench]:
-    hinted: list[None] = []
-    source = FakeFolderWatcher(lambda: hinted.append(None))
-    yield Bench(source, source.touch, lambda: None, hinted)
+    events: list[None] = []
+    source = FakeFolderWatcher(lambda: events.append(None))
+    yield Bench(source, source.touch, lambda: None, events)
 
 
 @pytest.fixture(params=[with_inotify, in_memory])
@@ -120,31 +120,31 @@ def folder(tmp_path: Path) -> Path:
 # The contract. -----------------------------------------------------------------------------------
 
 
-def test_nothing_is_hinted_before_there_is_anything_to_watch(bench: Bench, folder: Path) -> None:
+def test_no_events_before_a_folder_is_watched(bench: Bench, folder: Path) -> None:
     (folder / "a").touch()
-    assert not bench.watcher(folder)
+    assert not bench.notified(folder)
 
 
-def test_what_happens_in_a_watched_folder_is_hinted(bench: Bench, folder: Path) -> None:
+def test_changes_in_a_watched_folder_are_events(bench: Bench, folder: Path) -> None:
     bench.source.watch([folder])
     (folder / "a").write_text("made")
-    assert bench.watcher(folder)
+    assert bench.notified(folder)
     (folder / "a").write_text("changed")
-    assert bench.watcher(folder)
+    assert bench.notified(folder)
     (folder / "a").chmod(0o600)
-    assert bench.watcher(folder)
+    assert bench.notified(folder)
     (folder / "a").rename(folder / "b")
-    assert bench.watcher(folder)
+    assert bench.notified(folder)
     (folder / "b").unlink()
-    assert bench.watcher(folder)
+    assert bench.notified(folder)
     (folder / "link").symlink_to("nowhere")
-    assert bench.watcher(folder)
+    assert bench.notified(folder)
 
 
-def test_what_happens_elsewhere_is_not(bench: Bench, folder: Path, tmp_path: Path) -> None:
+def test_changes_elsewhere_are_not(bench: Bench, folder: Path, tmp_path: Path) -> None:
     bench.source.watch([folder])
     (tmp_path / "beside").touch()
-    assert not bench.watcher(tmp_path)
+    assert not bench.notified(tmp_path)
 
 
 def test_exactly_the_folders_named_last_are_watched(
@@ -152,46 +152,46 @@ def test_exactly_the_folders_named_last_are_watched(
 ) -> None:
     bench.source.watch([folder, tmp_path])
     (tmp_path / "a").touch()
-    assert bench.watcher(tmp_path)
+    assert bench.notified(tmp_path)
     bench.source.watch([folder])
     (tmp_path / "b").touch()
-    assert not bench.watcher(tmp_path)
+    assert not bench.notified(tmp_path)
     (folder / "b").touch()
-    assert bench.watcher(folder)
+    assert bench.notified(folder)
     bench.source.watch([])
     (folder / "c").touch()
-    assert not bench.watcher(folder)
+    assert not bench.notified(folder)
 
 
-def test_the_same_folders_again_change_nothing(bench: Bench, folder: Path) -> None:
+def test_watching_the_same_folders_again_changes_nothing(bench: Bench, folder: Path) -> None:
     for _ in range(100):
         bench.source.watch([folder])
     (folder / "a").touch()
-    assert bench.watcher(folder)
-    assert not bench.watcher(folder / "nothing happened")
+    assert bench.notified(folder)
+    assert not bench.notified(folder / "nothing happened")
 
 
-def test_a_folder_that_is_not_there_is_left_out(bench: Bench, folder: Path) -> None:
+def test_a_missing_folder_is_skipped(bench: Bench, folder: Path) -> None:
     absent = folder / "absent"
     bench.source.watch([absent, folder])
     absent.mkdir()
-    assert bench.watcher(folder)
+    assert bench.notified(folder)
     (absent / "a").touch()
-    assert not bench.watcher(absent)
+    assert not bench.notified(absent)
     bench.source.watch([absent, folder])
     (absent / "b").touch()
-    assert bench.watcher(absent)
+    assert bench.notified(absent)
 
 
-def test_after_the_close_nothing_is_hinted(bench: Bench, folder: Path) -> None:
+def test_no_events_after_close(bench: Bench, folder: Path) -> None:
     bench.source.watch([folder])
     bench.source.close()
     (folder / "a").touch()
-    assert not bench.watcher(folder)
+    assert not bench.notified(folder)
     bench.source.close()
 
 
-# What only inotify can do. -----------------------------------------------------------------------
+# Only inotify. -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -200,23 +200,23 @@ def real() -> Iterator[Bench]:
         yield made
 
 
-def test_a_folder_that_is_deleted_is_hinted(real: Bench, folder: Path) -> None:
+def test_deleting_a_folder_is_an_event(real: Bench, folder: Path) -> None:
     real.source.watch([folder])
     folder.rmdir()
-    assert real.watcher(folder)
+    assert real.notified(folder)
 
 
-def test_a_folder_that_is_moved_is_hinted(real: Bench, folder: Path) -> None:
+def test_moving_a_folder_is_an_event(real: Bench, folder: Path) -> None:
     real.source.watch([folder])
     folder.rename(folder.with_name("moved"))
-    assert real.watcher(folder)
+    assert real.notified(folder)
 
 
 @pytest.mark.parametrize("looked_between", [False, True])
-def test_a_folder_made_anew_is_watched_anew(
+def test_a_recreated_folder_is_watched_again(
     real: Bench, folder: Path, *, looked_between: bool
 ) -> None:
-    # Often with the inode number of the one before: a number is no identity.
+    # It often reuses the inode number, which does not identify a folder.
     for _ in range(5):
         real.source.watch([folder])
         folder.rmdir()
@@ -226,13 +226,13 @@ def test_a_folder_made_anew_is_watched_anew(
         folder.mkdir()
         real.source.watch([folder])
         real.settle()
-        real.hinted.clear()
+        real.events.clear()
         (folder / "a").touch()
-        assert real.watcher(folder)
+        assert real.notified(folder)
         (folder / "a").unlink()
 
 
-def test_the_end_of_a_folder_closes_its_descriptor_once(folder: Path) -> None:
+def test_deleting_a_folder_closes_its_descriptor_once(folder: Path) -> None:
     loop: Any = Loop()
 
     def look() -> None:
@@ -242,19 +242,19 @@ def test_the_end_of_a_folder_closes_its_descriptor_once(folder: Path) -> None:
     source.watch([folder])
     (number,) = (reader.fileno() for reader in loop.readers)
     folder.rmdir()
-    assert loop.turn(WITHIN)
-    # Whatever is opened next gets the number; a second close would be of this one.
-    taken = os.open(os.devnull, os.O_RDONLY)
-    assert taken == number
-    while loop.turn():
+    assert loop.iterate(WITHIN)
+    # The next file opened reuses the number; a second close would close that file.
+    reused = os.open(os.devnull, os.O_RDONLY)
+    assert reused == number
+    while loop.iterate():
         pass
     source.close()
-    assert os.fstat(taken)
-    os.close(taken)
+    assert os.fstat(reused)
+    os.close(reused)
 
 
-def test_no_room_for_a_watch_is_said_once_and_made_up_for_later(folder: Path) -> None:
-    with with_inotify() as bench, listening() as said:
+def test_a_failed_watch_is_logged_once_and_retried(folder: Path) -> None:
+    with with_inotify() as bench, listening() as logged:
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
         try:
@@ -262,7 +262,7 @@ def test_no_room_for_a_watch_is_said_once_and_made_up_for_later(folder: Path) ->
                 bench.source.watch([folder])
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        assert len(said.about(f"No inotify on {folder}")) == 1
+        assert len(logged.about(f"Cannot watch {folder} with inotify")) == 1
         bench.source.watch([folder])
         (folder / "a").touch()
-        assert bench.watcher(folder)
+        assert bench.notified(folder)

@@ -1,4 +1,4 @@
-"""Follows the configuration file, for ConfigMaps: a change of its content is a reload."""
+"""Watches the configuration file, for ConfigMaps: when its content changes, sgpud reloads."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from twisted.internet.interfaces import IDelayedCall
 from sgpud.bridge import Clock, FolderWatches
 
 SETTLE = 0.2
-"""Seconds without a further hint before the file is read: an editor writes in several steps."""
+"""Seconds without another event before the file is read: editors write in several steps."""
 LARGEST = 1024 * 1024
-"""Bytes of a file whose content is compared; a configuration has 256 KiB at most."""
-LOOK_EVERY = 5.0
-"""Seconds between looks without a hint."""
+"""Bytes; larger files are not compared. A configuration has at most 256 KiB."""
+POLL_EVERY = 5.0
+"""Seconds between polls without an event."""
 
 
 class ConfigFileWatcher:
-    """Calls `changed` when the content of a file is another than before.
+    """Calls `changed` when the content of a file has changed.
 
-    By content, not by name or time: a ConfigMap is a chain of symbolic links of which the kubelet
-    swaps one in the middle.
+    By content, not by name or time: a ConfigMap is a chain of symbolic links, and the kubelet swaps
+    one in the middle.
     """
 
     def __init__(
@@ -33,35 +33,35 @@ class ConfigFileWatcher:
         watcher: Callable[[Callable[[], None]], FolderWatches],
         changed: Callable[[], object],
     ) -> None:
-        """`watcher` makes a source of hints, given what to call."""
+        """`watcher` makes a folder watcher that calls its argument."""
         self._file = file
         self._clock = clock
-        self._watcher = watcher(self._hinted)
+        self._watcher = watcher(self._on_event)
         self._changed = changed
         self._content = self._read()
         self._call: IDelayedCall | None = None
 
     def start(self) -> None:
-        """Follow from now on."""
+        """Start watching."""
         self._watch()
-        self._again(LOOK_EVERY)
+        self._schedule(POLL_EVERY)
 
     def stop(self) -> None:
-        """Follow no more."""
+        """Stop watching."""
         self._watcher.close()
         if self._call is not None and self._call.active():
             self._call.cancel()
 
-    def _hinted(self) -> None:
-        self._again(SETTLE)
+    def _on_event(self) -> None:
+        self._schedule(SETTLE)
 
-    def _again(self, delay: float) -> None:
+    def _schedule(self, delay: float) -> None:
         if self._call is not None and self._call.active():
             self._call.cancel()
-        self._call = self._clock.callLater(delay, self._look)
+        self._call = self._clock.callLater(delay, self._check)
 
-    def _look(self) -> None:
-        self._again(LOOK_EVERY)
+    def _check(self) -> None:
+        self._schedule(POLL_EVERY)
         self._watch()
         content = self._read()
         if content != self._content:
@@ -69,10 +69,10 @@ class ConfigFileWatcher:
             self._changed()
 
     def _watch(self) -> None:
-        """The folder of every link on the way, since each of them may be swapped."""
+        """Watch the folder of every link in the chain: any of them may be swapped."""
         folders = {self._file.parent.absolute()}
         link = self._file
-        # What cannot be followed further (no permission, a name too long) is looked at by time.
+        # A link that cannot be followed (no permission, a name too long) is polled.
         with suppress(OSError):
             for _ in range(40):  # the kernel's own limit of links on a path
                 if not link.is_symlink():
@@ -83,7 +83,7 @@ class ConfigFileWatcher:
 
     def _read(self) -> bytes | None:
         try:
-            # A pipe would block the reactor; whoever loads the file says what is wrong with it.
+            # A pipe would block the reactor; loading the file reports what is wrong with it.
             if not self._file.is_file() or self._file.stat().st_size > LARGEST:
                 return None
             return hashlib.blake2b(self._file.read_bytes()).digest()

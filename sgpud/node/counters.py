@@ -1,4 +1,4 @@
-"""Counts what happens, and says what an operator should hear of."""
+"""Counts events, and logs those that an operator should know."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from sgpud.core.planning.plan import Plan
 from sgpud.core.status.view import CallTimes, Counters
 
 MOST_XIDS, OTHER_XIDS = 1000, 0
-"""Beyond so many pairs of GPU and XID the rest is counted under this number."""
+"""Beyond this many pairs of GPU and XID, the rest is counted under this number."""
 
 
 class EventCounters:
-    """Hears of grants, refusals, plans and reloads."""
+    """Counts grants, refusals, lists, XIDs and reloads."""
 
     _log = Logger()
 
     def __init__(self) -> None:
-        """Everything is counted from 0."""
+        """All counters start at 0."""
         self._allocations = 0
         self._refusals: Counter[str] = Counter()
         self._reloads: Counter[str] = Counter()
         self._xids: Counter[tuple[str, int]] = Counter()
         self._lists: Counter[str] = Counter()
-        self._noted: tuple[str, ...] = ()
+        self._notes: tuple[str, ...] = ()
 
     def granted(self, grants: Sequence[Grant]) -> None:
-        """Shares were given."""
+        """Shares were granted."""
         self._allocations += len(grants)
         for grant in grants:
             self._log.debug(
-                "{resource}: gave {shares}",
+                "{resource}: granted {shares}",
                 resource=grant.resource,
                 shares=", ".join(
                     f"{len(numbers)} of {uuid}" for uuid, numbers in grant.shares.items()
@@ -43,7 +43,7 @@ class EventCounters:
             )
 
     def refused(self, resource: str, refusal: RefusedError) -> None:
-        """Shares were refused: the pod fails, and its controller makes another."""
+        """A request was refused: the pod fails, and its controller recreates it."""
         self._refusals[refusal.rule.value] += 1
         self._log.warn(
             "{resource}: refused a container, its pod fails: {problem}",
@@ -57,25 +57,25 @@ class EventCounters:
         self._lists[resource] += 1
 
     def planned(self, plan: Plan) -> None:
-        """There is a new plan: what a person should know of it, once."""
+        """There is a new plan: log its new notes."""
         for note in plan.notes:
-            if note not in self._noted:
+            if note not in self._notes:
                 self._log.warn("{note}", note=note)
-        self._noted = plan.notes
+        self._notes = plan.notes
 
     def xid(self, gpu: str, number: int, times: int) -> None:
-        """A GPU has had an XID so many times."""
+        """A GPU reported an XID this many times."""
         known = (gpu, number) in self._xids or len(self._xids) < MOST_XIDS
         self._xids[gpu, number if known else OTHER_XIDS] += times
 
     def reloaded(self, result: str) -> None:
-        """A reload came to this."""
+        """A reload ended with this result."""
         self._reloads[result] += 1
 
     def counters(
         self, registrations: int, probe_starts: int, calls: tuple[CallTimes, ...]
     ) -> Counters:
-        """What was counted so far, here and elsewhere."""
+        """The counts so far, with those of other parts."""
         return Counters(
             self._allocations,
             dict(self._refusals),

@@ -1,4 +1,4 @@
-"""Takes in what is learned of the GPUs and what the operator says of them, and says it."""
+"""Records what is observed of GPUs and what the operator orders, and logs it."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from sgpud.core.text import several
 from sgpud.node.reconciler import NodeUpdates
 from sgpud.node.transition_log import HealthTransitionLog
 
-SAY_AGAIN = 60.0
-"""Seconds in which the same XID of the same GPU is logged once: they come in bursts."""
-MOST_SAID = 4096
-"""GPUs and XIDs whose time of logging is remembered."""
+LOG_AGAIN = 60.0
+"""Seconds during which the same XID of the same GPU is logged once: XIDs come in bursts."""
+MOST_LOGGED = 4096
+"""Pairs of GPU and XID whose time of logging is remembered."""
 _DRIVER_GONE = frozenset({"no-driver", "version-mismatch"})
-"""Kinds of faults with which the kernel module that was loaded is not any more."""
+"""Faults that mean: the kernel module is no longer loaded."""
 
 
 class Fault(Protocol):
-    """Why nothing can be read; its text is for people."""
+    """Why no GPU can be read; its text is for humans."""
 
     @property
     def kind(self) -> Enum:
-        """What keeps the GPUs from being read."""
+        """The kind of fault."""
 
 
 class GpuFacts:
-    """Hears from where GPUs come from, and from the operator."""
+    """Passes observations of GPUs, and the operator's commands, to the reconciler."""
 
     _log = Logger()
 
@@ -56,28 +56,28 @@ class GpuFacts:
         count: Callable[[str, int, int], None],
         changed: Callable[[], None],
     ) -> None:
-        """`keep` saves what is known; `count` gets GPU, XID and how many of them.
+        """`keep` saves the state of the GPUs; `count` gets GPU, XID and how many of them.
 
-        `changed` is called after facts, and after healths have changed.
+        `changed` is called when GPUs were found or lost, and when a health has changed.
         """
         self._reconciler = reconciler
         self._clock = clock
         self._keep = keep
         self._count = count
         self._changed = changed
-        self._said: dict[tuple[str, int], float] = {}
+        self._logged: dict[tuple[str, int], float] = {}
         self._transitions = HealthTransitionLog()
 
     def reconciled(self, node: Node) -> None:
-        """The node has had a turn: say how healths have changed, and keep them."""
+        """The node was reconciled: log how healths have changed, and save them."""
         if self._transitions.look(node):
             self._changed()
         self._keep(node)
 
-    # What is observed. ---------------------------------------------------------------------------
+    # Observations. -------------------------------------------------------------------------------
 
     def inventory(self, gpus: Sequence[Gpu], driver: str) -> None:
-        """These GPUs are there and can be read."""
+        """These GPUs are present and can be read."""
         self._log.info(
             "{found}, driver {driver}: {names}",
             found=several(len(gpus), "GPU"),
@@ -90,20 +90,20 @@ class GpuFacts:
         self._changed()
 
     def fault(self, why: Fault) -> None:
-        """Nothing fresh is to be had of any GPU: the last facts stay, free shares are withheld."""
-        self._log.error("No fresh facts of the GPUs: {problem}", problem=str(why))
+        """No GPU can be read: what is known stays, free shares are withheld."""
+        self._log.error("Cannot read GPUs: {problem}", problem=str(why))
         gone = why.kind.value in _DRIVER_GONE
         self._reconciler.change(lambda node: probe_failed(node, str(why), driver_gone=gone))
         self._changed()
 
     def error(self, gpu: str, why: str) -> None:
-        """One GPU cannot be read. With a UUID it comes as an event too; else `gpu` is an index."""
+        """One GPU cannot be read. With a UUID it is an event as well; else `gpu` is an index."""
         if gpu.isdigit():
             for uuid in find(self._reconciler.node, gpu):
                 self.event(GpuEvent(uuid, EventKind.ERROR, detail=why))
 
     def event(self, event: GpuEvent) -> None:
-        """Something happened to a GPU."""
+        """A GPU reported an event."""
         if event.kind is EventKind.XID:
             self._note_xid(event)
         now = self._clock.seconds()
@@ -114,22 +114,22 @@ class GpuFacts:
         now = self._clock.seconds()
         self._reconciler.change(lambda node: measured(sampled(node, samples, now), samples, now))
 
-    # What the operator says. ---------------------------------------------------------------------
+    # Commands of the operator. -------------------------------------------------------------------
 
     def cordon(self, name: str) -> tuple[str, ...]:
-        """Give no more shares of a GPU out; its UUID. UnknownGpuError."""
-        return self._said_of(name, lambda node, uuid: cordoned(node, uuid, on=True))
+        """Grant no more shares of a GPU; its UUID. UnknownGpuError."""
+        return self._apply(name, lambda node, uuid: cordoned(node, uuid, on=True))
 
     def uncordon(self, name: str) -> tuple[str, ...]:
         """End a cordon; the GPU's UUID. UnknownGpuError."""
-        return self._said_of(name, lambda node, uuid: cordoned(node, uuid, on=False))
+        return self._apply(name, lambda node, uuid: cordoned(node, uuid, on=False))
 
     def heal(self, name: str) -> tuple[str, ...]:
-        """Take the operator's word that a GPU is well; its UUID. UnknownGpuError."""
+        """Accept that the operator has repaired a GPU; its UUID. UnknownGpuError."""
         now = self._clock.seconds()
-        return self._said_of(name, lambda node, uuid: healed(node, uuid, now))
+        return self._apply(name, lambda node, uuid: healed(node, uuid, now))
 
-    def _said_of(self, name: str, step: Callable[[Node, str], Node]) -> tuple[str, ...]:
+    def _apply(self, name: str, step: Callable[[Node, str], Node]) -> tuple[str, ...]:
         node = self._reconciler.node
         found = find(node, name)
         if not found:
@@ -139,23 +139,22 @@ class GpuFacts:
         return found
 
     def _note_xid(self, event: GpuEvent) -> None:
-        """Count an XID, and log it unless it was logged just now."""
+        """Count an XID, and log it unless it was logged recently."""
         times = event.detail.removesuffix(" times")
         self._count(event.uuid, event.number, int(times) if times.isdigit() else 1)
         now, key = self._clock.seconds(), (event.uuid, event.number)
-        if now - self._said.get(key, -SAY_AGAIN) < SAY_AGAIN:
+        if now - self._logged.get(key, -LOG_AGAIN) < LOG_AGAIN:
             return
-        if len(self._said) >= MOST_SAID:
-            self._said.clear()
-        self._said[key] = now
+        if len(self._logged) >= MOST_LOGGED:
+            self._logged.clear()
+        self._logged[key] = now
         node = self._reconciler.node
         compute = next((g.compute for g in node.gpus or () if g.physical == event.uuid), None)
         cause = of_event(event, compute, node.policy)
         where = "" if event.gi is None else f", GPU instance {event.gi}"
         if cause is None:
             self._log.warn(
-                "GPU {gpu}{where}: XID {xid} is in no list, and changes nothing; [health] can say "
-                "what it means",
+                "GPU {gpu}{where}: unknown XID {xid}: ignored; classify it under [health]",
                 gpu=event.uuid,
                 where=where,
                 xid=event.number,

@@ -1,4 +1,4 @@
-"""GPUs and their healths, kept in the state directory over restarts and boots."""
+"""GPUs and their healths, kept in the state directory across restarts and reboots."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _E = TypeVar("_E", bound=Enum)
 
 @frozen
 class StateError(SgpudError):
-    """A file that is none of ours, or damaged."""
+    """A file that is not ours, or corrupt."""
 
     reason: str
 
@@ -43,10 +43,10 @@ class StateError(SgpudError):
 
 @frozen
 class SavedGpuState:
-    """What the file says."""
+    """The content of the file."""
 
     boot: str
-    """The boot in which it was written."""
+    """The id of the boot that wrote it."""
     simulated: bool
     driver: str
     gpus: tuple[Gpu, ...]
@@ -54,8 +54,8 @@ class SavedGpuState:
 
 
 def dumped(saved: SavedGpuState) -> bytes:
-    """The file's content. Times are left out: they mean nothing in another process."""
-    healths = {uuid: _health(one) for uuid, one in saved.healths.items() if _tells(one)}
+    """The content to write. Times are left out: they mean nothing to another process."""
+    healths = {uuid: _health(one) for uuid, one in saved.healths.items() if _is_worth_saving(one)}
     document = {
         "format": FORMAT,
         "boot": saved.boot,
@@ -68,28 +68,28 @@ def dumped(saved: SavedGpuState) -> bytes:
 
 
 def loaded(content: bytes) -> SavedGpuState:
-    """What a file says; StateError for everything that this version would not have written."""
+    """Parse a file; StateError for everything that this version would not have written."""
     try:
-        said = is_a(dict, json.loads(content))
+        document = is_a(dict, json.loads(content))
     except (ValueError, TypeError, RecursionError) as error:
-        raise StateError("it is no JSON object: damaged, or another program's") from error
-    if said.get("format") != FORMAT:
-        raise StateError(f"its format is {said.get('format')!r}, this sgpud writes {FORMAT}")
+        raise StateError("not a JSON object") from error
+    if document.get("format") != FORMAT:
+        raise StateError(f"unsupported format {document.get('format')!r}, expected {FORMAT}")
     try:
-        gpus = [_gpu(is_a(dict, entry)) for entry in _few(is_a(list, said["gpus"]))]
-        healths = _few(is_a(dict, said["healths"]))
+        gpus = [_gpu(is_a(dict, entry)) for entry in _few(is_a(list, document["gpus"]))]
+        healths = _few(is_a(dict, document["healths"]))
         return SavedGpuState(
-            boot=is_a(str, said["boot"]),
-            simulated=is_a(bool, said["simulated"]),
-            driver=is_a(str, said["driver"]),
+            boot=is_a(str, document["boot"]),
+            simulated=is_a(bool, document["simulated"]),
+            driver=is_a(str, document["driver"]),
             gpus=tuple(gpus),
             healths={uuid_of(uuid): _health_of(is_a(dict, one)) for uuid, one in healths.items()},
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise StateError(f"it is damaged ({type(error).__name__}: {error})") from error
+        raise StateError(f"corrupt ({type(error).__name__}: {error})") from error
 
 
-def _tells(health: Health) -> bool:
+def _is_worth_saving(health: Health) -> bool:
     return health.phase is not HealthPhase.HEALTHY or health.cordoned or bool(health.recovery)
 
 
@@ -110,7 +110,7 @@ def _health_of(entry: dict[str, Any]) -> Health:
     phase = _one_of(HealthPhase, entry["phase"])
     cause = entry["cause"] and _cause(is_a(dict, entry["cause"]))
     if (cause is None) != (phase is HealthPhase.HEALTHY):
-        reason = "a cause belongs to what is not healthy"
+        reason = "an unhealthy GPU needs a cause, a healthy one has none"
         raise ValueError(reason)
     stretch = number(entry["stretch"])
     if not 1 <= stretch <= _MOST_STRETCH:
@@ -169,7 +169,7 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class GpuStateStore:
-    """Remembers GPUs and healths: read at start and when serving begins, written from then on."""
+    """Keeps GPUs and healths: read at start and when serving begins, written from then on."""
 
     _log = Logger()
 
@@ -182,7 +182,7 @@ class GpuStateStore:
         simulated: bool,
         boot_id: Path = BOOT_ID,
     ) -> None:
-        """GPUs of another kind than `simulated` are not taken over."""
+        """Fake GPUs are never taken for real ones, nor the other way round."""
         self._store = store
         self._reconciler = reconciler
         self._clock = clock
@@ -190,27 +190,27 @@ class GpuStateStore:
         self._simulated = simulated
         self._serves = False
         self._written: bytes | None = None
-        self._looked: object = None
+        self._checked: object = None
 
     def start(self) -> None:
-        """Take over what is known, GPUs included where the configuration trusts them."""
+        """Restore what was saved, including GPUs if the configuration trusts them."""
         self._resume()
 
     def take_over(self) -> None:
-        """This process serves now: take over what the one before it has written since, and write.
+        """This process serves now: restore what the last one saved since, start to save.
 
-        Two must not write the state directory.
+        Only one process may write the state directory.
         """
         self._serves = True
         self._resume()
         self.save(self._reconciler.node)
 
     def save(self, node: Node) -> None:
-        """Write what is known where it is another than what was written."""
-        looked = (node.gpus, node.healths, node.driver)
-        if not self._serves or node.gpus is None or looked == self._looked:
+        """Save the GPUs and healths if they have changed."""
+        checked = (node.gpus, node.healths, node.driver)
+        if not self._serves or node.gpus is None or checked == self._checked:
             return
-        self._looked = looked
+        self._checked = checked
         saved = SavedGpuState(self._boot, self._simulated, node.driver, node.gpus, node.healths)
         content = dumped(saved)
         if content != self._written and self._store.write(GPUS, content):
@@ -225,10 +225,10 @@ class GpuStateStore:
         except StateError as problem:
             aside = self._store.set_aside(GPUS) if self._serves else None
             self._log.warn(
-                "{path} cannot be used: {problem}. Nothing is known of the GPUs from before{aside}",
+                "Ignoring {path}: {problem}. The last state of the GPUs is lost{aside}",
                 path=str(self._store.path(GPUS)),
                 problem=str(problem),
-                aside=f"; the file is now {aside}" if aside else "",
+                aside=f"; the file was renamed to {aside}" if aside else "",
             )
             return
         if saved.simulated is self._simulated:
@@ -236,20 +236,20 @@ class GpuStateStore:
 
     def _resumed(self, node: Node, saved: SavedGpuState) -> Node:
         now = self._clock.seconds()
-        healths = {uuid: self._anew(one, node, now) for uuid, one in saved.healths.items()}
+        healths = {uuid: self._restarted(one, node, now) for uuid, one in saved.healths.items()}
         if saved.boot and self._boot and saved.boot != self._boot:
             healths = booted(healths, node, now)
-            self._log.info("The node has booted since the GPUs were known last")
+            self._log.info("The node has rebooted since the state of the GPUs was saved")
         return resumed(last_known(node, saved.gpus, saved.driver, now), healths)
 
-    def _anew(self, health: Health, node: Node, now: float) -> Health:
-        """A health of another process: its times begin again."""
+    def _restarted(self, health: Health, node: Node, now: float) -> Health:
+        """A health saved by another process: its times start again."""
         hold = node.policy.hold_down * health.stretch if health.cause else 0.0
         return evolve(health, since=now, hold_until=now + hold)
 
 
 def _read(path: Path) -> str:
-    """What names this boot of the node; empty where the kernel does not tell."""
+    """The id of this boot; empty if the kernel does not provide one."""
     try:
         return path.read_text().strip()
     except (OSError, UnicodeDecodeError):

@@ -1,7 +1,7 @@
-"""Which memory shares were listed last, kept in the state directory.
+"""The memory shares listed last, kept in the state directory.
 
-How many there are follows from the memory that the driver leaves. With another driver it may leave
-less, and what the kubelet knows of the shares then goes by the two steps, also over a restart.
+Their number follows from the memory that the driver leaves free. Another driver may leave less; the
+shares that the kubelet knows are then removed in two steps, even across a restart.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from sgpud.node.store import StateDirectory
 
 MEMORY_SHARES = "memory-shares.json"
 _MOST = 1 << 20
-"""Numbers of shares that are taken: more than any GPU can have of 64 MiB each."""
+"""The largest share number accepted: more than any GPU can have at 64 MiB each."""
 
 
 class ListingStore:
-    """Keeps the listed memory shares, and gives them back at start."""
+    """Saves the listed memory shares, and restores them at start."""
 
     _log = Logger()
 
     def __init__(self, store: StateDirectory) -> None:
-        """Nothing is written before `keep`."""
+        """Nothing is written before `keep` is called."""
         self._store = store
         self._written: Mapping[Key, ListedShares] | None = None
 
     def listing(self) -> Listing:
-        """What was listed last; empty where nothing is known."""
+        """The last listing; empty if none was saved."""
         content = self._store.read(MEMORY_SHARES)
         if content is None:
             return Listing()
@@ -44,7 +44,7 @@ class ListingStore:
             blocks = dict(map(_block, json.loads(content)["shares"]))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as problem:
             self._log.warn(
-                "{path} is not understood and left aside: {problem!r}",
+                "{path} is corrupt; ignoring it: {problem!r}",
                 path=str(self._store.path(MEMORY_SHARES)),
                 problem=problem,
             )
@@ -52,7 +52,7 @@ class ListingStore:
         return Listing(blocks)
 
     def keep(self, listing: Listing) -> None:
-        """Write the memory shares that are listed, if they are others than before."""
+        """Save the listed memory shares if they have changed."""
         blocks = {
             key: ListedShares(block.listed, size=block.size)
             for key, block in sorted(listing.blocks.items())
@@ -69,12 +69,12 @@ class ListingStore:
 
     @property
     def _known(self) -> bool:
-        """Whether there may be a file from before."""
+        """Whether an earlier process may have left a file."""
         return self._written is None and self._store.path(MEMORY_SHARES).exists()
 
 
 def _block(entry: Any) -> tuple[Key, ListedShares]:
-    """An entry of the file; an error of Python's where it is none."""
+    """Parse an entry of the file; one of Python's errors if it is invalid."""
     resource, uuid, size = entry["resource"], entry["gpu"], entry["size"]
     numbers = IntSet()
     for start, stop in entry["numbers"]:

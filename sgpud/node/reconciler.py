@@ -1,4 +1,4 @@
-"""The keeper: the only writer of Node. A fact in, one coalesced turn, a plan out if it differs."""
+"""The reconciler, the only writer of Node: facts in, coalesced; a plan out if it changed."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from sgpud.core.planning.holdings import Grant, unconfirmed
 from sgpud.core.planning.node import Node, advance, next_turn
 from sgpud.core.planning.plan import Plan, plan
 
-GRANT_TURN = 0.5
-"""Seconds until a grant shows in the plan. It is held from the instant it is given, plan or not;
-a turn for each of a storm of allocations would only take the processor away from them."""
+GRANT_DELAY = 0.5
+"""Seconds until a grant shows in the plan. Its shares are held as soon as it is made, whatever the
+plan says; reconciling for each of a burst of allocations would only take CPU time from them."""
 
 
 class NodeUpdates(Protocol):
-    """Where facts go, and the node that they make."""
+    """Where facts go, and the node made of them."""
 
     node: Node
 
     def update(self, **facts: Any) -> None:
-        """Take facts in."""
+        """Set facts."""
 
     def change(self, step: Callable[[Node], Node]) -> None:
-        """Take in a fact that depends on what is known already."""
+        """Set a fact that depends on the current ones."""
 
 
 class PlanPublisher(Protocol):
-    """Where plans go, and where grants come from."""
+    """Publishes plans, and reports the grants made under them."""
 
     def grants(self) -> list[Grant]:
         """The grants since the last call."""
 
     def put(self, plan: Plan) -> bool:
-        """Serve this plan; False when a grant came meanwhile that it does not list."""
+        """Serve this plan; False if a grant was made meanwhile that it does not list."""
 
 
 class Reconciler:
-    """Holds the node's facts and publishes the plan that follows from them."""
+    """Holds the node's facts, and publishes the plan that follows from them."""
 
     def __init__(
         self,
@@ -54,8 +54,8 @@ class Reconciler:
     ) -> None:
         """`wall`: seconds since the epoch.
 
-        `published` is called after each new plan; `reconciled` with the node as it is then, after
-        each turn, whether it made a new plan or not; `collected` with the grants of each turn.
+        `published` is called after each new plan; `reconciled` with the node, after each
+        reconciliation, with or without a new plan; `collected` with the grants found by each.
         """
         self.node = Node()
         self.plan: Plan | None = None
@@ -67,34 +67,34 @@ class Reconciler:
         self._collected = collected
         self._call: IDelayedCall | None = None
         self.alive = True
-        """Whether the last turn came to its end: one that fails leaves the plan as it was."""
+        """Whether the last reconciliation completed: one that fails leaves the plan as it was."""
 
     @property
     def unconfirmed(self) -> bool:
-        """Whether a grant waits for the kubelet to write its books."""
+        """Whether a grant waits for the kubelet to write its checkpoint."""
         node = self.node
         return node.checkpoint is not None and unconfirmed(
             node.grants, node.checkpoint, self._wall()
         )
 
     def update(self, **facts: Any) -> None:
-        """Take facts in: fields of Node. The plan follows in this or the next reactor turn."""
+        """Set facts: fields of Node. The plan follows in the next iteration of the reactor."""
         self.node = evolve(self.node, **facts)
         self.enqueue()
 
     def change(self, step: Callable[[Node], Node]) -> None:
-        """Take a fact in that depends on what is known already."""
+        """Set a fact that depends on the current ones."""
         changed = step(self.node)
         if changed is not self.node:
             self.node = changed
             self.enqueue()
 
     def granted(self) -> None:
-        """Shares were granted: have them in the plan soon."""
-        self.enqueue(GRANT_TURN)
+        """Shares were granted: reconcile soon."""
+        self.enqueue(GRANT_DELAY)
 
     def enqueue(self, delay: float = 0.0) -> None:
-        """Have a turn in `delay` seconds at the latest."""
+        """Reconcile in `delay` seconds at the latest."""
         due = self._clock.seconds() + delay
         if self._call is not None and self._call.active():
             if self._call.getTime() <= due:
@@ -103,7 +103,7 @@ class Reconciler:
         self._call = self._clock.callLater(delay, self.reconcile)
 
     def preview(self, **facts: Any) -> Plan | None:
-        """The plan as it would be with these facts. Changes nothing."""
+        """The plan that would follow from these facts. Changes nothing."""
         node = advance(evolve(self.node, **facts), self._clock.seconds(), self._wall())
         return plan(node, self._wall())
 
@@ -113,7 +113,7 @@ class Reconciler:
             self._call.cancel()
         self.alive = False
         while not self._publish():
-            # A grant came that the plan does not list: it is held now, so this ends.
+            # A grant was made that the plan does not list. It is held now, so this loop ends.
             continue
         self._reconciled(self.node)
         self.alive = True
@@ -122,12 +122,12 @@ class Reconciler:
             self.enqueue(delay)
 
     def stop(self) -> None:
-        """No more turns."""
+        """Reconcile no more."""
         if self._call is not None and self._call.active():
             self._call.cancel()
 
     def _publish(self) -> bool:
-        """Make the plan and publish it if it differs; False when it has to be made again."""
+        """Make the plan and publish it if it has changed; False if it must be made again."""
         wall = self._wall()
         fresh_grants = self._publisher.grants()
         if fresh_grants:

@@ -1,4 +1,4 @@
-"""The configuration in use: read at start, read again on a reload, kept as last good."""
+"""The configuration in use: read at start, reread on a reload, saved as last good."""
 
 from __future__ import annotations
 
@@ -32,32 +32,32 @@ class ReloadResult:
     result: str
     """`applied` (or, for a preview, to be applied), `unchanged`, `refused`."""
     keys: tuple[str, ...] = ()
-    """What differs in the configuration, a line each."""
+    """The changes of the configuration, one per line."""
     shares: tuple[str, ...] = ()
-    """What differs in the plan, a line each."""
+    """The changes of the plan, one per line."""
     problems: tuple[str, ...] = ()
     """Why it was refused."""
     warnings: tuple[str, ...] = ()
 
 
 class PlanPreviewer(Protocol):
-    """The keeper, as far as the configuration goes."""
+    """The part of the reconciler that a reload needs."""
 
     node: Node
     plan: Plan | None
 
     def update(self, **facts: Any) -> None:
-        """Take facts in."""
+        """Set facts."""
 
     def preview(self, **facts: Any) -> Plan | None:
-        """The plan as it would be."""
+        """The plan that would follow from these facts."""
 
     def reconcile(self) -> None:
         """Bring the plan up to date now."""
 
 
 class ConfigReloader:
-    """Holds the configuration that is in use, and replaces it by a better one only."""
+    """Holds the configuration in use, and replaces it only by a valid one."""
 
     _log = Logger()
 
@@ -69,7 +69,7 @@ class ConfigReloader:
         store: StateDirectory,
         applied: Callable[[Config], None],
     ) -> None:
-        """`overrides`: `section.key=VALUE` from the command line; `applied` hears of each use."""
+        """`overrides`: `section.key=VALUE` from the command line; `applied` gets each in use."""
         self.config = Config()
         self.view = ConfigurationView(str(file), "nothing")
         self._file = file
@@ -80,13 +80,13 @@ class ConfigReloader:
         self._keeps = False
 
     def http(self) -> HttpSettings:
-        """What is to be read over HTTP, as it is configured now."""
+        """The current settings of the HTTP server."""
         return self.config.http
 
     def start(self, *, strict: bool) -> None:
-        """Read the file, or fall back on what was good last.
+        """Read the file, or fall back to the last good configuration.
 
-        ConfigError when the file is bad and there is nothing good, or with `strict`.
+        ConfigError if the file is invalid and there is no last good one, or with `strict`.
         """
         try:
             config = load(self._file, self._overrides)
@@ -95,24 +95,24 @@ class ConfigReloader:
             if good is None:
                 raise
             texts = tuple(str(problem) for problem in error.problems)
-            self._say_refused(texts, "Running on the configuration that was good last")
+            self._log_refused(texts, "Running on the last good configuration")
             self._use(good, ConfigurationView(str(self._file), "last good", texts))
         else:
             self._use(config, ConfigurationView(str(self._file), "file"))
 
     def reload(self) -> ReloadResult:
-        """Read the file again and use it, unless it is bad: then everything stays as it was."""
+        """Read the file and apply it, unless it is invalid: then everything stays as it was."""
         self._plans.reconcile()
-        outcome, config = self._judge()
+        outcome, config = self._check()
         if config is None:
-            self._say_refused(outcome.problems, "The configuration in use stays")
+            self._log_refused(outcome.problems, "Keeping the current configuration")
             self.view = evolve(self.view, problems=outcome.problems)
             return outcome
         self._use(config, ConfigurationView(str(self._file), "file"))
         self._log.info(
             "Configuration {result}: {what}",
             result=outcome.result,
-            what="; ".join((*outcome.keys, *outcome.shares)) or "nothing differs",
+            what="; ".join((*outcome.keys, *outcome.shares)) or "no changes",
         )
         self._plans.reconcile()
         if self._keeps:
@@ -120,40 +120,40 @@ class ConfigReloader:
         return outcome
 
     def catch_up(self) -> None:
-        """Use the file as it is now, if it is another than the one in use and good.
+        """Apply the file as it is now, if it has changed and is valid.
 
-        A standby has read it long ago, and nobody told it of the reloads since.
+        A standby has read it long ago, and missed the reloads since.
         """
-        outcome, config = self._judge()
+        outcome, config = self._check()
         if config is not None and config != self.config:
-            self._log.info("Configuration read again: {keys}", keys="; ".join(outcome.keys))
+            self._log.info("Configuration reread: {keys}", keys="; ".join(outcome.keys))
             self._use(config, ConfigurationView(str(self._file), "file"))
 
     def preview(self) -> ReloadResult:
         """What a reload would do."""
         self._plans.reconcile()
-        return self._judge()[0]
+        return self._check()[0]
 
     def keep(self) -> None:
         """Save the file as last good, if it is what is in use, now and after each reload.
 
-        For the one that serves the node: two must not write the state directory.
+        Only for the process that serves the node: two must not write the state directory.
         """
         self._keeps = True
         if self.view.in_use != "file":
             return
         try:
             if not self._file.is_file():
-                return  # a pipe in its place would block the reactor
+                return  # a named pipe would block the reactor
             content = self._file.read_bytes()
             if parse(content, str(self._file), self._overrides) != self.config:
-                return  # changed since it was read: the next reload will tell whether it is good
+                return  # changed since it was read: the next reload checks it
         except (OSError, ConfigError):
             return
         if content != self._store.read(LAST_GOOD):
             self._store.write(LAST_GOOD, content)
 
-    def _judge(self) -> tuple[ReloadResult, Config | None]:
+    def _check(self) -> tuple[ReloadResult, Config | None]:
         try:
             config = load(self._file, self._overrides)
             self._check_limits(config.sharing)
@@ -186,18 +186,18 @@ class ConfigReloader:
             return parse(content, path, self._overrides)
         except ConfigError as error:
             texts = tuple(str(problem) for problem in error.problems)
-            self._say_refused(texts, "The configuration that was good last cannot be used")
+            self._log_refused(texts, "Cannot use the last good configuration")
             return None
 
-    def _use(self, config: Config, seen: ConfigurationView) -> None:
+    def _use(self, config: Config, view: ConfigurationView) -> None:
         self.config = config
-        self.view = evolve(seen, warnings=tuple(map(str, config.warnings)))
+        self.view = evolve(view, warnings=tuple(map(str, config.warnings)))
         for problem in config.warnings:
             self._log.warn("{problem}", problem=str(problem))
         self._plans.update(sharing=config.sharing)
         self._applied(config)
 
-    def _say_refused(self, problems: tuple[str, ...], consequence: str) -> None:
+    def _log_refused(self, problems: tuple[str, ...], consequence: str) -> None:
         for problem in problems:
             self._log.error("{problem}", problem=problem)
         self._log.error(

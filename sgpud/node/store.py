@@ -10,16 +10,16 @@ from twisted.logger import Logger
 
 LAST_GOOD = "last-good.toml"
 LARGEST = 1024 * 1024
-"""Bytes of a state file that is read: they are a few KiB."""
+"""Bytes; larger state files are ignored. Ours have a few KiB."""
 
 
 class StateDirectory:
-    """Keeps files in the state directory. A failure is said, and costs only what was to be kept."""
+    """Reads and writes files of the state directory. A failure is logged and loses only that."""
 
     _log = Logger()
 
     def __init__(self, directory: Path) -> None:
-        """The directory is made when the first file is written."""
+        """The directory is created when the first file is written."""
         self.directory = directory
 
     def path(self, name: str) -> Path:
@@ -27,7 +27,7 @@ class StateDirectory:
         return self.directory / name
 
     def read(self, name: str) -> bytes | None:
-        """A file's content; None where there is none that can be read."""
+        """A file's content; None if it is absent or cannot be read."""
         try:
             with self.path(name).open("rb") as file:
                 content = file.read(LARGEST + 1)
@@ -53,8 +53,8 @@ class StateDirectory:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
             self._log.error(
-                "Cannot write {path}: {problem}. sgpud works on, but after a restart it will not "
-                "know this; make room or correct the permissions",
+                "Cannot write {path}: {problem}. sgpud continues, but loses this on a restart; "
+                "free disk space or correct the permissions",
                 path=str(target),
                 problem=problem,
             )
@@ -62,7 +62,7 @@ class StateDirectory:
         return True
 
     def set_aside(self, name: str) -> Path | None:
-        """Rename a file that cannot be used, for a person to look at; None where that fails."""
+        """Rename an invalid file, for inspection; None if that fails."""
         target = self.path(name)
         aside = target.with_name(f"{name}.unusable")
         try:

@@ -1,4 +1,4 @@
-"""Logs how the state of GPUs changes: health, cordons, full GPUs."""
+"""Logs changes of GPUs: health, cordons, full GPUs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sgpud.core.planning.node import Node
 
 
 class FullTransitionLog:
-    """Compares each turn of the node with the one before."""
+    """Logs GPUs that become full, or are no longer full."""
 
     _log = Logger()
 
@@ -21,7 +21,7 @@ class FullTransitionLog:
         self._full: dict[str, str] = {}
 
     def look(self, node: Node) -> None:
-        """Log what the full-GPU guard has decided anew."""
+        """Log the changes since the last call."""
         full = {uuid: watch.reason for uuid, watch in node.watches.items() if watch.full}
         for uuid in full.keys() - self._full.keys():
             self._log.warn(
@@ -41,46 +41,49 @@ _LEVELS = {
     HealthPhase.UNHEALTHY: LogLevel.error,
 }
 _EFFECTS = {
-    HealthPhase.HEALTHY: "its shares are given out",
-    HealthPhase.PROBATION: "held shares stay, no other is given out until it has proved itself",
-    HealthPhase.SUSPECT: "held shares stay, no other is given out until a probe has answered",
-    HealthPhase.UNHEALTHY: "all its shares are Unhealthy, held ones are kept",
+    HealthPhase.HEALTHY: "its shares can be granted",
+    HealthPhase.PROBATION: "held shares stay, no others are granted until its probation ends",
+    HealthPhase.SUSPECT: "held shares stay, no others are granted until a probe passes",
+    HealthPhase.UNHEALTHY: "all its shares are Unhealthy, held ones stay listed",
 }
-_WELL = Health()
+_HEALTHY = Health()
 
 
 class HealthTransitionLog:
-    """Looks at the node after each turn."""
+    """Logs GPUs whose health or cordon has changed."""
 
     _log = Logger()
 
     def __init__(self) -> None:
-        """Nothing is known to have been said."""
-        self._said: Mapping[str, Health] = {}
+        """Every GPU is healthy at first."""
+        self._logged: Mapping[str, Health] = {}
 
     def look(self, node: Node) -> bool:
-        """Say what is another than at the last look; whether anything was."""
-        if node.healths is self._said:
+        """Log the changes since the last call; whether there were any."""
+        if node.healths is self._logged:
             return False
-        told = False
+        changed = False
         physical = {gpu.uuid: gpu.physical for gpu in node.gpus or ()}
         for uuid, health in node.healths.items():
-            before = self._said.get(uuid, _WELL)
+            before = self._logged.get(uuid, _HEALTHY)
             if health.cordoned is not before.cordoned:
-                word = "cordoned" if health.cordoned else "no longer cordoned"
-                self._log.warn("GPU {gpu} is {word}", gpu=uuid, word=word)
-                told = True
+                state = "cordoned" if health.cordoned else "no longer cordoned"
+                self._log.warn("GPU {gpu} is {state}", gpu=uuid, state=state)
+                changed = True
             if (health.phase, health.cause) != (before.phase, before.cause):
-                self._say(uuid, before, health, physical.get(uuid, uuid))
-                told = True
-        self._said = node.healths
-        return told
+                self._log_change(uuid, before, health, physical.get(uuid, uuid))
+                changed = True
+        self._logged = node.healths
+        return changed
 
-    def _say(self, uuid: str, before: Health, health: Health, physical: str) -> None:
+    def _log_change(self, uuid: str, before: Health, health: Health, physical: str) -> None:
         cause = health.cause
         level, effect = _LEVELS[health.phase], _EFFECTS[health.phase]
         if cause == GONE and health.phase is HealthPhase.UNHEALTHY:
-            level, effect = LogLevel.warn, "its free shares go, held ones are kept, Unhealthy"
+            level, effect = (
+                LogLevel.warn,
+                "its free shares are removed, held ones stay listed as Unhealthy",
+            )
         todo = f". What to do: {advice(cause, physical)}" if cause else ""
         self._log.emit(
             level,

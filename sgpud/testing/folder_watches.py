@@ -7,11 +7,11 @@ from pathlib import Path
 
 
 class FakeFolderWatcher:
-    """A source of hints like `sgpud.folder_watcher.Hints`, hinted at by hand."""
+    """A folder watcher like `sgpud.folder_watcher.FolderWatcher`, triggered by hand."""
 
-    def __init__(self, hint: Callable[[], None]) -> None:
-        """`hint` is called for each change in a watched folder."""
-        self._hint = hint
+    def __init__(self, on_event: Callable[[], None]) -> None:
+        """`on_event` is called for each change in a watched folder."""
+        self._on_event = on_event
         self.folders: frozenset[Path] = frozenset()
         """What is watched now."""
 
@@ -24,9 +24,9 @@ class FakeFolderWatcher:
         self.folders = frozenset()
 
     def touch(self, folder: Path) -> None:
-        """Something happened in this folder; a hint follows where it is watched."""
+        """Something happened in this folder: an event, if it is watched."""
         if folder in self.folders:
-            self._hint()
+            self._on_event()
 
 
 def _exists(folder: Path) -> bool:

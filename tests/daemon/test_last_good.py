@@ -63,7 +63,7 @@ def test_the_last_good_configuration_is_used_and_said_everywhere(
 ) -> None:
     process = broken.start()
     became(kubelet, RESOURCE, 14, 14)
-    process.said("Running on the configuration that was good last")
+    process.said("Running on the last good configuration")
     for place in PLACES:
         process.said(f"{broken.config}{place}")
     process.status(lambda status: f"{broken.config} is not in use (3 problems" in status)

@@ -142,7 +142,7 @@ def an_xid_that_needs_a_reboot() -> None:
 def an_xid_of_an_application_and_one_that_nobody_knows() -> None:
     with playing("0: xid = 13", "0.1: xid = 4711", "0.2: xid = 94") as stage:
         stage.daemon.said("XID 13")
-        stage.daemon.said("XID 4711 is in no list, and changes nothing")
+        stage.daemon.said("unknown XID 4711: ignored")
         stage.daemon.said("XID 94")
         assert stage.daemon.view()["counters"]["xids"] == [[A, 13, 1], [A, 94, 1], [A, 4711, 1]]
         assert {len(one.healthy) for one in stage.kubelet.lists(RESOURCE)} == {20}

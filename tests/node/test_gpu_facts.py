@@ -1,4 +1,4 @@
-"""What the daemon says and counts of its GPUs, and the operator's words."""
+"""What the daemon logs and counts of its GPUs, and the operator's commands."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sgpud.core.gpu.observations import EventKind, GpuEvent, Sample
 from sgpud.core.health.machine import HealthPhase
 from sgpud.core.health.node_health import UnknownGpuError, health_of
 from sgpud.core.planning.node import Node, advance
-from sgpud.node.gpu_facts import SAY_AGAIN, GpuFacts
+from sgpud.node.gpu_facts import LOG_AGAIN, GpuFacts
 from tests.surroundings import listening
 
 A = Gpu("GPU-aaaa", 0, "NVIDIA L4", 24 << 30, compute=(8, 9))
@@ -37,13 +37,13 @@ class Fault:
 
 
 class World:
-    """Facts of two GPUs, and a keeper that has a turn after each."""
+    """Facts of two GPUs, reconciled after each."""
 
     def __init__(self) -> None:
         self.clock = Clock()
         self.clock.advance(1000.0)
         self.node = Node()
-        self.turns = 0
+        self.reconciliations = 0
         self.kept: list[Node] = []
         self.counted: list[tuple[str, int, int]] = []
         self.facts = GpuFacts(self, self.clock, self.kept.append, self._count, lambda: None)
@@ -58,7 +58,7 @@ class World:
     def change(self, step: Callable[[Node], Node]) -> None:
         changed = step(self.node)
         if changed is not self.node:
-            self.turns += 1
+            self.reconciliations += 1
             self.node = advance(changed, self.clock.seconds(), 0.0)
             self.facts.reconciled(self.node)
 
@@ -70,7 +70,7 @@ class World:
         return health_of(self.node, A.uuid).phase
 
 
-def test_a_transition_is_said_with_its_reason_and_what_to_do() -> None:
+def test_a_transition_is_logged_with_its_reason_and_remedy() -> None:
     world = World()
     with listening() as said:
         world.xid(48)
@@ -81,18 +81,18 @@ def test_a_transition_is_said_with_its_reason_and_what_to_do() -> None:
     assert places == sorted(places)
 
 
-def test_a_gpu_that_goes_without_a_word_is_a_warning() -> None:
+def test_a_gpu_that_disappears_is_a_warning() -> None:
     world = World()
     with listening() as said:
         world.facts.inventory((B,), "550")
     (line,) = said.about("healthy -> unhealthy (gone")
-    assert "free shares go" in line
+    assert "free shares are removed" in line
     assert "on purpose" in line
     (event,) = [each for each in said.events if each.get("gpu") == A.uuid]
     assert event["log_level"].name == "warn"
 
 
-def test_the_same_again_is_not_said_again() -> None:
+def test_the_same_transition_is_not_logged_again() -> None:
     world = World()
     world.xid(48)
     with listening() as said:
@@ -101,39 +101,39 @@ def test_the_same_again_is_not_said_again() -> None:
     assert said.lines == []
 
 
-def test_an_xid_of_an_application_is_said_once_a_minute_and_counted_each_time() -> None:
+def test_an_application_xid_is_logged_once_a_minute_and_counted_each_time() -> None:
     world = World()
     with listening() as said:
         for _ in range(100):
             world.xid(13)
         assert len(said.about("XID 13")) == 1
-        world.clock.advance(SAY_AGAIN)
+        world.clock.advance(LOG_AGAIN)
         world.xid(13, times=7)
         assert len(said.about("XID 13")) == 2
     assert sum(times for _, _, times in world.counted) == 107
     assert world.phase() is HealthPhase.HEALTHY
-    assert world.turns == 1
+    assert world.reconciliations == 1
 
 
-def test_an_unknown_xid_is_said_and_counted_and_changes_nothing() -> None:
+def test_an_unknown_xid_is_logged_and_counted_but_changes_nothing() -> None:
     world = World()
     with listening() as said:
         world.xid(4711)
     assert world.counted == [(A.uuid, 4711, 1)]
     assert "XID 4711" in said.lines[0]
     assert "[health]" in said.lines[0]
-    assert world.turns == 1
+    assert world.reconciliations == 1
 
 
-def test_a_probe_that_passes_wakes_nobody() -> None:
+def test_a_probe_that_passes_triggers_no_reconciliation() -> None:
     world = World()
     world.facts.samples((evolve(PASSED, used=None),))
-    turns = world.turns
+    reconciliations = world.reconciliations
     world.facts.samples((evolve(PASSED, used=None),))
-    assert world.turns == turns
+    assert world.reconciliations == reconciliations
 
 
-def test_a_gpu_is_sick_until_probes_have_passed() -> None:
+def test_a_gpu_stays_unhealthy_until_probes_have_passed() -> None:
     world = World()
     world.facts.event(GpuEvent(A.uuid, EventKind.ERROR, detail="GPU is lost (NVML error 15)"))
     assert world.phase() is HealthPhase.UNHEALTHY
@@ -151,7 +151,7 @@ def test_an_error_of_a_gpu_without_a_uuid_is_found_by_its_index() -> None:
     world.facts.error("0", "GPU is lost (NVML error 15)")
     assert world.phase() is HealthPhase.UNHEALTHY
     world.facts.error("7", "GPU is lost (NVML error 15)")
-    world.facts.error(B.uuid, "comes as an event too")
+    world.facts.error(B.uuid, "is an event as well")
     assert health_of(world.node, B.uuid).phase is HealthPhase.HEALTHY
 
 
@@ -167,7 +167,7 @@ def test_a_driver_that_was_not_loaded_has_reset_the_gpus(kind: Kind, phase: Heal
     assert world.phase() is phase
 
 
-def test_the_words_of_the_operator() -> None:
+def test_the_operator_cordons_uncordons_and_heals() -> None:
     world = World()
     assert world.facts.cordon("0") == (A.uuid,)
     assert health_of(world.node, A.uuid).cordoned
@@ -179,15 +179,15 @@ def test_the_words_of_the_operator() -> None:
 
 
 @pytest.mark.parametrize("name", ["2", "GPU-cccc", "", "-1"])
-def test_a_word_about_no_gpu_says_which_there_are(name: str) -> None:
+def test_an_unknown_gpu_is_refused_with_the_gpus_that_exist(name: str) -> None:
     world = World()
     with pytest.raises(UnknownGpuError) as raised:
         world.facts.cordon(name)
     assert A.uuid in str(raised.value)
-    assert world.turns == 1
+    assert world.reconciliations == 1
 
 
-def test_each_turn_is_kept() -> None:
+def test_each_reconciliation_is_saved() -> None:
     world = World()
     world.xid(79)
     assert world.kept[-1] is world.node

@@ -1,4 +1,4 @@
-"""What is known of the GPUs, over restarts and boots: the file, and what is taken over from it."""
+"""The saved state of GPUs, across restarts and reboots: the file, and what is restored from it."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ healths = st.one_of(
 )
 
 
-class Keeper:
-    """The keeper, as far as it matters here."""
+class FakeReconciler:
+    """As much of the reconciler as the store needs."""
 
     def __init__(self, policy: HealthPolicy) -> None:
         self.node = Node(policy=policy)
@@ -70,27 +70,27 @@ class Life:
     def __init__(self, root: Path, boot: str = "one", *, trust: bool = True) -> None:
         self.clock = Clock()
         self.clock.advance(1000.0)
-        self.reconciler = Keeper(HealthPolicy(trust_last_known=trust))
+        self.reconciler = FakeReconciler(HealthPolicy(trust_last_known=trust))
         boot_id = root / "boot_id"
         boot_id.write_text(f"{boot}\n")
-        self.known = GpuStateStore(
+        self.store = GpuStateStore(
             StateDirectory(root / "state"),
             self.reconciler,
             self.clock,
             simulated=False,
             boot_id=boot_id,
         )
-        self.known.start()
+        self.store.start()
 
     def does(self, step: Callable[[Node], Node]) -> None:
-        """Something is learned, and a turn follows."""
+        """A fact changes, and the node is reconciled."""
         self.reconciler.change(step)
-        self.known.save(self.reconciler.node)
+        self.store.save(self.reconciler.node)
 
     def sees(self, *gpus: Gpu, driver: str = "550") -> None:
         self.does(lambda node: gpus_seen(node, gpus, driver, self.clock.seconds()))
 
-    def hears(self, event: GpuEvent) -> None:
+    def reports(self, event: GpuEvent) -> None:
         self.does(lambda node: heard(node, event, self.clock.seconds()))
 
     def phase(self) -> HealthPhase:
@@ -99,25 +99,25 @@ class Life:
 
 def serving(root: Path, boot: str = "one", **rest: Any) -> Life:
     life = Life(root, boot, **rest)
-    life.known.take_over()
+    life.store.take_over()
     return life
 
 
-def sick(root: Path) -> Life:
+def unhealthy(root: Path) -> Life:
     """A process that serves, and whose GPU needs a reboot."""
     life = serving(root)
     life.sees(A)
-    life.hears(XID_79)
+    life.reports(XID_79)
     return life
 
 
 @given(st.dictionaries(st.sampled_from(["GPU-aaaa", "MIG-bbbb", "GPU-c"]), healths))
-def test_what_is_written_is_read(found: dict[str, Health]) -> None:
+def test_what_is_written_can_be_read(found: dict[str, Health]) -> None:
     saved = SavedGpuState("boot", simulated=True, driver="550", gpus=(A, PART), healths=found)
     assert loaded(dumped(saved)) == saved
 
 
-def test_a_healthy_gpu_needs_no_words() -> None:
+def test_a_healthy_gpu_needs_no_entry() -> None:
     saved = SavedGpuState("boot", simulated=False, driver="", gpus=(A,), healths={A.uuid: Health()})
     assert loaded(dumped(saved)).healths == {}
 
@@ -152,9 +152,7 @@ def changed(document: Any, place: tuple[Any, ...], value: object) -> Any:
 
 
 @given(st.sampled_from(PLACES), st.sampled_from([{}, [], [1], -1, 1.5, "x", None, True, "🦜"]))
-def test_a_damaged_file_is_an_error_or_still_a_good_one(
-    place: tuple[Any, ...], value: object
-) -> None:
+def test_a_corrupt_file_is_an_error_or_still_valid(place: tuple[Any, ...], value: object) -> None:
     content = json.dumps(changed(GOOD, place, value)).encode()
     try:
         again = loaded(content)
@@ -164,26 +162,26 @@ def test_a_damaged_file_is_an_error_or_still_a_good_one(
 
 
 @given(st.binary(max_size=60))
-def test_any_bytes_are_an_error(content: bytes) -> None:
+def test_random_bytes_are_an_error(content: bytes) -> None:
     with pytest.raises(StateError):
         loaded(content)
 
 
-def test_a_restart_never_makes_a_sick_gpu_healthy(tmp_path: Path) -> None:
-    sick(tmp_path)
-    again = Life(tmp_path)
-    assert again.phase() is HealthPhase.UNHEALTHY
-    again.known.take_over()
-    again.sees(A)
-    assert again.phase() is HealthPhase.UNHEALTHY
+def test_a_restart_never_makes_an_unhealthy_gpu_healthy(tmp_path: Path) -> None:
+    unhealthy(tmp_path)
+    restarted = Life(tmp_path)
+    assert restarted.phase() is HealthPhase.UNHEALTHY
+    restarted.store.take_over()
+    restarted.sees(A)
+    assert restarted.phase() is HealthPhase.UNHEALTHY
 
 
-def test_a_boot_serves_a_cause_once(tmp_path: Path) -> None:
-    sick(tmp_path)
+def test_a_reboot_counts_once_as_the_remedy_of_a_cause(tmp_path: Path) -> None:
+    unhealthy(tmp_path)
     second = serving(tmp_path, "two")
     assert second.phase() is HealthPhase.PROBATION
     second.sees(A)
-    second.hears(XID_79)
+    second.reports(XID_79)
     third = serving(tmp_path, "three")
     assert third.phase() is HealthPhase.UNHEALTHY
     assert serving(tmp_path, "four").phase() is HealthPhase.UNHEALTHY
@@ -192,49 +190,49 @@ def test_a_boot_serves_a_cause_once(tmp_path: Path) -> None:
 def test_another_driver_after_a_restart_is_a_reset(tmp_path: Path) -> None:
     life = serving(tmp_path)
     life.sees(A, driver="550")
-    life.hears(evolve(XID_79, number=48))
-    again = serving(tmp_path)
-    again.sees(A, driver="560")
-    assert again.phase() is HealthPhase.PROBATION
+    life.reports(evolve(XID_79, number=48))
+    restarted = serving(tmp_path)
+    restarted.sees(A, driver="560")
+    assert restarted.phase() is HealthPhase.PROBATION
 
 
-def test_the_last_known_gpus_are_there_at_once(tmp_path: Path) -> None:
+def test_the_last_known_gpus_are_available_at_once(tmp_path: Path) -> None:
     serving(tmp_path).sees(A, PART)
-    again = Life(tmp_path, "two")
-    assert again.reconciler.node.gpus == (A, PART)
-    assert again.reconciler.node.trust is Trust.LAST_KNOWN
-    assert again.reconciler.node.trusted_until == pytest.approx(1120.0)
+    restarted = Life(tmp_path, "two")
+    assert restarted.reconciler.node.gpus == (A, PART)
+    assert restarted.reconciler.node.trust is Trust.LAST_KNOWN
+    assert restarted.reconciler.node.trusted_until == pytest.approx(1120.0)
 
 
-def test_nothing_is_trusted_where_that_is_configured(tmp_path: Path) -> None:
-    sick(tmp_path)
-    again = Life(tmp_path, trust=False)
-    assert again.reconciler.node.gpus is None
-    assert again.phase() is HealthPhase.UNHEALTHY
+def test_saved_gpus_are_not_trusted_if_so_configured(tmp_path: Path) -> None:
+    unhealthy(tmp_path)
+    restarted = Life(tmp_path, trust=False)
+    assert restarted.reconciler.node.gpus is None
+    assert restarted.phase() is HealthPhase.UNHEALTHY
 
 
-def test_only_the_one_that_serves_writes(tmp_path: Path) -> None:
+def test_only_the_serving_process_writes(tmp_path: Path) -> None:
     life = Life(tmp_path)
     life.sees(A)
     assert not (tmp_path / "state").exists()
-    life.known.take_over()
+    life.store.take_over()
     assert loaded((tmp_path / "state" / GPUS).read_bytes()).gpus == (A,)
 
 
-def test_a_standby_takes_over_what_was_learned_while_it_waited(tmp_path: Path) -> None:
+def test_a_standby_restores_what_was_saved_while_it_waited(tmp_path: Path) -> None:
     active = serving(tmp_path)
     active.sees(A)
     standby = Life(tmp_path)
     standby.sees(A)
     active.does(lambda node: cordoned(node, A.uuid, on=True))
-    active.hears(XID_79)
+    active.reports(XID_79)
     assert standby.phase() is HealthPhase.HEALTHY
-    standby.known.take_over()
+    standby.store.take_over()
     assert standby.phase() is HealthPhase.UNHEALTHY
     assert health_of(standby.reconciler.node, A.uuid).cordoned
 
 
-def test_the_cordon_outlives_a_boot(tmp_path: Path) -> None:
+def test_a_cordon_survives_a_reboot(tmp_path: Path) -> None:
     life = serving(tmp_path)
     life.sees(A)
     life.does(lambda node: cordoned(node, A.uuid, on=True))
@@ -242,29 +240,27 @@ def test_the_cordon_outlives_a_boot(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"nonsense", b'{"format": 99}', b"[1]"])
-def test_a_file_that_cannot_be_used_is_set_aside_and_nothing_is_trusted(
-    tmp_path: Path, content: bytes
-) -> None:
+def test_an_invalid_file_is_renamed_and_nothing_is_trusted(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "state" / GPUS
     path.parent.mkdir()
     path.write_bytes(content)
-    with listening() as said:
+    with listening() as logged:
         life = Life(tmp_path)
         assert path.exists()
         assert life.reconciler.node.gpus is None
-        life.known.take_over()
+        life.store.take_over()
     assert not path.exists()
     assert (path.parent / f"{GPUS}.unusable").read_bytes() == content
-    assert any("cannot be used" in line for line in said.lines)
+    assert any("Ignoring " in line for line in logged.lines)
     life.sees(A)
     assert loaded(path.read_bytes()).gpus == (A,)
 
 
-def test_simulated_gpus_are_no_real_ones(tmp_path: Path) -> None:
+def test_fake_gpus_are_not_restored_as_real_ones(tmp_path: Path) -> None:
     serving(tmp_path).sees(A)
     simulated = GpuStateStore(
         StateDirectory(tmp_path / "state"),
-        reconciler := Keeper(HealthPolicy()),
+        reconciler := FakeReconciler(HealthPolicy()),
         Clock(),
         simulated=True,
     )
@@ -273,10 +269,10 @@ def test_simulated_gpus_are_no_real_ones(tmp_path: Path) -> None:
 
 
 def test_ten_thousand_events_are_written_once(tmp_path: Path) -> None:
-    life = sick(tmp_path)
+    life = unhealthy(tmp_path)
     path = tmp_path / "state" / GPUS
     before = path.stat().st_mtime_ns
     for _ in range(10_000):
         life.clock.advance(0.001)
-        life.hears(XID_79)
+        life.reports(XID_79)
     assert path.stat().st_mtime_ns == before

@@ -1,4 +1,4 @@
-"""The memory shares that were listed last, in the state directory."""
+"""The memory shares listed last, in the state directory."""
 
 from pathlib import Path
 
@@ -14,13 +14,13 @@ from tests.core.values import GIB, OTHER, POOL, some_numbers, uuid
 
 
 def kept(folder: Path, listing: Listing) -> ListingStore:
-    """A folder in which this was kept."""
+    """A store after saving this listing."""
     found = ListingStore(StateDirectory(folder))
     found.keep(listing)
     return found
 
 
-def test_what_drains_is_kept_as_listed(tmp_path: Path) -> None:
+def test_draining_shares_are_saved_as_listed(tmp_path: Path) -> None:
     block = ListedShares(IntSet.span(0, 5), (Draining(IntSet.of([7]), 3.0),), GIB)
     kept(tmp_path, Listing({(POOL, uuid(0)): block}))
     found = ListingStore(StateDirectory(tmp_path)).listing()
@@ -31,18 +31,18 @@ def test_what_drains_is_kept_as_listed(tmp_path: Path) -> None:
 
 @given(some_numbers)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_numbers_come_back(tmp_path: Path, numbers: IntSet) -> None:
+def test_any_numbers_are_restored(tmp_path: Path, numbers: IntSet) -> None:
     kept(tmp_path, Listing({(POOL, uuid(1)): ListedShares(numbers, size=GIB)}))
     assert ListingStore(StateDirectory(tmp_path)).listing().blocks[POOL, uuid(1)].active == numbers
 
 
-def test_places_are_not_kept_and_make_no_file(tmp_path: Path) -> None:
+def test_shares_without_a_size_are_not_saved(tmp_path: Path) -> None:
     kept(tmp_path, Listing({(POOL, uuid(0)): ListedShares(IntSet.span(0, 5))}))
     assert not (tmp_path / MEMORY_SHARES).exists()
     assert ListingStore(StateDirectory(tmp_path)).listing() == Listing()
 
 
-def test_when_no_memory_share_is_left_the_file_says_so(tmp_path: Path) -> None:
+def test_the_file_is_emptied_when_no_memory_share_is_left(tmp_path: Path) -> None:
     memory = Listing({(OTHER, uuid(0)): ListedShares(IntSet.span(0, 5), size=GIB)})
     kept(tmp_path, memory)
     kept(tmp_path, Listing())
@@ -52,11 +52,11 @@ def test_when_no_memory_share_is_left_the_file_says_so(tmp_path: Path) -> None:
     assert ListingStore(StateDirectory(tmp_path)).listing() == Listing()
 
 
-def test_the_same_is_written_once(tmp_path: Path) -> None:
+def test_the_same_listing_is_written_once(tmp_path: Path) -> None:
     memory = Listing({(POOL, uuid(0)): ListedShares(IntSet.span(0, 5), size=GIB)})
-    reconciler = kept(tmp_path, memory)
+    store = kept(tmp_path, memory)
     (tmp_path / MEMORY_SHARES).unlink()
-    reconciler.keep(memory)
+    store.keep(memory)
     assert not (tmp_path / MEMORY_SHARES).exists()
 
 
@@ -83,13 +83,13 @@ ENTRY = f'"resource": "{POOL}", "gpu": "{uuid(0)}"'
         "[" * 100_000,
     ],
 )
-def test_a_file_that_is_none_is_left_aside(tmp_path: Path, text: str) -> None:
+def test_a_corrupt_file_is_ignored(tmp_path: Path, text: str) -> None:
     (tmp_path / MEMORY_SHARES).write_text(text)
     assert ListingStore(StateDirectory(tmp_path)).listing() == Listing()
 
 
 @given(st.binary(max_size=60))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_bytes_are_a_listing_or_nothing(tmp_path: Path, content: bytes) -> None:
+def test_random_bytes_are_a_listing_or_ignored(tmp_path: Path, content: bytes) -> None:
     (tmp_path / MEMORY_SHARES).write_bytes(content)
     assert ListingStore(StateDirectory(tmp_path)).listing() == Listing()

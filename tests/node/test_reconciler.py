@@ -1,4 +1,4 @@
-"""The keeper: one coalesced turn for many facts, and a plan published only where it differs."""
+"""The reconciler: facts are coalesced, and a plan is published only if it has changed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sgpud.core.planning.holdings import SETTLED_AFTER, Grant
 from sgpud.core.planning.listing import DRAIN_FOR
 from sgpud.core.planning.node import Node
 from sgpud.core.planning.plan import Plan
-from sgpud.node.reconciler import GRANT_TURN, Reconciler
+from sgpud.node.reconciler import GRANT_DELAY, Reconciler
 from tests.core.values import POOL, checkpoint, gpu, grant, group_of, holder, planned, sharing, uuid
 from tests.core.values import node as settled
 
@@ -23,12 +23,12 @@ ONE = IntSet.of([1])
 
 
 @define
-class Shelf:
-    """Takes plans; `comes` are grants that come just when a plan is put."""
+class FakePublisher:
+    """Collects plans; `racing` are grants that are made just when a plan is put."""
 
     put_plans: list[Plan] = field(factory=list)
     given: list[Grant] = field(factory=list)
-    comes: list[Grant] = field(factory=list)
+    racing: list[Grant] = field(factory=list)
     refused: int = 0
 
     def grants(self) -> list[Grant]:
@@ -36,8 +36,8 @@ class Shelf:
         return given
 
     def put(self, plan: Plan) -> bool:
-        if self.comes:
-            self.given.append(self.comes.pop(0))
+        if self.racing:
+            self.given.append(self.racing.pop(0))
             self.refused += 1
             return False
         self.put_plans.append(plan)
@@ -47,7 +47,7 @@ class Shelf:
 @define
 class Bench:
     clock: Clock = field(factory=Clock)
-    publisher: Shelf = field(factory=Shelf)
+    publisher: FakePublisher = field(factory=FakePublisher)
     published: list[Plan] = field(factory=list)
     reconciled: list[Node] = field(factory=list)
     reconciler: Reconciler = field(init=False)
@@ -61,7 +61,7 @@ class Bench:
             self.reconciled.append,
         )
 
-    def learn_all(self, factor: int = 4) -> None:
+    def set_all(self, factor: int = 4) -> None:
         self.reconciler.update(sharing=sharing(factor))
         self.reconciler.update(gpus=GPUS)
         self.reconciler.update(checkpoint=checkpoint(written=EPOCH))
@@ -69,13 +69,13 @@ class Bench:
 
     @property
     def due(self) -> list[float]:
-        """In how many seconds a turn is due."""
+        """In how many seconds a reconciliation is due."""
         return [call.getTime() - self.clock.seconds() for call in self.clock.getDelayedCalls()]
 
 
-def begun(factor: int = 4) -> Bench:
+def started(factor: int = 4) -> Bench:
     bench = Bench()
-    bench.learn_all(factor)
+    bench.set_all(factor)
     return bench
 
 
@@ -91,14 +91,14 @@ def test_nothing_is_published_before_every_fact_is_known() -> None:
     assert bench.published == [bench.reconciler.plan]
 
 
-def test_the_plan_is_the_cores() -> None:
-    bench = begun()
+def test_the_plan_is_the_one_that_core_makes() -> None:
+    bench = started()
     assert bench.reconciler.plan == planned(settled(sharing(4), GPUS))
     assert bench.publisher.put_plans == bench.published == [bench.reconciler.plan]
 
 
-def test_many_facts_of_one_turn_make_one_plan() -> None:
-    bench = begun()
+def test_many_facts_at_once_make_one_plan() -> None:
+    bench = started()
     for factor in (5, 6, 7):
         bench.reconciler.update(sharing=sharing(factor))
     bench.reconciler.change(lambda node: gpus_seen(node, GPUS[:1], "550.1", 0.0))
@@ -109,8 +109,8 @@ def test_many_facts_of_one_turn_make_one_plan() -> None:
     assert len(group_of(bench.published[1], 0).active) == 7
 
 
-def test_a_plan_that_is_the_same_is_not_published_again() -> None:
-    bench = begun()
+def test_an_unchanged_plan_is_not_published_again() -> None:
+    bench = started()
     bench.reconciler.update(checkpoint=checkpoint(written=EPOCH + 1))
     bench.reconciler.update(driver="551.0")
     bench.clock.advance(0)
@@ -118,8 +118,8 @@ def test_a_plan_that_is_the_same_is_not_published_again() -> None:
     assert len(bench.published) == len(bench.publisher.put_plans) == 1
 
 
-def test_a_turn_at_once_needs_no_other() -> None:
-    bench = begun()
+def test_reconciling_at_once_cancels_the_pending_call() -> None:
+    bench = started()
     bench.reconciler.update(sharing=sharing(5))
     bench.reconciler.reconcile()
     assert len(bench.published) == 2
@@ -127,10 +127,10 @@ def test_a_turn_at_once_needs_no_other() -> None:
     assert len(bench.published) == 2
 
 
-def test_a_plan_that_a_grant_outdates_is_made_again_with_it() -> None:
-    bench = begun()
+def test_a_plan_outdated_by_a_grant_is_made_again() -> None:
+    bench = started()
     given = grant({GPU0: IntSet.of([3])}, at=EPOCH)
-    bench.publisher.comes = [given, grant({GPU0: IntSet.of([2])}, at=EPOCH - 1)]
+    bench.publisher.racing = [given, grant({GPU0: IntSet.of([2])}, at=EPOCH - 1)]
     bench.reconciler.update(sharing=sharing(1))
     bench.clock.advance(0)
     assert bench.publisher.refused == 2
@@ -139,19 +139,19 @@ def test_a_plan_that_a_grant_outdates_is_made_again_with_it() -> None:
     assert bench.reconciler.node.grants[0] == given
 
 
-def test_a_grant_shows_soon_and_a_storm_of_them_in_one_turn() -> None:
-    bench = begun()
+def test_a_burst_of_grants_is_reconciled_once_and_soon() -> None:
+    bench = started()
     for number in range(4):
         bench.publisher.given.append(grant({GPU0: IntSet.of([number])}, at=EPOCH))
         bench.reconciler.granted()
-    assert bench.due == [GRANT_TURN]
-    bench.clock.advance(GRANT_TURN)
+    assert bench.due == [GRANT_DELAY]
+    bench.clock.advance(GRANT_DELAY)
     assert len(bench.published) == 2
     assert group_of(bench.published[-1], 0).held == IntSet.span(0, 4)
 
 
-def test_a_fact_does_not_wait_for_the_turn_of_a_grant() -> None:
-    bench = begun()
+def test_a_fact_does_not_wait_for_the_delay_of_a_grant() -> None:
+    bench = started()
     bench.reconciler.granted()
     bench.reconciler.update(sharing=sharing(9))
     assert bench.due == [0.0]
@@ -159,8 +159,8 @@ def test_a_fact_does_not_wait_for_the_turn_of_a_grant() -> None:
     assert bench.due == [0.0]
 
 
-def test_time_alone_ends_a_grant_that_no_checkpoint_names() -> None:
-    bench = begun()
+def test_a_grant_that_no_checkpoint_names_expires() -> None:
+    bench = started()
     bench.publisher.given.append(grant({GPU0: ONE}, at=EPOCH))
     bench.reconciler.reconcile()
     bench.reconciler.update(checkpoint=checkpoint(written=EPOCH + SETTLED_AFTER - 1))
@@ -175,8 +175,8 @@ def test_time_alone_ends_a_grant_that_no_checkpoint_names() -> None:
     assert not bench.reconciler.unconfirmed
 
 
-def test_a_grant_that_the_books_name_is_held_by_them() -> None:
-    bench = begun()
+def test_a_grant_that_the_checkpoint_names_becomes_a_holder() -> None:
+    bench = started()
     bench.publisher.given.append(grant({GPU0: ONE}, at=EPOCH))
     bench.reconciler.reconcile()
     bench.clock.advance(SETTLED_AFTER)
@@ -188,8 +188,8 @@ def test_a_grant_that_the_books_name_is_held_by_them() -> None:
     assert group_of(bench.published[-1], 0).held == ONE
 
 
-def test_what_drains_leaves_by_a_turn_of_its_own() -> None:
-    bench = begun()
+def test_draining_shares_are_removed_when_their_time_is_over() -> None:
+    bench = started()
     bench.reconciler.update(sharing=sharing(1))
     bench.clock.advance(0)
     assert group_of(bench.published[-1], 0).draining == IntSet.span(1, 4)
@@ -201,12 +201,12 @@ def test_what_drains_leaves_by_a_turn_of_its_own() -> None:
     assert bench.due == []
 
 
-def test_nothing_is_due_where_nothing_waits_for_time() -> None:
-    assert begun().due == []
+def test_nothing_is_scheduled_if_nothing_depends_on_time() -> None:
+    assert started().due == []
 
 
-def test_a_preview_is_the_plan_to_come_and_changes_nothing() -> None:
-    bench = begun()
+def test_a_preview_is_the_next_plan_and_changes_nothing() -> None:
+    bench = started()
     before = bench.reconciler.node
     seen = bench.reconciler.preview(sharing=sharing(9))
     assert seen is not None
@@ -222,8 +222,8 @@ def test_a_preview_without_all_facts_is_none() -> None:
     assert Bench().reconciler.preview(sharing=sharing()) is None
 
 
-def test_after_the_stop_there_is_no_turn() -> None:
-    bench = begun()
+def test_nothing_is_reconciled_after_stop() -> None:
+    bench = started()
     bench.reconciler.update(sharing=sharing(1))
     bench.reconciler.stop()
     bench.reconciler.stop()
@@ -231,8 +231,8 @@ def test_after_the_stop_there_is_no_turn() -> None:
     assert len(bench.published) == 1
 
 
-def test_whoever_hears_of_a_plan_finds_it_in_the_keeper() -> None:
-    clock, publisher = Clock(), Shelf()
+def test_callbacks_see_the_new_plan_and_node() -> None:
+    clock, publisher = Clock(), FakePublisher()
     found: list[bool] = []
     reconciler = Reconciler(
         clock,
@@ -246,8 +246,8 @@ def test_whoever_hears_of_a_plan_finds_it_in_the_keeper() -> None:
     assert found == [True, True]
 
 
-def test_a_fact_that_is_learned_while_a_plan_is_published_has_its_turn() -> None:
-    clock, publisher = Clock(), Shelf()
+def test_a_fact_set_while_a_plan_is_published_is_reconciled_next() -> None:
+    clock, publisher = Clock(), FakePublisher()
     plans: list[Plan] = []
 
     def published(plan: Plan) -> None:
@@ -263,8 +263,8 @@ def test_a_fact_that_is_learned_while_a_plan_is_published_has_its_turn() -> None
     assert plans[-1].pool(POOL) is not None
 
 
-def test_each_turn_is_told_also_without_a_new_plan() -> None:
-    bench = begun()
+def test_each_reconciliation_is_reported_even_without_a_new_plan() -> None:
+    bench = started()
     before = len(bench.reconciled)
     bench.reconciler.change(lambda node: evolve(node, driver="560"))
     bench.clock.advance(0)
@@ -272,29 +272,29 @@ def test_each_turn_is_told_also_without_a_new_plan() -> None:
     assert len(bench.published) == 1
 
 
-def test_a_change_that_changes_nothing_wakes_nobody() -> None:
-    bench = begun()
+def test_a_change_that_changes_nothing_triggers_no_reconciliation() -> None:
+    bench = started()
     before = len(bench.reconciled)
     bench.reconciler.change(lambda node: node)
     bench.clock.advance(0)
     assert len(bench.reconciled) == before
 
 
-def test_a_turn_that_fails_shows_until_one_comes_to_its_end() -> None:
+def test_a_failed_reconciliation_shows_until_one_completes() -> None:
     bench = Bench()
     assert bench.reconciler.alive
     reconciled, fails = bench.reconciled.append, [True]
 
     def reconcile(node: Node) -> None:
         if fails:
-            raise OSError(5, "as the test wants it")
+            raise OSError(5, "injected by the test")
         reconciled(node)
 
     reconciler = Reconciler(
         bench.clock, lambda: EPOCH, bench.publisher, bench.published.append, reconcile
     )
     reconciler.update(sharing=sharing(4), gpus=GPUS, checkpoint=checkpoint())
-    with pytest.raises(OSError, match="as the test wants it"):
+    with pytest.raises(OSError, match="injected by the test"):
         reconciler.reconcile()
     assert not reconciler.alive
     fails.clear()

@@ -1,4 +1,4 @@
-"""The configuration in use: what a file does at start and on a reload, and what is kept of it."""
+"""The configuration in use: at start, on a reload, and what is saved of it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BAD = "[sharing]\nduplication_facto = 3\n\n[gpus]\nallow = 7\n"
 
 @define
 class Bench:
-    """A configuration with a keeper behind it, as the daemon has them."""
+    """A configuration and a reconciler, connected as in the daemon."""
 
     folder: Path
     overrides: tuple[str, ...] = ()
@@ -61,7 +61,7 @@ class Bench:
         self.file.write_text(text)
 
     def start(self, text: str, *, strict: bool = False) -> None:
-        """Start on a file with this text, every fact known."""
+        """Start with a file of this text, every fact known."""
         self.write(text)
         self.configuration.start(strict=strict)
         gpus = (gpu(0, simulated=True), gpu(1, simulated=True))
@@ -75,7 +75,7 @@ class Bench:
 
     @property
     def listed(self) -> int:
-        """Shares of GPU 1, which nobody holds any of, in the plan of now."""
+        """Shares of GPU 1, none of them held, in the current plan."""
         assert self.reconciler.plan is not None
         return len(group_of(self.reconciler.plan, 1).active)
 
@@ -103,7 +103,7 @@ def test_a_good_file_is_in_use(bench: Bench) -> None:
     assert [config.sharing.default.factor for config in bench.used] == [8]
 
 
-def test_the_command_line_is_set_over_the_file(tmp_path: Path) -> None:
+def test_the_command_line_overrides_the_file(tmp_path: Path) -> None:
     bench = Bench(tmp_path, ("sharing.duplication_factor=3",))
     bench.start(GOOD.format(8))
     assert bench.factor == 3
@@ -112,61 +112,61 @@ def test_the_command_line_is_set_over_the_file(tmp_path: Path) -> None:
     assert bench.factor == 3
 
 
-def test_a_bad_file_with_nothing_good_is_every_problem_of_it(bench: Bench) -> None:
+def test_a_bad_file_without_a_last_good_one_reports_every_problem(bench: Bench) -> None:
     with pytest.raises(ConfigError) as caught:
         bench.start(BAD)
     assert [problem.line for problem in caught.value.problems] == [2, 5]
     assert bench.used == []
 
 
-def test_a_bad_file_starts_on_what_was_good_last_and_says_so(bench: Bench) -> None:
+def test_a_bad_file_starts_on_the_last_good_one_and_logs_it(bench: Bench) -> None:
     bench.store.write(LAST_GOOD, GOOD.format(8).encode())
-    with listening() as said:
+    with listening() as logged:
         bench.start(BAD)
     assert bench.factor == 8
     assert bench.configuration.view.in_use == "last good"
     assert len(bench.configuration.view.problems) == 2
-    assert said.about("duplication_facto")
-    assert said.about("Running on the configuration that was good last")
+    assert logged.about("duplication_facto")
+    assert logged.about("Running on the last good configuration")
 
 
-def test_a_file_that_is_not_there_starts_on_what_was_good_last(bench: Bench) -> None:
+def test_a_missing_file_starts_on_the_last_good_one(bench: Bench) -> None:
     bench.store.write(LAST_GOOD, GOOD.format(8).encode())
     bench.configuration.start(strict=False)
     assert bench.factor == 8
     assert "does not exist" in bench.configuration.view.problems[0]
 
 
-def test_a_strict_start_takes_the_file_or_nothing(bench: Bench) -> None:
+def test_a_strict_start_accepts_only_the_file(bench: Bench) -> None:
     bench.store.write(LAST_GOOD, GOOD.format(8).encode())
     with pytest.raises(ConfigError):
         bench.start(BAD, strict=True)
     assert bench.used == []
 
 
-def test_a_last_good_that_is_bad_itself_is_none(bench: Bench) -> None:
+def test_a_corrupt_last_good_file_is_ignored(bench: Bench) -> None:
     bench.store.write(LAST_GOOD, b"\xff")
-    with listening() as said, pytest.raises(ConfigError) as caught:
+    with listening() as logged, pytest.raises(ConfigError) as caught:
         bench.start(BAD)
     assert caught.value.problems[0].file == str(bench.file)
-    assert said.about("that was good last cannot be used")
+    assert logged.about("Cannot use the last good configuration")
 
 
-def test_what_is_allowed_and_unwise_is_said(bench: Bench) -> None:
+def test_warnings_are_logged(bench: Bench) -> None:
     rules = '[[gpu]]\nmatch = "*"\n[[gpu]]\nmatch = "NVIDIA*"\n'
-    with listening() as said:
+    with listening() as logged:
         bench.start(rules)
     assert bench.configuration.view.warnings
-    assert said.about(bench.configuration.view.warnings[0])
+    assert logged.about(bench.configuration.view.warnings[0])
 
 
 # The reload. -------------------------------------------------------------------------------------
 
 
-def test_a_good_file_is_used_at_once_and_what_changed_is_told(tmp_path: Path) -> None:
+def test_a_good_file_is_applied_at_once_and_its_changes_are_reported(tmp_path: Path) -> None:
     bench = started(tmp_path)
     bench.write(GOOD.format(3))
-    with listening() as said:
+    with listening() as logged:
         outcome = bench.configuration.reload()
     assert outcome.result == APPLIED
     assert outcome.keys == ("sharing.duplication_factor: 8 -> 3",)
@@ -175,7 +175,7 @@ def test_a_good_file_is_used_at_once_and_what_changed_is_told(tmp_path: Path) ->
     assert other.endswith(f"{uuid(1)}: 8 -> 3 shares, 5 draining")
     assert (bench.factor, bench.listed) == (3, 3)
     assert len(bench.plans) == 2
-    assert said.about("Configuration applied: sharing.duplication_factor: 8 -> 3")
+    assert logged.about("Configuration applied: sharing.duplication_factor: 8 -> 3")
 
 
 def test_the_same_file_changes_nothing(tmp_path: Path) -> None:
@@ -186,12 +186,12 @@ def test_the_same_file_changes_nothing(tmp_path: Path) -> None:
     assert len(bench.plans) == 1
 
 
-def test_a_bad_file_leaves_all_as_it_was_and_names_every_problem(tmp_path: Path) -> None:
+def test_a_bad_file_changes_nothing_and_every_problem_is_reported(tmp_path: Path) -> None:
     bench = started(tmp_path)
     bench.reconciler.reconcile()
     before = bench.reconciler.node
     bench.write(BAD)
-    with listening() as said:
+    with listening() as logged:
         outcome = bench.configuration.reload()
     assert outcome.result == REFUSED
     assert [text.split(": ")[0] for text in outcome.problems] == [
@@ -202,8 +202,8 @@ def test_a_bad_file_leaves_all_as_it_was_and_names_every_problem(tmp_path: Path)
     assert bench.configuration.view.in_use == "file"
     assert bench.reconciler.node == before
     assert (len(bench.plans), len(bench.used), bench.factor) == (1, 1, 8)
-    assert said.about("The configuration in use stays")
-    assert said.about(outcome.problems[1])
+    assert logged.about("Keeping the current configuration")
+    assert logged.about(outcome.problems[1])
 
 
 def test_a_good_file_after_a_bad_one_has_no_problems_left(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_a_good_file_after_a_bad_one_has_no_problems_left(tmp_path: Path) -> Non
     assert bench.configuration.view.problems == ()
 
 
-def test_the_way_back_from_last_good_to_the_file_is_a_change(bench: Bench) -> None:
+def test_going_back_from_last_good_to_the_file_is_a_change(bench: Bench) -> None:
     bench.store.write(LAST_GOOD, GOOD.format(8).encode())
     bench.start(BAD)
     bench.write(GOOD.format(8))
@@ -226,7 +226,7 @@ def test_the_way_back_from_last_good_to_the_file_is_a_change(bench: Bench) -> No
 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("what", ["absent", "folder", "pipe", "large"])
-def test_what_is_no_file_is_refused(tmp_path: Path, what: str) -> None:
+def test_anything_but_a_regular_file_is_refused(tmp_path: Path, what: str) -> None:
     bench = started(tmp_path)
     bench.file.unlink()
     if what == "folder":
@@ -243,7 +243,7 @@ def test_what_is_no_file_is_refused(tmp_path: Path, what: str) -> None:
     assert bench.kept is None
 
 
-def test_more_shares_than_one_message_holds_are_refused_with_the_arithmetic(
+def test_more_shares_than_fit_one_message_are_refused_with_the_arithmetic(
     tmp_path: Path,
 ) -> None:
     bench = started(tmp_path)
@@ -260,7 +260,7 @@ def test_more_shares_than_one_message_holds_are_refused_with_the_arithmetic(
 
 
 @pytest.mark.parametrize("text", [GOOD.format(3), GOOD.format(8), BAD])
-def test_a_preview_is_what_the_reload_then_does_and_does_nothing_itself(
+def test_a_preview_is_what_the_reload_then_does_and_changes_nothing(
     tmp_path: Path, text: str
 ) -> None:
     bench = started(tmp_path)
@@ -272,9 +272,9 @@ def test_a_preview_is_what_the_reload_then_does_and_does_nothing_itself(
         bench.configuration.view,
         bench.kept,
     )
-    with listening() as said:
+    with listening() as logged:
         seen = bench.configuration.preview()
-    assert said.lines == []
+    assert logged.lines == []
     assert state == (
         bench.reconciler.node,
         bench.configuration.config,
@@ -286,7 +286,7 @@ def test_a_preview_is_what_the_reload_then_does_and_does_nothing_itself(
     assert bench.configuration.reload() == seen
 
 
-def test_before_the_gpus_are_known_a_preview_tells_the_keys(bench: Bench) -> None:
+def test_before_the_gpus_are_known_a_preview_lists_the_keys(bench: Bench) -> None:
     bench.write(GOOD.format(8))
     bench.configuration.start(strict=False)
     bench.write(GOOD.format(3))
@@ -299,7 +299,7 @@ def test_before_the_gpus_are_known_a_preview_tells_the_keys(bench: Bench) -> Non
 # Last good. --------------------------------------------------------------------------------------
 
 
-def test_nothing_is_kept_before_this_process_serves_the_node(tmp_path: Path) -> None:
+def test_nothing_is_saved_before_this_process_serves_the_node(tmp_path: Path) -> None:
     bench = started(tmp_path)
     bench.write(GOOD.format(3))
     bench.configuration.reload()
@@ -308,7 +308,7 @@ def test_nothing_is_kept_before_this_process_serves_the_node(tmp_path: Path) -> 
     assert bench.kept == GOOD.format(3).encode()
 
 
-def test_every_reload_after_that_is_kept_and_a_bad_one_is_not(tmp_path: Path) -> None:
+def test_each_applied_reload_is_then_saved_and_a_refused_one_is_not(tmp_path: Path) -> None:
     bench = started(tmp_path)
     bench.configuration.keep()
     assert bench.kept == GOOD.format(8).encode()
@@ -320,7 +320,7 @@ def test_every_reload_after_that_is_kept_and_a_bad_one_is_not(tmp_path: Path) ->
     assert bench.kept == GOOD.format(3).encode()
 
 
-def test_what_is_kept_is_used_by_the_next_start_on_a_bad_file(tmp_path: Path) -> None:
+def test_the_next_start_on_a_bad_file_uses_what_was_saved(tmp_path: Path) -> None:
     first = started(tmp_path, GOOD.format(3))
     first.configuration.keep()
     second = Bench(tmp_path)
@@ -328,7 +328,7 @@ def test_what_is_kept_is_used_by_the_next_start_on_a_bad_file(tmp_path: Path) ->
     assert second.factor == 3
 
 
-def test_a_file_that_was_changed_since_it_was_read_is_not_kept(tmp_path: Path) -> None:
+def test_a_file_changed_since_it_was_read_is_not_saved(tmp_path: Path) -> None:
     bench = started(tmp_path)
     for text in (GOOD.format(3), BAD):
         bench.write(text)
@@ -336,7 +336,7 @@ def test_a_file_that_was_changed_since_it_was_read_is_not_kept(tmp_path: Path) -
         assert bench.kept is None
 
 
-def test_what_is_in_use_as_last_good_is_not_written_again(bench: Bench) -> None:
+def test_a_last_good_configuration_in_use_is_not_written_again(bench: Bench) -> None:
     bench.store.write(LAST_GOOD, GOOD.format(8).encode())
     bench.start(BAD)
     written = bench.store.path(LAST_GOOD).stat().st_ino
@@ -353,12 +353,12 @@ def test_the_same_content_is_written_once(tmp_path: Path) -> None:
     assert bench.store.path(LAST_GOOD).stat().st_ino == written
 
 
-def test_a_state_directory_that_cannot_be_written_costs_no_reload(tmp_path: Path) -> None:
+def test_reloads_work_with_a_read_only_state_directory(tmp_path: Path) -> None:
     (tmp_path / "state").touch()
     bench = started(tmp_path)
-    with listening() as said:
+    with listening() as logged:
         bench.configuration.keep()
-    assert said.about("Cannot write")
+    assert logged.about("Cannot write")
     bench.write(GOOD.format(3))
     assert bench.configuration.reload().result == APPLIED
 
@@ -366,16 +366,16 @@ def test_a_state_directory_that_cannot_be_written_costs_no_reload(tmp_path: Path
 # A standby. --------------------------------------------------------------------------------------
 
 
-def test_a_standby_that_takes_over_uses_the_file_as_it_is_now(tmp_path: Path) -> None:
+def test_a_standby_that_takes_over_rereads_the_file(tmp_path: Path) -> None:
     bench = started(tmp_path)
     bench.write(GOOD.format(3))
-    with listening() as said:
+    with listening() as logged:
         bench.configuration.catch_up()
     assert bench.factor == 3
-    assert said.about("Configuration read again: sharing.duplication_factor: 8 -> 3")
+    assert logged.about("Configuration reread: sharing.duplication_factor: 8 -> 3")
 
 
-def test_a_standby_whose_file_is_the_same_or_bad_by_now_stays_as_it_is(tmp_path: Path) -> None:
+def test_a_standby_ignores_an_unchanged_or_bad_file(tmp_path: Path) -> None:
     bench = started(tmp_path)
     before = bench.reconciler.node
     bench.configuration.catch_up()
@@ -385,6 +385,6 @@ def test_a_standby_whose_file_is_the_same_or_bad_by_now_stays_as_it_is(tmp_path:
     assert len(bench.used) == 1
 
 
-def test_before_the_start_the_defaults_stand_for_nothing(bench: Bench) -> None:
+def test_before_the_start_no_configuration_is_in_use(bench: Bench) -> None:
     assert bench.configuration.config == parse("", "none")
     assert bench.configuration.view.in_use == "nothing"

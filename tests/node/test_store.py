@@ -1,4 +1,4 @@
-"""The state directory: files that are whole and private, and failures that cost nothing else."""
+"""The state directory: complete and private files, and failures that affect nothing else."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ NAME = "last-good.toml"
 FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
-from sgpud.node.store import Store
+from sgpud.node.store import StateDirectory
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
-store = Store(Path(sys.argv[1]))
+store = StateDirectory(Path(sys.argv[1]))
 print(store.write("last-good.toml", b"x" * 10_000), store.write("last-good.toml", b"small"))
 """
 
@@ -36,7 +36,7 @@ def test_what_is_written_can_be_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
-def test_nobody_else_may_read_it(tmp_path: Path, umask: int) -> None:
+def test_only_the_owner_may_read_it(tmp_path: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
         store = StateDirectory(tmp_path / "sgpud")
@@ -47,7 +47,7 @@ def test_nobody_else_may_read_it(tmp_path: Path, umask: int) -> None:
     assert stat.S_IMODE(store.directory.stat().st_mode) == 0o700
 
 
-def test_a_file_is_replaced_and_never_changed(tmp_path: Path) -> None:
+def test_a_file_is_replaced_not_modified(tmp_path: Path) -> None:
     store = StateDirectory(tmp_path)
     store.write(NAME, b"old")
     with store.path(NAME).open("rb") as reader:
@@ -56,7 +56,7 @@ def test_a_file_is_replaced_and_never_changed(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == [NAME]
 
 
-def test_a_link_in_its_place_is_replaced_and_not_followed(tmp_path: Path) -> None:
+def test_a_symlink_is_replaced_not_followed(tmp_path: Path) -> None:
     store = StateDirectory(tmp_path / "sgpud")
     store.directory.mkdir()
     other = tmp_path / "other"
@@ -67,7 +67,7 @@ def test_a_link_in_its_place_is_replaced_and_not_followed(tmp_path: Path) -> Non
     assert not store.path(NAME).is_symlink()
 
 
-def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+def test_a_full_disk_keeps_the_old_file_and_leaves_no_other(tmp_path: Path) -> None:
     store = StateDirectory(tmp_path)
     store.write(NAME, b"old")
     program = [sys.executable, "-c", FULL_DISK, str(tmp_path)]
@@ -79,36 +79,36 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> Non
     assert store.read(NAME) == b"small"
 
 
-def test_a_failure_is_said_with_what_it_costs(tmp_path: Path) -> None:
+def test_a_failure_is_logged_with_its_consequence(tmp_path: Path) -> None:
     (tmp_path / "sgpud").touch()
     store = StateDirectory(tmp_path / "sgpud")
-    with listening() as said:
+    with listening() as logged:
         assert not store.write(NAME, b"text")
-    (line,) = said.lines
+    (line,) = logged.lines
     assert str(store.path(NAME)) in line
-    assert "after a restart it will not know this" in line
+    assert "loses this on a restart" in line
 
 
-def test_a_directory_that_may_not_be_written_is_no_error_of_ours(tmp_path: Path) -> None:
+def test_a_read_only_directory_is_not_fatal(tmp_path: Path) -> None:
     store = StateDirectory(tmp_path)
     store.write(NAME, b"old")
     tmp_path.chmod(0o555)
-    with without_privilege(), listening() as said:
+    with without_privilege(), listening() as logged:
         assert not store.write(NAME, b"new")
     tmp_path.chmod(0o755)
-    assert said.about("Cannot write")
+    assert logged.about("Cannot write")
     assert store.read(NAME) == b"old"
 
 
-def test_what_may_not_be_read_is_said_and_counts_as_absent(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_logged_and_counts_as_absent(tmp_path: Path) -> None:
     store = StateDirectory(tmp_path)
     store.path(NAME).mkdir()
-    with listening() as said:
+    with listening() as logged:
         assert store.read(NAME) is None
-    assert said.about(f"Cannot read {store.path(NAME)}")
+    assert logged.about(f"Cannot read {store.path(NAME)}")
 
 
-def test_a_file_that_cannot_be_ours_is_not_read(tmp_path: Path) -> None:
+def test_a_file_that_is_too_large_is_ignored(tmp_path: Path) -> None:
     store = StateDirectory(tmp_path)
     with store.path(NAME).open("wb") as file:
         file.truncate(LARGEST + 1)
@@ -117,15 +117,15 @@ def test_a_file_that_cannot_be_ours_is_not_read(tmp_path: Path) -> None:
     assert store.read(NAME) == b"x" * LARGEST
 
 
-def test_a_folder_in_the_place_of_the_temporary_file_is_no_error_of_ours(tmp_path: Path) -> None:
+def test_a_directory_in_place_of_the_temporary_file_is_not_fatal(tmp_path: Path) -> None:
     store = StateDirectory(tmp_path)
     tmp_path.joinpath(f".{NAME}.{os.getpid()}").mkdir()
-    with listening() as said:
+    with listening() as logged:
         assert not store.write(NAME, b"text")
-    assert said.about("Cannot write")
+    assert logged.about("Cannot write")
 
 
-def test_writing_and_failing_leave_no_descriptor_behind(tmp_path: Path) -> None:
+def test_writing_and_failing_leak_no_descriptor(tmp_path: Path) -> None:
     good, bad = StateDirectory(tmp_path / "good"), StateDirectory(tmp_path / "file" / "bad")
     (tmp_path / "file").touch()
     good.write(NAME, b"first")

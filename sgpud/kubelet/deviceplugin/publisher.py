@@ -53,9 +53,9 @@ class SnapshotPublisher:
         """The latest snapshot; None before the first plan."""
         return self.published.value
 
-    def follow(self) -> Subscription[Snapshot | None]:
+    def subscribe(self) -> Subscription[Snapshot | None]:
         """A follower of the snapshots."""
-        return self.published.follow()
+        return self.published.subscribe()
 
     def grants(self) -> list[Grant]:
         """The grants since the last call."""

@@ -89,7 +89,7 @@ class DevicePluginServicer:
             follower.close()
 
     def _list_and_watch(self, _request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
-        follower = self._publisher.follow()
+        follower = self._publisher.subscribe()
         # Without this a stream whose kubelet has gone would hold its worker for ever.
         if not context.add_callback(follower.close):
             return

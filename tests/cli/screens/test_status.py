@@ -122,13 +122,13 @@ def test_what_is_wrong_is_said_first() -> None:
         usage=UsageView(3.0, fresh=True, problem="needs hostPID: true"),
         unknown=("holders",),
         notes=("a note",),
-        dead=("keeper of facts",),
+        dead=("reconciler",),
         pools=(evolve(POOL, registration="waiting to try again", problem="refused"),),
         gpus=(evolve(STATE, fresh=False, used=GIB, measured_ago=99.0, use_problem="why"),),
     )
     text = "\n".join(lines(view))
     for words in (
-        "DEAD: keeper of facts; start sgpud anew",
+        "DEAD: reconciler; start sgpud anew",
         "/etc/sgpud.toml is not in use, but the last good configuration:",
         "  f:1: bad",
         "GPUs: no driver",

@@ -23,7 +23,7 @@ LIVE = RegistrationState(phase=RegistrationPhase.LIVE, streams=1)
 
 
 def seen(of: Node, serving: str, states: Mapping[str, RegistrationState], *waits: str) -> NodeView:
-    instance = InstanceView(serving, "/plugins", waits, ("keeper of facts",))
+    instance = InstanceView(serving, "/plugins", waits, ("reconciler",))
     configuration = ConfigurationView("f", "file")
     moment = Timestamps(5.0, 1000.0)
     return view(of, plan(of, 1000.0), states, configuration, Counters(), instance, moment)
@@ -58,4 +58,4 @@ def test_without_a_directory_it_is_not_ready() -> None:
 
 
 def test_what_is_dead_is_told_as_it_is() -> None:
-    assert seen(Node(), "serving", {}).dead == ("keeper of facts",)
+    assert seen(Node(), "serving", {}).dead == ("reconciler",)

@@ -145,7 +145,7 @@ def test_a_nudge_does_not_take_the_grants_and_needs_a_plan() -> None:
 
 def test_a_follower_sees_the_latest_snapshot_only() -> None:
     on = publisher()
-    follower: Subscription[Snapshot | None] = on.follow()
+    follower: Subscription[Snapshot | None] = on.subscribe()
     seen = iter(follower)
     assert next(seen) is on.snapshot
     on.put(plan_of(5))

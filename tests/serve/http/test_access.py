@@ -172,9 +172,9 @@ class PagesTest(SynchronousTestCase):
         assert ask("/status", SOCKET, host="anything").status == 200
 
     def test_a_dead_part_fails_healthz_alone(self) -> None:
-        ill = evolve(VIEW, dead=("the reading of holders",))
+        ill = evolve(VIEW, dead=("holder tracker",))
         asked = ask("/healthz", view=ill)
-        assert (asked.status, asked.body) == (503, b"dead: the reading of holders\n")
+        assert (asked.status, asked.body) == (503, b"dead: holder tracker\n")
         assert ask("/readyz", view=ill).status == 200
 
     def test_readyz_says_why_not(self) -> None:
