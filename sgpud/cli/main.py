@@ -188,9 +188,11 @@ def command_line() -> argparse.ArgumentParser:
     text = "Write another GPU plugin's configuration as an sgpud.toml."
     converted = add("convert", commands.convert, text, as_json)
     converted.add_argument(
-        "file", metavar="FILE", help="of NVIDIA's or GKE's plugin, or a GKE node pool"
+        "file", metavar="FILE", help="of NVIDIA's or GKE's plugin, or a GKE node pool; - is stdin"
     )
-    converted.add_argument("--entry", metavar="NAME", help="the entry of a ConfigMap with several")
+    converted.add_argument(
+        "--entry", metavar="NAME", help="the configuration to convert, of several"
+    )
     return parser
 
 

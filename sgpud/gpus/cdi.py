@@ -14,9 +14,8 @@ from pathlib import Path
 
 from attrs import frozen
 
+from sgpud.core.errors import SgpudError
 from sgpud.core.gpu.gpu import Gpu
-from sgpud.yaml.block import parse_yaml
-from sgpud.yaml.scalars import YamlError
 
 FOLDERS = ("etc/cdi", "var/run/cdi")
 """Where the container runtimes look for specs, by the CDI specification."""
@@ -59,7 +58,7 @@ def read_specs(root: Path, kind: str) -> Specs:
                 devices += _devices(_document(path), kind, shown)
             except OSError as error:
                 unreadable.append(f"{shown} cannot be read: {error.strerror}")
-            except (ValueError, RecursionError, YamlError, _NotASpecError) as error:
+            except (ValueError, RecursionError, SgpudError, _NotASpecError) as error:
                 unreadable.append(f"{shown} is no CDI spec that is understood: {error}")
     return Specs(kind, tuple(devices), tuple(unreadable))
 
@@ -112,8 +111,12 @@ def _document(path: Path) -> object:
         raw = opened.read(LARGEST_SPEC + 1)
     if len(raw) > LARGEST_SPEC:
         raise _NotASpecError(f"larger than {LARGEST_SPEC} bytes")
-    text = raw.decode("utf-8")
-    return json.loads(text) if path.suffix == ".json" else parse_yaml(text)
+    if path.suffix == ".json":
+        return json.loads(raw.decode("utf-8-sig"))
+    from sgpud.yaml_reader import read_documents  # noqa: PLC0415 - most nodes have no YAML
+
+    # The runtimes read the first document and no other.
+    return next(iter(read_documents(raw)), None)
 
 
 def _devices(document: object, kind: str, spec: str) -> Iterator[CdiDevice]:

@@ -276,7 +276,9 @@ try:
     status = main(sys.argv[1:])
 except SystemExit as end:
     status = end.code
-heavy = {"twisted", "grpc", "google.protobuf", "prometheus_client", "pynvml", "zope.interface"}
+heavy = {
+    *("twisted", "grpc", "google.protobuf", "prometheus_client", "pynvml", "yaml", "zope.interface")
+}
 print(status, sorted(heavy & set(sys.modules)), file=sys.stderr)
 """
 

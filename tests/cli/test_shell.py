@@ -100,7 +100,7 @@ def test_what_sgpud_imports_at_run_time_is_pinned() -> None:
     wanted = {name.lower().replace("_", "-") for name in re.findall(r'"([\w-]+)>=', section[1])}
     assert wanted == {
         *("attrs", "grpcio", "nvidia-ml-py", "prometheus-client"),
-        *("protobuf", "sdnotify", "tomli", "twisted"),
+        *("protobuf", "pyyaml", "sdnotify", "tomli", "twisted"),
     }
     pinned = re.findall(r"^([\w-]+)==", (ROOT / "requirements/dev.txt").read_text(), re.MULTILINE)
     assert wanted <= set(pinned)

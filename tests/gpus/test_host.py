@@ -216,7 +216,7 @@ def test_a_gpu_that_no_spec_names_is_told_with_the_spec(node: Node) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "reason"),
     [
-        ("a.yaml", "cdiVersion: [0", "line 1"),
+        ("a.yaml", "cdiVersion: [0\n", "line 2"),
         ("a.json", "{", "line 1"),
         ("a.json", "[]", "cdiVersion is missing"),
         ("a.json", '{"cdiVersion": "0.5.0"}', "kind is missing"),
@@ -224,9 +224,9 @@ def test_a_gpu_that_no_spec_names_is_told_with_the_spec(node: Node) -> None:
         ("a.json", '{"cdiVersion":"1","kind":"nvidia.com/gpu","devices":{}}', "no list"),
         ("a.json", spec({"name": "0", "containerEdits": [1]}), "no list"),
         ("a.json", spec({"name": "0", "containerEdits": {"deviceNodes": ["x"]}}), "a path"),
-        ("a.json", "[" * 100_000, "no CDI spec that is understood"),
+        ("a.json", "[" * 100_000, "recursion"),
         ("a.json", "#" * (5 << 20), "larger than"),
-        ("a.yaml", "\udcff", "utf-8"),
+        ("a.yaml", "\udcff", "UTF-8"),
     ],
 )
 def test_a_spec_that_cannot_be_understood_is_named_with_the_reason(

@@ -18,7 +18,7 @@ from tools.manuals.__main__ import main
 from tools.manuals.commands import read
 
 TOP = Path(__file__).parents[2]
-NAMES = {"attrs": "attr", "prometheus_client": "prometheus-client"}
+NAMES = {"attrs": "attr", "prometheus_client": "prometheus-client", "PyYAML": "yaml"}
 BOUNDS = {"protobuf": "3.21"}
 """Debian counts protobuf as its C++ library: Python's 4.21 is 3.21 there."""
 ELSEWHERE = {"nvidia-ml-py", "tomli"}

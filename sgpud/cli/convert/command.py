@@ -1,11 +1,13 @@
-"""The command: a file in, a document out."""
+"""The command: a file in, an sgpud.toml out."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from attrs import frozen
 
 from sgpud.cli.convert.draft import ConvertError, Draft
 from sgpud.cli.convert.gke import convert_gke, is_gke
@@ -13,21 +15,41 @@ from sgpud.cli.convert.nvidia import convert_nvidia, is_nvidia
 from sgpud.cli.convert.write import document
 from sgpud.config.load import parse
 from sgpud.config.problems import ConfigError
-from sgpud.yaml.block import parse_yaml
-from sgpud.yaml.scalars import YamlError
+from sgpud.yaml_reader import LARGEST, YamlError, read_documents
 
-LARGEST = 1 << 20
-"""Bytes of a file that is read: what a ConfigMap can hold."""
+STANDARD_INPUT = "-"
 _KNOWN = (
-    "NVIDIA's device plugin (YAML with version, flags, sharing), a ConfigMap that holds it,"
-    " GKE's gpu_config.json, or a GKE node pool (node-pools describe --format=json)"
+    "NVIDIA's device plugin (YAML with version, flags, sharing), a ConfigMap or Helm values that"
+    " hold it, GKE's gpu_config.json, or a GKE node pool (node-pools describe --format=json)"
 )
+_HELM = (("config", "map"), ("devicePlugin", "config", "data"))
+"""Where the values of NVIDIA's charts hold configurations by name: of its device plugin, and of the
+GPU operator."""
+
+
+@frozen
+class _Entry:
+    """A configuration in a file, or what stands in the place of one."""
+
+    name: str
+    """Its key in a ConfigMap or in Helm values; empty: the document itself."""
+    holder: str
+    """The name of the ConfigMap, or empty."""
+    content: Mapping[str, Any] | None
+    """None: not a configuration of a plugin that is known here."""
+    problem: str = ""
+    """Why it is not."""
+
+    @property
+    def full(self) -> str:
+        """What --entry takes where two holders have an entry of this name."""
+        return f"{self.holder}/{self.name}" if self.holder else self.name
 
 
 def run(file: str, entry: str | None = None) -> dict[str, Any]:
-    """Convert a file: the TOML, and a line for each thing that is not as it was.
+    """Convert a file (`-`: standard input): the TOML, and a line for each difference.
 
-    `entry` names the entry of a ConfigMap with several. Errors: ConvertError, OSError.
+    `entry` names the configuration where the file holds several. Errors: ConvertError, OSError.
     """
     draft = _draft(_read(file), file, entry)
     text = document(draft)
@@ -35,56 +57,112 @@ def run(file: str, entry: str | None = None) -> dict[str, Any]:
         warnings = parse(text, "sgpud.toml").warnings
     except ConfigError as error:
         # Names and patterns go through as they are; sgpud is stricter about some.
-        raise ConvertError(file, f"cannot be taken over as it is:\n{error}") from error
+        raise ConvertError(file, f"cannot be converted as it is:\n{error}") from error
     draft.notes.extend(f"{each.key}: {each.text}" for each in warnings)
     return {"file": file, "source": draft.source, "toml": document(draft), "notes": draft.notes}
 
 
-def _read(file: str) -> str:
-    with Path(file).open("rb") as stream:
-        content = stream.read(LARGEST + 1)
+def _read(file: str) -> bytes:
+    if file == STANDARD_INPUT:
+        content = sys.stdin.buffer.read(LARGEST + 1)
+    else:
+        with Path(file).open("rb") as stream:
+            content = stream.read(LARGEST + 1)
     if len(content) > LARGEST:
         raise ConvertError(file, f"is larger than {LARGEST} bytes: name a configuration")
+    return content
+
+
+def _draft(content: bytes, file: str, entry: str | None) -> Draft:
     try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        raise ConvertError(file, "is no UTF-8 text: name a configuration") from error
-
-
-def _draft(text: str, file: str, entry: str | None) -> Draft:
-    found = _parsed(text, file)
-    if isinstance(found, Mapping) and found.get("kind") == "ConfigMap":
-        name, inner = _entry(found.get("data"), file, entry)
-        file = f"{file}: {name}"
-        found = _parsed(inner, file)
-    elif entry is not None:
-        raise ConvertError(file, "is no ConfigMap: leave --entry out")
-    if isinstance(found, Mapping) and is_gke(found):
-        return convert_gke(found)
-    if isinstance(found, Mapping) and is_nvidia(found):
-        return convert_nvidia(found)
-    raise ConvertError(file, f"is no configuration that is known here: name one of {_KNOWN}")
-
-
-def _entry(data: object, file: str, entry: str | None) -> tuple[str, str]:
-    """The one entry of a ConfigMap that is meant."""
-    texts = data if isinstance(data, Mapping) else {}
-    names = ", ".join(map(str, texts)) or "none"
-    if entry is None and len(texts) != 1:
-        raise ConvertError(file, f"is a ConfigMap with the entries {names}: name one with --entry")
-    name = str(next(iter(texts)) if entry is None else entry)
-    if not isinstance(texts.get(name), str):
-        raise ConvertError(file, f"has no text under {name}: its entries are {names}")
-    return name, texts[name]
-
-
-def _parsed(text: str, file: str) -> Any:
-    """JSON or YAML; numbers and booleans of JSON stay what they are."""
-    try:
-        if text.lstrip().startswith("{"):
-            return json.loads(text)
-        return parse_yaml(text)
-    except (ValueError, RecursionError) as error:
-        raise ConvertError(file, f"is no JSON: {error}") from error
+        entries = [each for found in read_documents(content) for each in _entries(found)]
     except YamlError as error:
-        raise ConvertError(file, f"{error}. Write it plainly") from error
+        raise ConvertError(file, f"cannot be read: {error}") from error
+    chosen = _chosen(entries, file, entry)
+    convert = convert_gke if is_gke(chosen.content or {}) else convert_nvidia
+    draft = convert(chosen.content or {})
+    if entry is None:
+        for other in entries:
+            if other is not chosen and other.name:
+                draft.note(other.full, f"left out: {other.problem}")
+    return draft
+
+
+def _chosen(entries: list[_Entry], file: str, wanted: str | None) -> _Entry:
+    """The one configuration that is meant."""
+    named = [each for each in entries if each.name]
+    names = ", ".join(each.full for each in named) or "none"
+    if wanted is not None:
+        if not named:
+            raise ConvertError(file, "has no entries: leave --entry out")
+        meant = [each for each in named if wanted in (each.name, each.full)]
+        if not meant:
+            raise ConvertError(file, f"has no entry {wanted}; its entries: {names}")
+    else:
+        meant = [each for each in entries if each.content is not None] or named or entries
+    if len(meant) > 1:
+        candidates = ", ".join(each.full or "a document without a name" for each in meant)
+        raise ConvertError(
+            file, f"holds several configurations: choose one with --entry: {candidates}"
+        )
+    if not meant:
+        raise ConvertError(file, f"is not a known configuration; expected {_KNOWN}")
+    if meant[0].content is None:
+        place = f"entry {meant[0].full} " if meant[0].name else ""
+        raise ConvertError(file, f"{place}{meant[0].problem}")
+    return meant[0]
+
+
+def _entries(found: object) -> Iterator[_Entry]:
+    """Every configuration that a document is, or holds."""
+    if not isinstance(found, Mapping):
+        if found is not None:
+            yield _unknown("", "")
+        return
+    kind = str(found.get("kind", ""))
+    if kind.endswith("List") and isinstance(found.get("items"), list):
+        for item in found["items"]:
+            yield from _entries(item)
+    elif kind == "ConfigMap":
+        metadata = found.get("metadata")
+        holder = metadata.get("name") if isinstance(metadata, Mapping) else ""
+        yield from _texts(found.get("data"), str(holder or ""))
+    elif kind:
+        return  # an object of Kubernetes that holds no configuration
+    elif is_gke(found) or is_nvidia(found):
+        yield _Entry("", "", found)
+    else:
+        held = [_inside(found, path) for path in _HELM]
+        for each in held:
+            yield from _texts(each, "")
+        if not any(held):
+            yield _unknown("", "")
+
+
+def _inside(found: object, path: tuple[str, ...]) -> object:
+    for key in path:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found
+
+
+def _texts(data: object, holder: str) -> Iterator[_Entry]:
+    for name, text in data.items() if isinstance(data, Mapping) else ():
+        if isinstance(text, Mapping):  # Helm's values may hold it as it is
+            found: object = text
+        else:
+            try:
+                documents = read_documents(str(text).encode())
+            except YamlError as error:
+                yield _Entry(str(name), holder, None, f"cannot be read: {error}")
+                continue
+            found = next((each for each in documents if each is not None), None)
+        known = isinstance(found, Mapping) and (is_gke(found) or is_nvidia(found))
+        yield (
+            _Entry(str(name), holder, found)
+            if isinstance(found, Mapping) and known
+            else _unknown(str(name), holder)
+        )
+
+
+def _unknown(name: str, holder: str) -> _Entry:
+    return _Entry(name, holder, None, f"is not a known configuration; expected {_KNOWN}")

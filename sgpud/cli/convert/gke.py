@@ -21,6 +21,7 @@ DRIVER = {
 """Where the driver is on GKE's nodes, and where its plugin has it mounted into every container."""
 _OF_THE_POOL = {"acceleratorcount", "acceleratortype", "gpudriverinstallationconfig"}
 """What an accelerator of a node pool has beside the settings of sharing."""
+_UNSET = (None, "", 0, "0")
 _MPS = (
     "MPS was not taken over: the containers take turns on the GPU, and nothing holds them to a part"
     ' of its memory. Write share_memory = "1GiB" to have memory counted'
@@ -45,7 +46,7 @@ def convert_gke(document: Mapping[str, Any]) -> Draft:
         match key.lower():
             case "gpusharingconfig":
                 _sharing(table(value, key, draft), key, draft)
-            case "maxtimesharedclientspergpu" if value:
+            case "maxtimesharedclientspergpu" if value not in _UNSET:
                 _clients(value, key, draft)
             case "gpupartitionsize" if value:
                 draft.note(
@@ -88,7 +89,7 @@ def _sharing(config: Mapping[str, Any], place: str, draft: Draft) -> None:
                 elif value and str(value).lower().replace("_", "-") != "time-sharing":
                     draft.note(f"{place}.{key}", f"{value!r} is not known here, and was left out")
             case "maxsharedclientspergpu":
-                if value:
+                if value not in _UNSET:
                     _clients(value, f"{place}.{key}", draft)
             case _:
                 draft.note(f"{place}.{key}", "is not known here, and was left out")

@@ -127,28 +127,28 @@ def test_a_config_map_with_one_entry(file: Path) -> None:
 
 def test_a_config_map_with_several_needs_a_name(file: Path) -> None:
     file.write_text(config_map(a=SLICES, b=SLICES.replace("7", "8")))
-    with pytest.raises(ConvertError, match="entries a, b: name one with --entry"):
+    with pytest.raises(ConvertError, match=r"choose one with --entry: slices/a, slices/b"):
         run(str(file))
-    with pytest.raises(ConvertError, match="no text under c: its entries are a, b"):
+    with pytest.raises(ConvertError, match="has no entry c; its entries: slices/a, slices/b"):
         run(str(file), "c")
-    assert parse(run(str(file), "b")["toml"], "x").sharing.default.factor == 8
+    for name in ("b", "slices/b"):
+        assert parse(run(str(file), name)["toml"], "x").sharing.default.factor == 8
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "no configuration that is known"),
-        (b"- a\n", "no configuration that is known"),
-        (b"a: 1\n", "no configuration that is known"),
-        (b"version: &a v1\n", "line 1"),
-        (b"{", "is no JSON"),
-        (b"[" * 100_000, "nested"),
-        (b"{" + b'"version": ' + b"[" * 100_000, "is no JSON"),
-        (b"\xff", "no UTF-8"),
-        (b"#" * (1 << 20) + b"#", "larger than"),
+        (b"", "is not a known configuration"),
+        (b"- a\n", "is not a known configuration"),
+        (b"a: 1\n", "is not a known configuration"),
+        (b"version: *a\n", "line 1"),
+        (b"{\n", "line 2"),
+        (b"{" + b'"version": ' + b"[" * 100_000, "line 1"),
+        (b"\xff", "not UTF-8"),
+        (b"#" * (1 << 22) + b"#", "larger than"),
         (SLICES.replace("gpu", "GPU?").encode(), ""),
-        (b"kind: ConfigMap\ndata: 3\n", "entries none"),
-        (SLICES.replace("gpu,", "gpu, rename: 'x y',").encode(), "cannot be taken over"),
+        (b"kind: ConfigMap\ndata: 3\n", "is not a known configuration"),
+        (SLICES.replace("gpu,", "gpu, rename: 'x y',").encode(), "cannot be converted"),
     ],
 )
 def test_what_cannot_be_converted_is_refused_with_the_reason(
@@ -163,6 +163,97 @@ def test_what_cannot_be_converted_is_refused_with_the_reason(
         assert said in err.getvalue()
     else:
         assert "means no GPU that is known here" in " ".join(out.getvalue().split())
+
+
+KEPT = """\
+apiVersion: v1
+kind: List
+metadata: {resourceVersion: ""}
+items:
+- apiVersion: v1
+  kind: ConfigMap
+  metadata: {name: plugin, namespace: gpu-operator}
+  data:
+    any: |+
+      version: v1
+      sharing:
+        timeSlicing:
+          resources:
+          - name: nvidia.com/gpu
+            replicas: 7
+
+    folded: "version: v1\\nsharing:\\n  timeSlicing:\\n    resources:\\n    - name:\\
+      \\ nvidia.com/gpu\\n      replicas: 8\\n"
+    indented: |2-
+        # this comment is indented more than the text is
+      version: v1
+      sharing: {timeSlicing: {resources: [{name: gpu, replicas: 9}]}}
+    broken: "version: [v1"
+    empty: ""
+- apiVersion: v1
+  kind: Namespace
+  metadata: {name: gpu-operator}
+"""
+
+
+@pytest.mark.parametrize(("entry", "factor"), [("any", 7), ("folded", 8), ("indented", 9)])
+def test_what_kubectl_prints_is_read_entry_by_entry(file: Path, entry: str, factor: int) -> None:
+    file.write_text(KEPT)
+    found = run(str(file), entry)
+    assert parse(found["toml"], "x").sharing.default.factor == factor
+    assert found["notes"] == []
+
+
+def test_an_entry_that_cannot_be_read_is_the_matter_of_who_asks_for_it(file: Path) -> None:
+    file.write_text(KEPT)
+    with pytest.raises(ConvertError, match="entry plugin/broken cannot be read: line 2"):
+        run(str(file), "broken")
+    with pytest.raises(ConvertError, match="one with --entry: plugin/any, plugin/folded, plug"):
+        run(str(file))
+
+
+def test_the_one_configuration_beside_what_is_none_is_taken_and_the_rest_named(file: Path) -> None:
+    file.write_text(config_map(any=SLICES, readme="Read this first.\n", bad="a: [\n"))
+    found = run(str(file))
+    assert parse(found["toml"], "x").sharing.default.factor == 7
+    assert [note.split(": ")[0] for note in found["notes"]] == ["slices/readme", "slices/bad"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "config:\n  map:\n    default: |-\n" + textwrap.indent(SLICES, " " * 6),
+        (
+            "devicePlugin: {config: {name: slices, data: {default: {version: v1, sharing:"
+            " {timeSlicing: {resources: [{name: gpu, replicas: 7}]}}}}}}"
+        ),
+        "apiVersion: v1\nkind: Namespace\nmetadata: {name: gpus}\n---\n" + config_map(x=SLICES),
+        "\ufeff" + SLICES,
+        "replicas: &few 7\n---\n" + SLICES,
+        (
+            "version: v1\nflags: &f {migStrategy: none}\n"
+            "sharing: {timeSlicing: {resources: [&r {name: gpu, replicas: 7}]}}"
+        ),
+    ],
+    ids=["chart", "operator's chart", "documents", "BOM", "other document", "anchors"],
+)
+def test_whatever_holds_one_configuration_is_converted(file: Path, text: str) -> None:
+    file.write_text(text)
+    assert parse(run(str(file))["toml"], "x").sharing.default == ShareTerms("nvidia.com/gpu", 7)
+
+
+def test_a_dash_is_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(SLICES.encode())))
+    out = io.StringIO()
+    assert main(["convert", "-"], {}, out) == 0
+    assert "duplication_factor = 7" in out.getvalue()
+
+
+def test_laughter_is_refused_at_once(file: Path) -> None:
+    rows = [f"v{n}: &v{n} [{','.join([f'*v{n - 1}'] * 9)}]" for n in range(1, 31)]
+    file.write_text("\n".join(["v0: &v0 [lol]", *rows, SLICES]))
+    with pytest.raises(ConvertError, match="cannot be read: line 6: more than"):
+        run(str(file))
 
 
 def test_an_entry_of_what_is_no_config_map_is_refused(file: Path) -> None:
