@@ -13,7 +13,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 
-from sgpud.bridge import Reactor
+from sgpud.bridge import Reactor, in_thread
 from sgpud.config.values import Config, LogSettings
 from sgpud.core.explain.explain import Evidence
 from sgpud.core.planning.node import Node, checkpoint_read
@@ -114,6 +114,7 @@ class Daemon:
                 unconfirmed=lambda: self._reconciler.unconfirmed,
                 nudge=self._publisher.nudge,
             ),
+            partial(in_thread, reactor),
         )
         self._serving = Serving(
             reactor,

@@ -16,9 +16,11 @@ from pathlib import Path
 from threading import Condition
 from typing import Any, Generic, Protocol, TypeVar, cast
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads
 from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 T = TypeVar("T")
@@ -130,6 +132,47 @@ class RingBuffer(Generic[T]):
             with suppress(RuntimeError):  # another thread added one meanwhile: rare, so read again
                 found = tuple(self._items)
         return found
+
+
+class OneAtATime:
+    """Does one thing at a time, and once more after it where it was asked for meanwhile.
+
+    For the reactor's thread. However often it is asked for, there is never a queue.
+    """
+
+    _log = Logger()
+
+    def __init__(self, do: Callable[[], Deferred[Any]]) -> None:
+        """`do` begins it; it is over when the Deferred fires."""
+        self._do = do
+        self.busy = False
+        """Whether it is being done."""
+        self._again = False
+        self._stopped = False
+
+    def request(self) -> None:
+        """Have it done, from the beginning, as soon as it is not being done already."""
+        if self._stopped:
+            return
+        if self.busy:
+            self._again = True
+            return
+        self.busy = True
+        maybeDeferred(self._do).addErrback(self._failed).addCallback(self._done)
+
+    def stop(self) -> None:
+        """Begin it no more; what is being done comes to its end."""
+        self._stopped = True
+        self._again = False
+
+    def _failed(self, failure: Failure) -> None:
+        self._log.failure("Unexpected error in the background", failure)
+
+    def _done(self, _: object) -> None:
+        self.busy = False
+        again, self._again = self._again, False
+        if again:
+            self.request()
 
 
 class Future(Protocol[R]):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -15,8 +14,9 @@ from sgpud.config.build import build
 from sgpud.config.consistency import advice, contradictions
 from sgpud.config.problems import ConfigError, Problem
 from sgpud.config.schema.check import Violation, faults, key_name
-from sgpud.config.source import MAX_BYTES, ConfigSource, read_override, read_text, too_large
+from sgpud.config.source import MAX_BYTES, ConfigSource, read_override, read_text
 from sgpud.config.values import Config
+from sgpud.files import read_regular
 
 _MOST = 100
 """Errors that are reported of one source; nobody reads more at once."""
@@ -24,6 +24,9 @@ _REASONS = {
     errno.ENOENT: "does not exist: write it, or name the right file",
     errno.EACCES: "cannot be read: permission denied. Run this as a user who may read it",
     errno.ELOOP: "cannot be read: its symbolic links go round in a circle",
+    errno.EISDIR: "is a directory: name a file",
+    errno.EINVAL: "is not a regular file: name a file",
+    errno.EFBIG: f"is larger than {MAX_BYTES} bytes: make it smaller",
 }
 
 
@@ -116,28 +119,12 @@ def _merged(sources: Iterable[ConfigSource]) -> dict[str, Any]:
 def _read(file: str) -> bytes:
     """The content of a regular file that is not too large."""
     try:
-        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            return _content(descriptor, file)
-        finally:
-            os.close(descriptor)
+        return read_regular(file, MAX_BYTES)
     except OSError as error:
         reason = f"cannot be read: {error.strerror}"
         raise _unreadable(file, _REASONS.get(error.errno or 0, reason)) from error
     except ValueError as error:
         raise _unreadable(file, "has a NUL in its name: name the right file") from error
-
-
-def _content(descriptor: int, file: str) -> bytes:
-    """What can be read from a descriptor, one byte more than is allowed at most."""
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no ordinary file"
-        raise _unreadable(file, f"is {kind}: name a file")
-    if status.st_size > MAX_BYTES:
-        raise too_large(file, status.st_size)
-    with open(descriptor, "rb", closefd=False) as stream:
-        return stream.read(MAX_BYTES + 1)
 
 
 def _unreadable(file: str, text: str) -> ConfigError:

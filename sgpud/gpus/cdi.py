@@ -16,6 +16,7 @@ from attrs import frozen
 
 from sgpud.core.errors import SgpudError
 from sgpud.core.gpu.gpu import Gpu
+from sgpud.files import read_regular
 
 FOLDERS = ("etc/cdi", "var/run/cdi")
 """Where the container runtimes look for specs, by the CDI specification."""
@@ -107,10 +108,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _document(path: Path) -> object:
-    with path.open("rb") as opened:
-        raw = opened.read(LARGEST_SPEC + 1)
-    if len(raw) > LARGEST_SPEC:
-        raise _NotASpecError(f"larger than {LARGEST_SPEC} bytes")
+    raw = read_regular(path, LARGEST_SPEC)
     if path.suffix == ".json":
         return json.loads(raw.decode("utf-8-sig"))
     from sgpud.yaml_reader import read_documents  # noqa: PLC0415 - most nodes have no YAML

@@ -14,6 +14,7 @@ from sgpud.bridge import Reactor, in_thread
 from sgpud.core.allocation.injection import DeviceNode, GpuAccess, NodeHost
 from sgpud.core.gpu.gpu import Gpu, Mig
 from sgpud.core.sharing.rules import HostMount, InjectionSettings
+from sgpud.files import open_regular, read_regular
 from sgpud.gpus.cdi import cdi_name, read_specs
 
 REQUIRED = ("nvidiactl", "nvidia-uvm")
@@ -82,7 +83,7 @@ def _nodes(root: Path, gpu: Gpu) -> tuple[tuple[str, ...], str]:
     nodes = [own]
     for access in _access_files(gpu.minor, gpu.mig):
         try:
-            found = _MINOR.search((root / access).read_text())
+            found = _MINOR.search(read_regular(root / access, LARGEST_CONFIG).decode())
         except (OSError, UnicodeDecodeError):
             found = None
         if not found:
@@ -117,7 +118,7 @@ def _matching(folder: Path, pattern: str) -> list[Path]:
 
 def _beginning(path: Path) -> bytes:
     try:
-        with path.open("rb") as opened:
+        with open_regular(path) as opened:
             return opened.read(LARGEST_CONFIG)
     except OSError:
         return b""

@@ -10,7 +10,6 @@ import base64
 import binascii
 import json
 import os
-import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -22,6 +21,7 @@ from sgpud.core.errors import SgpudError
 from sgpud.core.intset import IntSet
 from sgpud.core.planning.holdings import CheckpointState, Holder, Key
 from sgpud.core.sharing.share_id import parse_share_id
+from sgpud.files import content, open_regular
 from sgpud.kubelet.api import deviceplugin_pb2 as api
 
 T = TypeVar("T")
@@ -84,13 +84,8 @@ def registered_ids(path: Path) -> dict[str, tuple[str, ...]]:
 def _content(path: Path) -> tuple[bytes, float] | None:
     """The file's bytes, and when they were written; None where there is no file."""
     try:
-        with open(path, "rb", opener=_at_once) as file:
-            facts = os.fstat(file.fileno())
-            if not stat.S_ISREG(facts.st_mode):
-                raise CheckpointError(path, "no ordinary file")
-            if facts.st_size > LARGEST:
-                raise CheckpointError(path, f"{facts.st_size} bytes are more than it can have")
-            return file.read(), facts.st_mtime
+        with open_regular(path) as file:
+            return content(file, LARGEST), os.fstat(file.fileno()).st_mtime
     except FileNotFoundError:
         return None
     except OSError as problem:
@@ -137,11 +132,6 @@ def shares(ids: Iterable[object]) -> dict[str, IntSet]:
         if parsed:
             found.setdefault(parsed[0], []).append(parsed[1])
     return {uuid: IntSet.of(numbers) for uuid, numbers in found.items()}
-
-
-def _at_once(path: str, flags: int) -> int:
-    """Open without waiting: a pipe in the file's place would block the reactor."""
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _holder(entry: object) -> Holder | None:

@@ -10,16 +10,17 @@ the pods, which the file does not.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from attrs import evolve, frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, execute
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from sgpud.bridge import Clock
+from sgpud.bridge import Clock, OneAtATime
 from sgpud.core.planning.holdings import CheckpointState, NamedPod, ids, names, with_names
 from sgpud.kubelet.checkpoint import CheckpointError, read
 from sgpud.kubelet.outgoing import why
@@ -63,10 +64,18 @@ class HolderTracker:
     _log = Logger()
 
     def __init__(
-        self, path: Path, reactor: Clock, lists: PodLister, wiring: HoldersObserver
+        self,
+        path: Path,
+        reactor: Clock,
+        lists: PodLister,
+        wiring: HoldersObserver,
+        work: Callable[[Callable[[], CheckpointState]], Deferred[CheckpointState]] = execute,
     ) -> None:
-        """`path` is the checkpoint."""
+        """`path` is the checkpoint; `work` runs what would block the reactor, in a thread."""
         self._path = path
+        self._work = work
+        self._reads = OneAtATime(self._read)
+        self._begun = 0
         self._reactor = reactor
         self._lists = lists
         self._wiring = wiring
@@ -91,6 +100,8 @@ class HolderTracker:
 
     def stop(self) -> None:
         """Ask and read no more."""
+        self._reads.stop()
+        self._begun += 1
         for call in (self._reading, self._refreshing):
             if call is not None and call.active():
                 call.cancel()
@@ -112,17 +123,31 @@ class HolderTracker:
     def take_over(self) -> None:
         """Read, and tell also which ids the kubelet knew before this process lists any.
 
-        Where the file cannot be read now, the first read that succeeds tells it.
+        Where the file cannot be read now, the first read that succeeds tells it. This once in the
+        reactor's own thread: nothing is served yet that could wait, and everything waits for it.
         """
         self._taking_over = True
-        self.read()
+        execute(self._begin()).addBoth(self._has_read, self._begun)
 
     def read(self) -> None:
         """Read the checkpoint and tell what it says; when it cannot be read, what was known."""
+        self._reads.request()
+
+    def _read(self) -> Deferred[None]:
+        return self._work(self._begin()).addBoth(self._has_read, self._begun)
+
+    def _begin(self) -> Callable[[], CheckpointState]:
+        self._begun += 1
         self._last_read = self._reactor.seconds()
-        try:
-            checkpoint = read(self._path, registered=self._taking_over)
-        except CheckpointError as problem:
+        return partial(read, self._path, registered=self._taking_over)
+
+    def _has_read(self, result: CheckpointState | Failure, begun: int) -> None:
+        if begun != self._begun:
+            return  # a later reading has begun meanwhile, or all is over
+        if isinstance(result, Failure):
+            problem = result.value
+            if not isinstance(problem, CheckpointError):
+                result.raiseException()
             known = self._checkpoint or CheckpointState()
             if known.problem != str(problem):
                 self._log.error(
@@ -132,6 +157,7 @@ class HolderTracker:
                 )
             checkpoint = evolve(known, problem=str(problem))
         else:
+            checkpoint = result
             self._taking_over = False
         if self._checkpoint is not None and self._checkpoint.problem and not checkpoint.problem:
             self._log.info("The kubelet's checkpoint can be read again")

@@ -10,6 +10,7 @@ from pathlib import Path
 from twisted.internet.interfaces import IDelayedCall
 
 from sgpud.bridge import Clock, FolderWatches
+from sgpud.files import read_regular
 
 SETTLE = 0.2
 """Seconds without another event before the file is read: editors write in several steps."""
@@ -83,9 +84,6 @@ class ConfigFileWatcher:
 
     def _read(self) -> bytes | None:
         try:
-            # A pipe would block the reactor; loading the file reports what is wrong with it.
-            if not self._file.is_file() or self._file.stat().st_size > LARGEST:
-                return None
-            return hashlib.blake2b(self._file.read_bytes()).digest()
+            return hashlib.blake2b(read_regular(self._file, LARGEST)).digest()
         except OSError:
-            return None
+            return None  # loading the file reports what is wrong with it

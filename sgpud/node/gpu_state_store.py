@@ -20,6 +20,7 @@ from sgpud.core.health.node_health import booted, last_known, resumed
 from sgpud.core.health.xids import Remedy
 from sgpud.core.json_checks import is_a, maybe, number, pair, uuid_of
 from sgpud.core.planning.node import Node
+from sgpud.files import read_regular
 from sgpud.node.reconciler import NodeUpdates
 from sgpud.node.store import StateDirectory
 
@@ -166,6 +167,7 @@ def _one_of(kind: type[_E], value: object) -> _E:
 
 GPUS = "gpus.json"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+LONGEST_BOOT_ID = 1024
 
 
 class GpuStateStore:
@@ -251,6 +253,6 @@ class GpuStateStore:
 def _read(path: Path) -> str:
     """The id of this boot; empty if the kernel does not provide one."""
     try:
-        return path.read_text().strip()
+        return read_regular(path, LONGEST_BOOT_ID).decode().strip()
     except (OSError, UnicodeDecodeError):
         return ""

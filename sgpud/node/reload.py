@@ -12,6 +12,7 @@ from twisted.logger import Logger
 from sgpud.config.diff import diff
 from sgpud.config.load import load, parse
 from sgpud.config.problems import ConfigError, Problem
+from sgpud.config.source import MAX_BYTES
 from sgpud.config.values import Config, HttpSettings
 from sgpud.core.planning.diff import changes
 from sgpud.core.planning.node import Node
@@ -20,6 +21,7 @@ from sgpud.core.sharing.limits import LimitError, check_size
 from sgpud.core.sharing.rules import Sharing
 from sgpud.core.status.view import ConfigurationView
 from sgpud.core.text import several
+from sgpud.files import read_regular
 from sgpud.node.store import LAST_GOOD, StateDirectory
 
 APPLIED, UNCHANGED, REFUSED = "applied", "unchanged", "refused"
@@ -143,9 +145,7 @@ class ConfigReloader:
         if self.view.in_use != "file":
             return
         try:
-            if not self._file.is_file():
-                return  # a named pipe would block the reactor
-            content = self._file.read_bytes()
+            content = read_regular(self._file, MAX_BYTES)
             if parse(content, str(self._file), self._overrides) != self.config:
                 return  # changed since it was read: the next reload checks it
         except (OSError, ConfigError):

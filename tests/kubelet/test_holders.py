@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -298,3 +299,58 @@ class HoldersTest(SynchronousTestCase):
         assert len(self.learned) == 2
         self.clock.advance(READ_APART)
         assert len(self.learned) == 3
+
+    # In a thread. --------------------------------------------------------------------------------
+
+    def in_thread(self) -> list[Deferred[None]]:
+        """Have the file read by somebody who takes time; the readings that have begun."""
+        begun: list[Deferred[None]] = []
+
+        def work(reading: Callable[[], CheckpointState]) -> Deferred[CheckpointState]:
+            result = reading()
+            gate: Deferred[None] = Deferred()
+            begun.append(gate)
+            return gate.addCallback(lambda _: result)
+
+        self.holders = HolderTracker(
+            self.file,
+            self.clock,
+            self.lists,
+            HoldersObserver(self.learned.append, lambda: self.waiting, self.nudge),
+            work,
+        )
+        self.addCleanup(self.holders.stop)
+        return begun
+
+    def test_one_reading_at_a_time_and_one_more_for_all_changes_meanwhile(self) -> None:
+        begun = self.in_thread()
+        self.start(*ids(0, 1))
+        assert self.learned == []
+        self.record(*ids(0, 2))
+        for _ in range(5):
+            self.holders.changed()
+            self.clock.advance(READ_APART)
+        assert len(begun) == 1
+        begun[0].callback(None)
+        assert len(begun) == 2
+        begun[1].callback(None)
+        assert [one.holders[0].shares for one in self.learned] == [
+            {GPU0: IntSet.of([1])},
+            {GPU0: IntSet.of([2])},
+        ]
+        assert len(begun) == 2
+
+    def test_a_taking_over_does_not_wait_and_outdates_what_is_being_read(self) -> None:
+        begun = self.in_thread()
+        self.start(*ids(0, 1))
+        self.record(*ids(0, 2))
+        self.holders.take_over()
+        begun[0].callback(None)
+        assert [one.holders[0].shares for one in self.learned] == [{GPU0: IntSet.of([2])}]
+
+    def test_what_is_read_after_the_stop_is_not_told(self) -> None:
+        begun = self.in_thread()
+        self.start(*ids(0, 1))
+        self.holders.stop()
+        begun[0].callback(None)
+        assert self.learned == []

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import stat
 from pathlib import Path
+
+from sgpud.files import open_regular
 
 MOST = 4 << 20
 """Bytes that are read of one file."""
@@ -25,14 +26,10 @@ def there(path: Path) -> bool:
 def beginning(path: Path) -> str:
     """The beginning of a text; empty where there is none."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        with open_regular(path) as opened:
+            return opened.read(MOST).decode(errors="replace")
     except (OSError, ValueError):
         return ""
-    with os.fdopen(descriptor, "rb") as opened:
-        try:
-            return opened.read(MOST).decode(errors="replace")
-        except OSError:
-            return ""
 
 
 def listed(folder: Path, pattern: str) -> list[Path]:

@@ -6,8 +6,13 @@ from pathlib import Path
 
 from attrs import frozen
 
+from sgpud.files import read_regular
+
 LOOK_EVERY = 1.0
 """Seconds between two looks while nothing can be read: three files of the kernel's."""
+
+LONGEST = 4096
+"""Bytes of the file that names the driver's version: two lines."""
 
 
 @frozen
@@ -26,7 +31,7 @@ def signs(root: Path) -> DriverFiles:
     """The signs below this root; what cannot be read is as if it were not there."""
     driver = root / "proc/driver/nvidia"
     try:
-        version = (driver / "version").read_text("utf-8", "replace")
+        version = read_regular(driver / "version", LONGEST).decode("utf-8", "replace")
     except OSError:
         version = ""
     try:
