@@ -53,7 +53,7 @@ def run(call: Invocation) -> int:
 
 
 def check_config(call: Invocation) -> int:
-    """Say what is wrong with a configuration file."""
+    """Check a configuration file."""
     from sgpud.config.load import load  # noqa: PLC0415 - the others do not need it
     from sgpud.config.problems import ConfigError  # noqa: PLC0415
 
@@ -85,7 +85,7 @@ def plan(call: Invocation) -> int:
 
 
 def _planned(call: Invocation) -> dict[str, Any]:
-    """The plan of the running daemon; of this node as it would be, where none runs."""
+    """The plan of the running daemon; without one, what it would be on this node."""
     if not call.arguments.simulate:
         try:
             return call.ask("plan")
@@ -97,7 +97,7 @@ def _planned(call: Invocation) -> dict[str, Any]:
 
 
 def explain(call: Invocation) -> int:
-    """Say why a pod, a share or a GPU is as it is."""
+    """Explain a pod, a share or a GPU."""
     from sgpud.cli.screens import explain  # noqa: PLC0415 - the others do not need it
 
     call.say(call.ask("explain", about=call.arguments.about), explain.explained)
@@ -115,7 +115,7 @@ def doctor(call: Invocation) -> int:
 
 
 def status(call: Invocation) -> int:
-    """Show how the node does."""
+    """Show the node."""
     from sgpud.cli.screens import status  # noqa: PLC0415 - the others do not need it
     from sgpud.serve.http.client import read_status  # noqa: PLC0415
 
@@ -126,7 +126,7 @@ def status(call: Invocation) -> int:
 
 
 def top(call: Invocation) -> int:
-    """Show it again and again on a terminal; once where there is none."""
+    """Show it live on a terminal; once where the output is none."""
     from sgpud.cli.screens import status  # noqa: PLC0415 - the others do not need it
     from sgpud.cli.screens.top import Top  # noqa: PLC0415
     from sgpud.serve.http.client import read_status  # noqa: PLC0415
@@ -156,33 +156,33 @@ def _columns(call: Invocation) -> int:
 
 
 def _colours(call: Invocation) -> bool:
-    """Whether colours may be: on a terminal that has them, unless NO_COLOR says otherwise."""
+    """Whether to use colours: on a terminal that has them, unless NO_COLOR is set."""
     dumb = call.environment.get("TERM", "dumb") == "dumb"
     return call.out.isatty() and not dumb and not call.environment.get("NO_COLOR")
 
 
 def reload(call: Invocation) -> int:
-    """Have the configuration read again."""
+    """Reload the daemon's configuration."""
     outcome = call.ask("reload")
     call.say(outcome, output.reloaded)
     return EX_CONFIG if outcome["problems"] else 0
 
 
 def release(call: Invocation) -> int:
-    """Have the driver let go of."""
+    """Release the driver."""
     found = call.ask("release")
     call.say(found, output.released)
     return 0 if found["released"] else 1
 
 
 def acquire(call: Invocation) -> int:
-    """Have the GPUs read again."""
-    call.say(call.ask("acquire"), lambda _: "The GPUs are read again.")
+    """Read the GPUs again."""
+    call.say(call.ask("acquire"), lambda _: "Reading the GPUs again.")
     return 0
 
 
 def about(verb: str, text: str) -> Callable[[Invocation], int]:
-    """A command that tells the daemon something about a GPU."""
+    """A command about one GPU."""
 
     def command(call: Invocation) -> int:
         found = call.ask(verb, gpu=call.arguments.gpu)
@@ -205,7 +205,7 @@ def xids(call: Invocation) -> int:
 
 
 def simulate(call: Invocation) -> int:
-    """Play a list of pods on simulated nodes."""
+    """Simulate a list of pods."""
     from sgpud.cli.screens import simulation  # noqa: PLC0415 - the others do not need it
     from sgpud.cli.simulate import command  # noqa: PLC0415
 
@@ -221,5 +221,5 @@ def convert(call: Invocation) -> int:
     if call.arguments.json:
         call.say(found, str)
     else:
-        call.out.write(found["toml"])  # a document, not a message: its lines are as they are
+        call.out.write(found["toml"])  # a document: its lines stay as they are
     return 0

@@ -29,18 +29,18 @@ STATE = "/var/lib/sgpud"
 RUN = "/run/sgpud"
 
 _EPILOG = """\
-A node in a few lines:
-  sgpud gpus               which GPUs are there
-  sgpud check-config       is /etc/sgpud.toml good
-  sgpud plan               what is or would be advertised, and what a reload would change
-  sgpud doctor             what stands against it, and what to do
-  systemctl start sgpud    share them
-  sgpud status             who holds and uses them, and what is wrong
-  sgpud reload             use the edited file; the kubelet loses nothing meanwhile
+Getting started:
+  sgpud gpus               list the GPUs
+  sgpud check-config       check /etc/sgpud.toml
+  sgpud plan               show what is or would be advertised, and what a reload would change
+  sgpud doctor             check the node
+  systemctl start sgpud    share the GPUs
+  sgpud status             show who holds and uses them, and what is wrong
+  sgpud reload             apply the edited file; the kubelet keeps its streams
 
-Exit status: 0 done; 1 it did not work, standard error says why; 2 wrong arguments; 3 doctor found
-something to look at, 4 something broken; 75 only a new start helps (another sgpud serves the node
-and --no-wait is set, or a mount is stale); 78 the configuration is bad.
+Exit status: 0 success; 1 failure, see standard error; 2 wrong arguments; 3 doctor found a warning,
+4 an error; 75 restart sgpud (another sgpud serves the node and --no-wait is set, or a mount is
+stale); 78 invalid configuration.
 """
 
 
@@ -83,12 +83,12 @@ def _seconds(text: str) -> float:
 
 
 def _shared() -> tuple[argparse.ArgumentParser, ...]:
-    """The options of every command, `--json`, `--set`, and those of commands that read the node."""
+    """Options that commands share: all, `--json`, `--set`, and those that read the node."""
     as_json = argparse.ArgumentParser(add_help=False)
     as_json.add_argument("--json", action="store_true", help="print JSON instead of text")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
-        "--run-dir", default=RUN, metavar="DIR", help=f"the running daemon's sockets ({RUN})"
+        "--run-dir", default=RUN, metavar="DIR", help=f"directory of the daemon's sockets ({RUN})"
     )
     sets = argparse.ArgumentParser(add_help=False)
     sets.add_argument(
@@ -96,16 +96,16 @@ def _shared() -> tuple[argparse.ArgumentParser, ...]:
         action="append",
         default=[],
         metavar="SECTION.KEY=VALUE",
-        help="set a key over the file, e.g. sharing.duplication_factor=10; may be repeated",
+        help="override a key of the file, e.g. sharing.duplication_factor=10; repeatable",
     )
     node = argparse.ArgumentParser(add_help=False)
-    node.add_argument("--config", default=CONFIG, metavar="FILE", help=f"the file ({CONFIG})")
     node.add_argument(
-        "--simulate", metavar="FILE", help="take the GPUs from this file instead of the driver"
+        "--config", default=CONFIG, metavar="FILE", help=f"configuration file ({CONFIG})"
     )
     node.add_argument(
-        "--plugin-dir", metavar="DIR", help="over [kubelet] plugin_directory of the file"
+        "--simulate", metavar="FILE", help="read fake GPUs from FILE instead of the driver"
     )
+    node.add_argument("--plugin-dir", metavar="DIR", help="override [kubelet] plugin_directory")
     return common, as_json, sets, node
 
 
@@ -114,7 +114,7 @@ def command_line() -> argparse.ArgumentParser:
     common, as_json, sets, node = _shared()
     parser = argparse.ArgumentParser(
         prog="sgpud",
-        description="Shares the NVIDIA GPUs of this node between pods: a kubelet device plugin.",
+        description="Share the NVIDIA GPUs of this node between pods: a kubelet device plugin.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -128,16 +128,18 @@ def command_line() -> argparse.ArgumentParser:
         return made
 
     run = add("run", commands.run, "Run the daemon in the foreground.", sets, node)
-    run.add_argument("--state-dir", default=STATE, metavar="DIR", help=f"kept files ({STATE})")
     run.add_argument(
-        "--strict", action="store_true", help="never start on the last good configuration"
+        "--state-dir", default=STATE, metavar="DIR", help=f"directory of the saved state ({STATE})"
     )
     run.add_argument(
-        "--no-wait", action="store_true", help="end instead of standing by for another sgpud"
+        "--strict", action="store_true", help="refuse to start on the last good configuration"
     )
     run.add_argument(
-        "--watch-config", action="store_true", help="reload when the file's content changes"
+        "--no-wait",
+        action="store_true",
+        help="exit instead of standing by while another sgpud serves the node",
     )
+    run.add_argument("--watch-config", action="store_true", help="reload when the file changes")
     check = add("check-config", commands.check_config, "Check a configuration file.", as_json, sets)
     check.add_argument("file", nargs="?", default=CONFIG, metavar="FILE")
     add(
@@ -150,49 +152,56 @@ def command_line() -> argparse.ArgumentParser:
     )
     text = "Show what is advertised, or would be, and what a reload would change."
     add("plan", commands.plan, text, as_json, sets, node)
-    text = "Check this node, and say of each finding what it means and what to do."
+    text = "Check this node: what each finding means, and what to do."
     checked = add("doctor", commands.doctor, text, as_json, sets, node)
     checked.add_argument(
-        "--root", default="/", metavar="DIR", help="look at the node whose / is mounted at DIR"
+        "--root", default="/", metavar="DIR", help="check the node whose / is mounted at DIR"
     )
-    text = "Say why a pod, a share or a GPU is as it is, and why a pod did not start."
+    text = "Explain the state of a pod, a share or a GPU, or why a pod did not start."
     why = add("explain", commands.explain, text, as_json)
     why.add_argument(
         "about",
         metavar="POD|SHARE|GPU",
-        help="a pod (NAME, NAMESPACE/NAME or UID), the id of a share, a GPU's UUID or index",
+        help="pod (NAME, NAMESPACE/NAME or UID), share id, or GPU (UUID or index)",
     )
     text = "Show the node: its GPUs, who holds them, who uses them, and what is wrong."
     add("status", commands.status, text, as_json)
-    top = add("top", commands.top, "Show the same live, by memory; q quits.")
+    top = add("top", commands.top, "Show the status live, by memory; q quits.")
     top.add_argument(
-        "--every", type=_seconds, default=2.0, metavar="S", help="seconds between two looks (2)"
+        "--every", type=_seconds, default=2.0, metavar="S", help="refresh interval in seconds (2)"
     )
-    text = "Have the daemon read its configuration again, and say what changed."
+    text = "Reload the daemon's configuration, and show what changed."
     add("reload", commands.reload, text, as_json)
-    text = "Let go of the driver, so that it can be unloaded or a GPU reset."
+    text = "Release the driver, to unload it or to reset a GPU."
     add("release", commands.release, text, as_json)
-    add("acquire", commands.acquire, "Take the GPUs up again after a release.", as_json)
+    add("acquire", commands.acquire, "Read the GPUs again after a release.", as_json)
     for verb, said, text in output.WORDS:
         word = add(verb, commands.about(verb, said), text, as_json)
-        word.add_argument("gpu", metavar="GPU", help="a UUID, or an index")
+        word.add_argument("gpu", metavar="GPU", help="UUID or index")
     listed = add(
-        "xids", commands.xids, "List what each XID means here, and how a GPU is reset.", as_json
+        "xids",
+        commands.xids,
+        "List what each XID means on this node, and how to reset a GPU.",
+        as_json,
     )
-    listed.add_argument("--config", metavar="FILE", help=f"the file ({CONFIG}, if there)")
+    listed.add_argument(
+        "--config", metavar="FILE", help=f"configuration file ({CONFIG}, if it exists)"
+    )
     listed.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
     played = add(
-        "simulate", commands.simulate, "Play a list of pods on simulated nodes.", as_json, sets
+        "simulate",
+        commands.simulate,
+        "Simulate a list of pods on nodes that exist only in files.",
+        as_json,
+        sets,
     )
     add_arguments(played, CONFIG)
-    text = "Write another GPU plugin's configuration as an sgpud.toml."
+    text = "Convert another GPU plugin's configuration to an sgpud.toml."
     converted = add("convert", commands.convert, text, as_json)
     converted.add_argument(
         "file", metavar="FILE", help="of NVIDIA's or GKE's plugin, or a GKE node pool; - is stdin"
     )
-    converted.add_argument(
-        "--entry", metavar="NAME", help="the configuration to convert, of several"
-    )
+    converted.add_argument("--entry", metavar="NAME", help="configuration to convert, of several")
     return parser
 
 

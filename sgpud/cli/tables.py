@@ -65,6 +65,26 @@ def cut(text: str, columns: int) -> str:
     return kept + CUT if columns > 0 else ""
 
 
+def wrapped(text: str, columns: int) -> list[str]:
+    """The text in lines of at most so many columns, the later ones indented by two more; 0: one."""
+    if not columns or width(text) <= columns:
+        return [text]
+    first = text[: len(text) - len(text.lstrip())]
+    indent = f"{first}  " if len(first) + 2 < columns else ""
+    lines = [first]
+    for word in text.split():
+        gap = " " if lines[-1].strip() else ""
+        if gap and width(lines[-1]) + 1 + width(word) > columns:
+            lines.append(indent)
+            gap = ""
+        lines[-1] += gap
+        for letter in word:
+            if width(lines[-1]) + _width(letter) > columns:
+                lines.append(indent)
+            lines[-1] += letter
+    return lines
+
+
 def painted(text: str, look: CellStyle, *, colour: bool) -> str:
     """The text in its look, where colours may be."""
     return f"\x1b[{look.value}m{text}\x1b[0m" if colour and look.value and text else text
@@ -76,20 +96,25 @@ def table(
     """The rows as aligned lines of at most `columns`; 0: as wide as they are.
 
     Where they are wider the first column gives up what it can, down to `least`, and the ends of
-    lines are cut. A row of one cell is a line of its own, which no column is made for.
+    lines are cut. A row of one cell is a text of its own, which no column is made for: it is
+    wrapped, not cut.
     """
     full = [row for row in rows if len(row) > 1]
     widths = [max(map(width, (row[at].text for row in full))) for at in range(len(full[0]))]
     total = sum(widths) + len(GAP) * (len(widths) - 1)
     if columns and total > columns:
         widths[0] = max(min(least, widths[0]), widths[0] - (total - columns))
-    return [_line(row, widths, columns, colour=colour) for row in rows]
+    lines = []
+    for row in rows:
+        if len(row) == 1:
+            text, look = row[0].text, row[0].look
+            lines += [painted(line, look, colour=colour) for line in wrapped(text, columns)]
+        else:
+            lines.append(_line(row, widths, columns, colour=colour))
+    return lines
 
 
 def _line(row: Sequence[Cell], widths: Sequence[int], columns: int, *, colour: bool) -> str:
-    if len(row) == 1:
-        text = cut(row[0].text, columns) if columns else row[0].text
-        return painted(text, row[0].look, colour=colour)
     parts: list[str] = []
     used = 0
     last = max((at for at, cell in enumerate(row) if cell.text), default=-1)

@@ -6,10 +6,10 @@ from sgpud.core.health.causes import HealthPolicy, reset_steps
 from sgpud.core.health.xids import BLACKWELL, CATALOGUE, CLASSES, EDITION, HOPPER, XIDS, Remedy, Xid
 
 EFFECTS = {
-    Remedy.IGNORE: "nothing, it stays Healthy; the application's own error, or none at all",
-    Remedy.RESTART: "nothing, it stays Healthy; the application that was hit starts again",
-    Remedy.RESET: "all its shares are Unhealthy until it was reset",
-    Remedy.REBOOT: "all its shares are Unhealthy until the node has booted",
+    Remedy.IGNORE: "none: an error of the application, or no error",
+    Remedy.RESTART: "none: restart the application that was hit",
+    Remedy.RESET: "all its shares are Unhealthy until it is reset",
+    Remedy.REBOOT: "all its shares are Unhealthy until the node is rebooted",
 }
 _CONFIGURED = "classified by [health]"
 

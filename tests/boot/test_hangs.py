@@ -63,12 +63,12 @@ def test_a_reactor_that_blocks_is_ended_by_the_watchdog_and_says_where_it_was(ho
     before = host.pid
     machine.run("systemctl restart sgpud")
     blocked = host.restarted(before)
-    host.status("1 held, registered")
+    host.status("registered, 1 held")
     registered = len(host.kubelet.registrations)
     machine.run(f": >{FIFO}")  # opens it only: nobody reads
     assert host.restarted(blocked)
     host.became(100, 100)
-    host.status("1 held, registered")
+    host.status("registered, 1 held")
     assert shown(machine, "NRestarts") == "1"
     said(machine, "Failed with result 'watchdog'")
     assert len(host.kubelet.registrations) == registered + 1

@@ -34,7 +34,7 @@ def test_a_machine_without_gpu_and_kubelet_gets_a_service_that_says_so(bare: Mac
     printed = install(bare)
     assert "no NVIDIA driver loaded" in printed
     assert "no kubelet runs on this machine" in printed
-    assert "/etc/sgpud.toml is good" in printed
+    assert "/etc/sgpud.toml is valid" in printed
     assert shown(bare, "ActiveState") == "active"
     assert bare.says("systemctl is-enabled sgpud") == "enabled"
     assert "no-library" in shown(bare, "StatusText")
@@ -117,7 +117,7 @@ def test_an_upgrade_keeps_what_is_held_and_the_shares_that_are_listed(
         )
         assert bare.run("systemctl status sgpud-standby", check=False).returncode == 4
         assert host.kubelet.container("uid-pod", "main").ids == held
-        host.status("100 shares of 1 GPU, 1 held, registered")
+        host.status("registered, 1 held, 99 free")
         # Each of the two handovers is one new registration: nobody was without a plugin for long.
         assert len(host.kubelet.registrations) == 3
         assert len(absences.lasted) <= 2

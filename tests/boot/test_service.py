@@ -16,8 +16,8 @@ def listed_healthy(host: Host) -> set[str]:
 
 
 def test_it_starts_and_the_kubelet_has_the_shares(host: Host) -> None:
-    status = host.status("held, registered")
-    assert status == f"{RESOURCE}: 100 shares of 1 GPU, 0 held, registered"
+    status = host.status(": registered, ")
+    assert status == f"{RESOURCE}: registered, 0 held, 100 free on 1 GPU (100 allocatable)"
     assert shown(host.machine, "ActiveState") == "active"
     held = host.admit("pod")
     assert held.envs["SGPUD_SHARES"] == "1"
@@ -42,7 +42,7 @@ def test_a_bad_file_makes_the_reload_fail_and_changes_nothing(host: Host) -> Non
     assert (host.kubelet.allocatable(RESOURCE), host.kubelet.capacity(RESOURCE)) == (100, 100)
     host.machine.write(CONFIG, "")
     host.machine.run("systemctl reload sgpud")
-    assert "not in use" not in host.status("held, registered")
+    assert "not in use" not in host.status(": registered, ")
 
 
 def test_a_start_on_a_bad_file_uses_what_was_good_last(host: Host) -> None:
@@ -74,7 +74,7 @@ def test_killed_it_is_back_with_what_was_held(host: Host) -> None:
     host.machine.run(f"kill -9 {before}")
     assert host.restarted(before)
     host.became(100, 100)
-    host.status("1 held, registered")
+    host.status("registered, 1 held")
     assert host.kubelet.container("uid-pod", "main").ids == held
     assert set(held[RESOURCE]) <= host.kubelet.lists(RESOURCE)[-1].healthy
 

@@ -114,7 +114,7 @@ def test_a_daemon_that_ends_is_said_to_be_gone(browser: Browser, shown: Shown) -
     assert browser.until(LOADED) == 2
     shown.daemon.end()
     browser.until(
-        "return document.getElementById('age').innerText", lambda text: "has not answered" in text
+        "return document.getElementById('age').innerText", lambda text: "no answer" in text
     )
     # What was seen last stays, with its age beside it.
     assert browser.run(LOADED) == 2
@@ -146,7 +146,7 @@ def test_what_is_used_beyond_what_was_granted_is_shown(
     text = browser.run(MEASURED)
     assert "✗ 3 GiB over" in text
     assert "7 %" in text
-    assert "1 process that no holder owns" in text
+    assert "1 process without a share" in text
     labels = browser.run(
         "return [...document.querySelectorAll('.bar')].map((bar) => bar.getAttribute('aria-label'))"
     )

@@ -117,7 +117,7 @@ def file(tmp_path: Path) -> Path:
 def test_a_good_file_is_good(file: Path) -> None:
     ran = run("check-config", str(file))
     assert (ran.status, ran.err) == (0, "")
-    assert ran.out == f"{file} is good\n"
+    assert ran.out == f"{file} is valid\n"
 
 
 def test_a_bad_file_is_every_problem_with_its_line(file: Path) -> None:
@@ -196,7 +196,7 @@ def test_a_release_that_did_not_come_about_is_a_failure() -> None:
 def test_an_acquire_says_that_it_is_done() -> None:
     with daemon({"acquire": {"acquired": True}}) as (folder, _):
         ran = run("acquire", "--run-dir", folder)
-    assert (ran.status, ran.out) == (0, "The GPUs are read again.\n")
+    assert (ran.status, ran.out) == (0, "Reading the GPUs again.\n")
 
 
 @pytest.mark.parametrize("verb", ["reload", "release", "acquire"])
@@ -256,7 +256,7 @@ def test_the_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit) as caught:
             main([command, "--help"])
         assert caught.value.code == 0
-    for status in ("0 done", "1 it did not work", "2 wrong arguments", "75 only", "78 the"):
+    for status in ("0 success", "1 failure", "2 wrong arguments", "75 restart", "78 invalid"):
         assert status in " ".join(shown.split())
 
 
@@ -361,7 +361,7 @@ def test_a_name_that_the_terminal_cannot_show_is_shown_escaped(tmp_path: Path) -
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = process("check-config", str(file), env=environment)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.endswith("\\xe9.toml is good\n")
+    assert done.stdout.endswith("\\xe9.toml is valid\n")
 
 
 def test_the_daemon_does_not_start_on_a_bad_file(file: Path, tmp_path: Path) -> None:

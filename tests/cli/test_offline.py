@@ -105,7 +105,7 @@ def test_without_a_driver_it_is_said_what_to_do(node: Path) -> None:
     assert "libnvidia-ml" in found["fault"]
     text = run(node, "gpus", simulate=False)
     assert (text.returncode, text.stderr) == (1, "")
-    assert text.stdout.startswith("No GPU can be read: ")
+    assert text.stdout.startswith("Cannot read GPUs: ")
 
 
 # plan. -------------------------------------------------------------------------------------------

@@ -69,13 +69,15 @@ def two_pools_that_go_at_once_without_a_kubelet() -> None:
         process.hang_up()
         became(kubelet, OTHER, 4, 4)
         kubelet.stop()
-        process.status(lambda status: f"{OTHER}: 4 shares of 1 GPU, 0 held, no kubelet" in status)
+        process.status(
+            lambda status: f"{OTHER}: no kubelet, 0 held, 4 free on 1 GPU (4 allocatable)" in status
+        )
         node.configure(resource="example.com/third")
         process.hang_up()
         process.status(
             lambda status: (
                 status.startswith("example.com/third: 20 shares")
-                and status.endswith("0 held, no kubelet")
+                and status.startswith(f"{RESOURCE}: no kubelet, 0 held")
                 and "; " not in status
             ),
             DRAIN + EMPTY + SLACK,

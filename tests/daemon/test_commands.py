@@ -39,7 +39,7 @@ def test_gpus_with_a_bad_configuration_still_shows_them(node: Node) -> None:
     shown = node.command("gpus", *options(node))
     assert shown.returncode == 0
     assert A in shown.stdout
-    assert f"Shown with the defaults, since {node.config}:2: " in shown.stdout
+    assert f"Shown with the default configuration: {node.config}:2: " in shown.stdout
 
 
 def test_gpus_without_a_driver_says_what_to_do(node: Node) -> None:
@@ -49,13 +49,13 @@ def test_gpus_without_a_driver_says_what_to_do(node: Node) -> None:
     if shown.returncode == 0:
         pytest.skip("there is a driver on this machine")
     assert shown.returncode == 1
-    assert "No GPU can be read: no-library: " in shown.stdout
+    assert "Cannot read GPUs: no-library: " in shown.stdout
     assert "Traceback" not in shown.stderr
 
 
 def test_check_config(node: Node) -> None:
     good = node.command("check-config", str(node.config))
-    assert (good.returncode, good.stdout) == (0, f"{node.config} is good\n")
+    assert (good.returncode, good.stdout) == (0, f"{node.config} is valid\n")
     assert document(node.command("check-config", "--json", str(node.config)))["good"] is True
     node.write(BAD)
     bad = node.command("check-config", str(node.config))
@@ -130,7 +130,7 @@ def test_release_withholds_what_is_free_and_acquire_brings_it_back(
     became(kubelet, RESOURCE, 2, 20)
     assert kubelet.lists(RESOURCE)[-1].healthy == held
     daemon.status(lambda status: "run `sgpud acquire`" in status)
-    assert node.command("acquire", *there).stdout == "The GPUs are read again.\n"
+    assert node.command("acquire", *there).stdout == "Reading the GPUs again.\n"
     became(kubelet, RESOURCE, 20, 20)
     assert document(node.command("release", "--json", *there)) == {"released": True}
     became(kubelet, RESOURCE, 2, 20)

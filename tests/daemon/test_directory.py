@@ -41,7 +41,7 @@ def test_the_directory_does_not_exist_yet(node: Node) -> None:
     process.status(lambda status: "no plugin directory" in status)
     with node.kubelet() as kubelet:
         listed(kubelet)
-        process.status(lambda status: status.endswith("0 held, registered"))
+        process.status(lambda status: status.startswith(f"{RESOURCE}: registered, 0 held"))
 
 
 def test_no_part_of_its_path_exists_yet(node: Node) -> None:

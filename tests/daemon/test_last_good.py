@@ -92,7 +92,11 @@ def test_a_file_that_breaks_between_two_starts_and_is_repaired(
     seen = process.view()["configuration"]
     assert (seen["in_use"], seen["problems"]) == ("file", [])
     assert len(kubelet.registrations) == 2
-    process.status(lambda status: status == f"{RESOURCE}: 18 shares of 2 GPUs, 1 held, registered")
+    process.status(
+        lambda status: (
+            status == f"{RESOURCE}: registered, 1 held, 17 free on 2 GPUs (18 allocatable)"
+        )
+    )
 
 
 def test_strict_ends_it(broken: Node) -> None:

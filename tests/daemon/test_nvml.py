@@ -75,7 +75,11 @@ def test_without_nvml_it_stays_up_and_says_why_and_tries_again(
     assert seen["probe"].startswith("no-library: ")
     (stub.library / LIBRARY).symlink_to(library)
     became(kubelet, RESOURCE, 10, 10)
-    process.status(lambda status: status == f"{RESOURCE}: 10 shares of 1 GPU, 0 held, registered")
+    process.status(
+        lambda status: (
+            status == f"{RESOURCE}: registered, 0 held, 10 free on 1 GPU (10 allocatable)"
+        )
+    )
     assert admit(kubelet, "pod").envs["NVIDIA_VISIBLE_DEVICES"] == GPU_A
     process.end()
 

@@ -16,7 +16,7 @@ def test_the_kubelet_is_there_first(node: Node, kubelet: StandInKubelet) -> None
     process = node.start()
     listed(kubelet)
     assert process.status(lambda status: "registered" in status) == (
-        f"{RESOURCE}: 20 shares of 2 GPUs, 0 held, registered"
+        f"{RESOURCE}: registered, 0 held, 20 free on 2 GPUs (20 allocatable)"
     )
     assert [attempt.version for attempt in kubelet.attempts] == ["v1beta1"]
     assert kubelet.registrations[0].preferred
@@ -83,7 +83,7 @@ def test_a_refusal_is_tried_again_no_faster_than_the_back_off(
     process.said("not registered: Register: UNKNOWN: the disk is full (try 1)")
     told = [line for line in process.log.items if "the disk is full" in line.message]
     assert len(told) == 1
-    process.status(lambda status: "20 shares of 2 GPUs, 0 held, registered" in status)
+    process.status(lambda status: "registered, 0 held, 20 free on 2 GPUs" in status)
 
 
 def test_a_kubelet_of_another_version_is_asked_again(node: Node, kubelet: StandInKubelet) -> None:

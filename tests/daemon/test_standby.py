@@ -20,7 +20,7 @@ def standby(node: Node, daemon: Process) -> Process:
     assert daemon.running
     process = node.start()
     process.ready()
-    process.status(lambda status: STANDBY in status and "20 shares" in status)
+    process.status(lambda status: STANDBY in status and "0 held, 20 free" in status)
     return process
 
 
@@ -58,7 +58,11 @@ def test_it_takes_over(
     assert held <= message.healthy
     assert len(kubelet.lists(RESOURCE)) == mark + 1
     assert node.endpoints() == {registration.endpoint}
-    standby.status(lambda status: status == f"{RESOURCE}: 20 shares of 2 GPUs, 2 held, registered")
+    standby.status(
+        lambda status: (
+            status == f"{RESOURCE}: registered, 2 held, 18 free on 2 GPUs (20 allocatable)"
+        )
+    )
     assert admit(kubelet, "next").ids[RESOURCE][0] not in held
 
 

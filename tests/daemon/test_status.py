@@ -80,16 +80,16 @@ def waiting(paths: dict[str, str]) -> Iterator[dict[str, int]]:
 
 GOLDEN = """\
 sgpud 0.1.0: serving, driver simulated, TIME
-deepomatic.com/shared-gpu-memory: registered; 64 shares, 2 held, 64 allocatable
+deepomatic.com/shared-gpu-memory: registered, 2 held, 62 free (64 allocatable)
 
-GPU, HELD BY                  MEMORY     OF  BUSY  SHARES
-0 NVIDIA A100-SXM4-40GB     0 B   0%  40GiB    0%  0 held, 40 free  healthy
-  {A}
-1 NVIDIA L4              5.5GiB  22%  24GiB   63%  2 held, 22 free  healthy
-  {B}
-  team/train/main               3GiB   2GiB   40%  2                over by 1GiB
-  cat PID in pod {ALIEN}      2GiB          20%  -                holds no share of it
-  cat PID                     512MiB           3%  -                in no pod
+GPU, HOLDER                   MEMORY     OF  BUSY  SHARES
+0 NVIDIA A100-SXM4-40GB     0 B   0%  40GiB    0%  0 held, 40 free
+  {A}: healthy
+1 NVIDIA L4              5.5GiB  22%  24GiB   63%  2 held, 22 free
+  {B}: healthy
+  team/train/main               3GiB   2GiB   40%  2, over by 1GiB
+  cat PID in pod {ALIEN}      2GiB          20%  holds no share
+  cat PID                     512MiB           3%  not in a pod
 """
 
 

@@ -9,7 +9,7 @@ from sgpud.core.text import several
 
 
 def check_configuration(facts: NodeFacts) -> Iterator[Finding]:
-    """Whether the configuration file is good."""
+    """Whether the configuration file is valid."""
     found = facts.configuration
     for error in found.errors:
         yield Finding(
@@ -28,7 +28,7 @@ def check_configuration(facts: NodeFacts) -> Iterator[Finding]:
             "Think it over.",
         )
     if not found.errors and not found.warnings:
-        yield Finding("configuration", Severity.GOOD, f"{found.file} is good")
+        yield Finding("configuration", Severity.GOOD, f"{found.file} is valid")
 
 
 def check_cgroup(facts: NodeFacts) -> Iterator[Finding]:
@@ -107,8 +107,8 @@ def check_pools(facts: NodeFacts) -> Iterator[Finding]:
         if pool["dropped"] or facts.view is None or facts.view["serving"] != "serving":
             continue
         if pool["registration"] == "live":
-            healthy = sum(gpu["healthy"] for gpu in pool["gpus"])
-            what = f"{pool['resource']}: {several(healthy, 'share')} allocatable"
+            allocatable = sum(gpu["allocatable"] for gpu in pool["gpus"])
+            what = f"{pool['resource']}: {several(allocatable, 'share')} allocatable"
             yield Finding("registration", Severity.GOOD, what)
             continue
         problem = f": {pool['problem']}" if pool["problem"] else ""

@@ -9,9 +9,9 @@ from typing import Any
 WIDTH = 100
 _SIGNS = {"good": "  ok", "note": "note", "warning": "WARN", "error": "FAIL"}
 _VERDICTS = {
-    "good": "All is as it should be.",
-    "note": "Nothing is wrong.",
-    "warning": "It works, with something to look at.",
+    "good": "Everything is in order.",
+    "note": "No problems found.",
+    "warning": "It works, with warnings: see WARN above.",
     "error": "Something is broken: see FAIL above.",
 }
 

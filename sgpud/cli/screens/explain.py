@@ -8,15 +8,16 @@ from textwrap import wrap
 from typing import Any
 
 from sgpud.cli.screens.output import table
+from sgpud.core.text import several
 
 Document = Mapping[str, Any]
 WIDTH = 100
 """Columns at which sentences are broken."""
-_TAKEN = {"preference": "CHOSEN", "allocation": "GIVEN", "refusal": "ASKED FOR"}
+_TAKEN = {"preference": "PREFERRED", "allocation": "GRANTED", "refusal": "REQUESTED"}
 _SAID = {
-    "preference": "asked which {shares} of {resource} to take",
-    "allocation": "gave {shares} of {resource}",
-    "refusal": "REFUSED {shares} of {resource} by rule `{rule}`",
+    "preference": "preferred {shares} of {resource}",
+    "allocation": "granted {shares} of {resource}",
+    "refusal": "refused {shares} of {resource}: rule `{rule}`",
 }
 
 
@@ -25,7 +26,7 @@ def explained(found: Document) -> str:
     lines = [line for sentence in found["answer"] for line in _broken(sentence)]
     decisions = found["decisions"]
     if found["left_out"]:
-        lines += ["", f"{found['left_out']} earlier decisions about it are left out."]
+        lines += ["", f"{found['left_out']} earlier decisions are not shown."]
     for one in decisions:
         lines += ["", *_decision(one)]
     return "\n".join([*lines, "", _memory(found)])
@@ -33,7 +34,7 @@ def explained(found: Document) -> str:
 
 def _decision(one: Document) -> list[str]:
     count = one["asked"]
-    shares = f"{count} share{'' if count == 1 else 's'}"
+    shares = several(count, "share")
     said = _SAID[one["kind"]].format(shares=shares, resource=one["resource"], rule=one["rule"])
     why = _broken(one["why"], "  ")
     return [f"{_time(one['at'])} {said}", *why, *_gpus(one)]
@@ -77,11 +78,12 @@ def _part(fraction: float) -> str:
 
 
 def _memory(found: Document) -> str:
-    """How far back the answer can know anything."""
+    """How far back the recorded decisions go."""
     if not found["kept"]:
-        return "No decision is remembered: none was made since sgpud started."
+        return "No decisions since sgpud started."
     since = _time(found["since"])
-    return f"{found['kept']} decisions are remembered, since {since} ({found['most']} at most)."
+    kept = several(found["kept"], "decision")
+    return f"{kept} recorded since {since} (at most {found['most']} are kept)."
 
 
 def _time(at: float) -> str:

@@ -6,28 +6,30 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from sgpud.core.text import one_line
+from sgpud.core.text import SHARE_STATES, one_line, several
 from sgpud.core.units import format_size
 
 Document = Mapping[str, Any]
+STARTING = "a pod that is starting"
+"""A holder whose shares were given this moment: the kubelet has not recorded it yet."""
 WORDS = (
     (
         "cordon",
-        "{gpu} is cordoned: held shares stay, no other is given out.",
-        "Give no more shares of a GPU out; held ones stay, over restarts and boots too.",
+        "{gpu} is cordoned: held shares stay, free ones are withheld.",
+        "Withhold the free shares of a GPU, across restarts and reboots; held ones stay.",
     ),
-    ("uncordon", "{gpu} is no longer cordoned.", "Give shares of a GPU out again."),
+    ("uncordon", "{gpu} is uncordoned.", "Give out shares of a cordoned GPU again."),
     (
         "heal",
-        "{gpu} is on probation: it is given out again once three probes in a row have passed.",
-        "Say that a GPU is well, after a reset that sgpud cannot see.",
+        "{gpu} is on probation: its shares are given out again after three good probes in a row.",
+        "Declare a GPU healthy, after a reset that sgpud cannot see.",
     ),
 )
-"""The commands that tell the daemon something of a GPU: name, what is answered, what it does."""
+"""The commands about one GPU: name, answer, help."""
 
 
 def clean(document: Any) -> Any:
-    """The document with every text made printable: a GPU's name is not to steer a terminal."""
+    """The document with every text made printable: a GPU's name must not control a terminal."""
     if isinstance(document, str):
         return one_line(document)
     if isinstance(document, Mapping):
@@ -41,9 +43,9 @@ def checked(found: Document) -> str:
     """The answer of check-config."""
     lines = [*found["errors"], *found["warnings"]]
     count = len(found["errors"])
-    verdict = "is good" if not count else f"has {count} problem{'s' if count > 1 else ''}"
+    verdict = f"has {several(count, 'problem')}" if count else "is valid"
     if found["warnings"] and not count:
-        verdict += f", with {len(found['warnings'])} to think about"
+        verdict += f", with {several(len(found['warnings']), 'warning')}"
     return "\n".join([*lines, f"{found['file']} {verdict}"])
 
 
@@ -51,7 +53,7 @@ def gpus(found: Document) -> str:
     """The answer of gpus."""
     lines = []
     if found["fault"]:
-        lines.append(f"No GPU can be read: {found['fault']}")
+        lines.append(f"Cannot read GPUs: {found['fault']}")
     rows = [("INDEX", "UUID", "PRODUCT", "MEMORY", "NUMA", "SHARED AS")]
     for gpu in found["gpus"]:
         shared = gpu["shared"]
@@ -70,9 +72,9 @@ def gpus(found: Document) -> str:
     if found["gpus"]:
         lines += table(rows)
         lines.append(f"Driver {found['driver']}")
-    lines += [f"GPU {gpu} fails: {error}" for gpu, error in found["errors"].items()]
+    lines += [f"Cannot read GPU {gpu}: {error}" for gpu, error in found["errors"].items()]
     if found["configuration"]:
-        lines.append(f"Shown with the defaults, since {found['configuration']}")
+        lines.append(f"Shown with the default configuration: {found['configuration']}")
     return "\n".join(lines)
 
 
@@ -113,9 +115,9 @@ def xids(found: Document) -> str:
             "",
             "What each class does to a GPU:",
             *(f"  {name}: {text}" for name, text in found["classes"].items()),
-            "An XID that is not here is counted and logged, and changes nothing.",
+            "An XID that is not listed is logged, counted and otherwise ignored.",
             "",
-            "To reset a GPU under a running sgpud:",
+            "To reset a GPU while sgpud runs:",
             f"  {found['reset']}",
             "",
             f"From NVIDIA's XID catalogue (edition {found['edition']}):",
@@ -128,10 +130,10 @@ def reloaded(outcome: Document, *, would: bool = False) -> str:
     """The answer of reload, or what one would do."""
     result = outcome["result"]
     if result == "refused":
-        head = "The file is refused, the configuration in use stays:"
+        head = "The file is invalid; the configuration in use stays:"
         return "\n".join([head, *(f"  {text}" for text in outcome["problems"])])
     if result == "unchanged":
-        head = "A reload would change nothing" if would else "Reloaded: nothing differs"
+        head = "A reload would change nothing" if would else "Reloaded: nothing changed"
     else:
         head = "A reload would change:" if would else "Reloaded:"
     lines = (*outcome["keys"], *outcome["shares"], *outcome["warnings"])
@@ -142,12 +144,12 @@ def released(found: Document) -> str:
     """The answer of release."""
     if found["released"]:
         return (
-            "The driver is let go of for 15 minutes: held shares stay, free ones are withheld.\n"
-            "Unload it or reset the GPU now, then run `sgpud acquire`."
+            "The driver is released for 15 minutes: held shares stay, free ones are withheld.\n"
+            "Unload the driver or reset the GPU, then run `sgpud acquire`."
         )
     return (
-        "The process that read the GPUs hangs in the driver and cannot be ended: unloading or a "
-        "reset will not work, only a reboot helps."
+        "The process that reads the GPUs hangs in the driver and cannot be killed: unloading the "
+        "driver or resetting a GPU will fail. Reboot the node."
     )
 
 
@@ -173,29 +175,30 @@ def _healths(healths: Sequence[Document]) -> list[str]:
 
 
 def _pool(pool: Document) -> list[str]:
-    state = pool["registration"] + (f" ({pool['problem']})" if pool["problem"] else "")
+    live = pool["registration"] == "live"
+    state = "registered" if live else pool["registration"]
+    state += f" ({pool['problem']})" if pool["problem"] else ""
     leaving = ", no longer configured" if pool["dropped"] else ""
     lines = [f"{pool['resource']}: {state}{leaving}"]
-    rows = [("  GPU", "PRODUCT", "SHARES", "HELD", "FREE", "DRAINING", "STATE")]
+    keys = (*SHARE_STATES, "allocatable")
+    rows = [("  GPU", "PRODUCT", *map(str.upper, keys), "REASON")]
     for gpu in pool["gpus"]:
-        reason = f": {gpu['reason']}" if gpu["reason"] else ""
-        numbers = (gpu["shares"], gpu["held"], gpu["free"], gpu["draining"])
-        rows.append(
-            (f"  {gpu['uuid']}", gpu["product"], *map(str, numbers), gpu["availability"] + reason)
-        )
+        reason = f"{gpu['availability']}: {gpu['reason']}" if gpu["reason"] else ""
+        numbers = (str(gpu[key]) for key in keys)
+        rows.append((f"  {gpu['uuid']}", gpu["product"], *numbers, reason))
     return lines + (table(rows) if pool["gpus"] else ["  no shares"]) + _holders(pool)
 
 
 def _holders(pool: Document) -> list[str]:
     """Who holds shares of a pool, as a table; nothing where nobody does."""
-    rows = [("  HELD BY", "CONTAINER", "GPU", "SHARES", "MEMORY", "SINCE")]
+    rows = [("  HOLDER", "CONTAINER", "GPU", "SHARES", "MEMORY", "SINCE")]
     for gpu in pool["gpus"]:
         for holder in gpu.get("holders", ()):
             pod = f"{holder['namespace']}/{holder['pod']}" if holder["pod"] else holder["uid"]
             since = datetime.fromtimestamp(holder["since"], timezone.utc)
             rows.append(
                 (
-                    f"  {pod or 'a pod that is being started'}",
+                    f"  {pod or STARTING}",
                     holder["container"] or "-",
                     gpu["uuid"],
                     str(holder["shares"]),

@@ -11,12 +11,12 @@ from sgpud.core.units import format_size
 Document = Mapping[str, Any]
 
 MOST_ROWS = 40
-"""Pods that are told one by one; of more, those that waited or failed come first."""
+"""Pods that are listed; of more, those that waited or failed come first."""
 MOST_GPUS = 64
 WAITS = {
     "full": "too few shares were free on all nodes together",
     "split": "enough were free on all nodes together, but nowhere as the pod needs them",
-    "unseen": "a node had the room, but not in the number that the scheduler had of it",
+    "unseen": "a node had the room, but the scheduler did not know it yet",
 }
 _SIGNS = ".123456789#"
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
@@ -58,7 +58,7 @@ def _pods(pods: Sequence[Document]) -> Iterator[str]:
     if len(pods) > MOST_ROWS:
         eventful = [pod for pod in pods if pod["waits"] or pod["failures"]]
         shown = (eventful or pods)[:MOST_ROWS]
-    rows = [("ARRIVES", "POD", "SHARES", "WHAT BECAME OF IT")]
+    rows = [("ARRIVES", "POD", "SHARES", "OUTCOME")]
     rows += [
         (clock(pod["arrived"]), pod["name"], str(pod["shares"]), "; ".join(_story(pod)))
         for pod in shown
@@ -88,7 +88,7 @@ def _story(pod: Document) -> Iterator[str]:
         until = f" until {clock(pod['ended'])}" if pod["ended"] is not None else ""
         yield f"node {pod['node']}, {gpus}, from {clock(pod['placed'])}{until}"
     elif pod["end"] == "waiting":
-        yield "still waits at the end"
+        yield "still waiting at the end"
     else:
         yield "given up"
 
@@ -139,13 +139,13 @@ def _summary(run: Document) -> Iterator[str]:
         f"{found['waiting']} still waiting at the end, {found['failed']} given up."
     )
     rules = ", ".join(f"{rule} {count}" for rule, count in found["failures_by_rule"].items())
-    yield f"Failed on a node and made again: {found['failures']}" + (f" ({rules})" if rules else "")
+    yield f"Failed on a node and recreated: {found['failures']}" + (f" ({rules})" if rules else "")
     yield (
         f"Waited: {found['waited']}, {clock(found['mean_wait'])} on average over all pods, "
         f"{clock(found['longest_wait'])} at most"
     )
     yield (
-        "Waited though the total free memory sufficed (fragmentation): "
+        "Waited although the total free memory was enough (fragmentation): "
         f"{found['waited_though_enough_was_free']}"
     )
     for wait, text in WAITS.items():
@@ -164,7 +164,7 @@ def _compared(runs: Sequence[Document]) -> list[str]:
                 ("given up", "failed"),
                 ("failed on a node", "failures"),
                 ("waited", "waited"),
-                ("though enough was free", "waited_though_enough_was_free"),
+                ("although enough was free", "waited_though_enough_was_free"),
             )
         ),
         ("mean wait", *(clock(run["summary"]["mean_wait"]) for run in runs)),

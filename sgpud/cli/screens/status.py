@@ -8,13 +8,14 @@ from typing import Any
 
 from attrs import frozen
 
-from sgpud.cli.tables import Cell, CellStyle, cut, painted, table
-from sgpud.core.text import several
+from sgpud.cli.screens.output import STARTING
+from sgpud.cli.tables import Cell, CellStyle, painted, table, wrapped
+from sgpud.core.text import SHARE_STATES, count_shares
 from sgpud.core.units import format_size
 
 Document = Mapping[str, Any]
 UNKNOWN = "n/a"
-_HEAD = ("GPU, HELD BY", "MEMORY", "OF", "BUSY", "SHARES", "")
+_HEAD = ("GPU, HOLDER", "MEMORY", "OF", "BUSY", "SHARES")
 _NUMBERS = (1, 2, 3)
 _LOOKS = {
     "healthy": CellStyle.GOOD,
@@ -39,7 +40,11 @@ class StatusStyle:
 def status(found: Document, style: StatusStyle | None = None) -> list[str]:
     """The lines."""
     style = style or StatusStyle()
-    lines = [painted(text, look, colour=style.colour) for text, look in _cut(_top(found), style)]
+    lines = [
+        painted(line, look, colour=style.colour)
+        for text, look in _top(found)
+        for line in wrapped(text, style.columns)
+    ]
     if found["gpus"]:
         rows = [tuple(Cell(text, CellStyle.HEAD, at in _NUMBERS) for at, text in enumerate(_HEAD))]
         gpus: Sequence[Document] = found["gpus"]
@@ -51,30 +56,22 @@ def status(found: Document, style: StatusStyle | None = None) -> list[str]:
     return lines
 
 
-def _cut(
-    lines: Iterator[tuple[str, CellStyle]], style: StatusStyle
-) -> Iterator[tuple[str, CellStyle]]:
-    return ((cut(text, style.columns) if style.columns else text, look) for text, look in lines)
-
-
 def _top(found: Document) -> Iterator[tuple[str, CellStyle]]:
     """What concerns the whole node."""
     at = datetime.fromtimestamp(found["at"], timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
     driver = f", driver {found['driver']}" if found["driver"] else ""
     yield f"sgpud {found['version']}: {found['serving']}{driver}, {at}", CellStyle.HEAD
-    for dead in found["dead"]:
-        yield f"DEAD: {dead}; start sgpud anew", CellStyle.BAD
+    yield from ((f"Failed: {part}. Restart sgpud", CellStyle.BAD) for part in found["dead"])
     configuration = found["configuration"]
     if configuration["problems"]:
-        yield (
-            f"{configuration['file']} is not in use, but {_older(configuration)}:",
-            CellStyle.BAD,
-        )
+        last_good = configuration["in_use"] != "file"
+        used = "the last good configuration" if last_good else "the previous configuration"
+        yield f"{configuration['file']} is invalid; {used} is in use:", CellStyle.BAD
         yield from ((f"  {problem}", CellStyle.BAD) for problem in configuration["problems"])
     for name, text in (
         ("GPUs", found["probe"]),
         ("Holders", found["holders"]),
-        ("Use", found["usage"]["problem"] if found["gpus"] else ""),
+        ("Usage", found["usage"]["problem"] if found["gpus"] else ""),
         ("Not known yet", ", ".join(found["unknown"])),
     ):
         if text:
@@ -84,22 +81,22 @@ def _top(found: Document) -> Iterator[tuple[str, CellStyle]]:
         yield _pool(pool)
 
 
-def _older(configuration: Document) -> str:
-    last_good = configuration["in_use"] != "file"
-    return "the last good configuration" if last_good else "what it was before"
-
-
 def _pool(pool: Document) -> tuple[str, CellStyle]:
     live = pool["registration"] == "live"
     state = "registered" if live else pool["registration"]
     problem = f" ({pool['problem']})" if pool["problem"] else ""
     leaving = ", no longer configured" if pool["dropped"] else ""
-    total = {key: sum(gpu[key] for gpu in pool["gpus"]) for key in ("shares", "held", "healthy")}
+    total = _total(pool["gpus"])
     text = (
-        f"{pool['resource']}: {state}{problem}{leaving}; {several(total['shares'], 'share')}, "
-        f"{total['held']} held, {total['healthy']} allocatable"
+        f"{pool['resource']}: {state}{problem}{leaving}, {count_shares(total)}"
+        f" ({total['allocatable']} allocatable)"
     )
     return text, CellStyle.PLAIN if live or pool["dropped"] else CellStyle.BAD
+
+
+def _total(gpus: Sequence[Document]) -> dict[str, int]:
+    """The shares of several GPUs by state, and the allocatable ones."""
+    return {key: sum(gpu[key] for gpu in gpus) for key in (*SHARE_STATES, "allocatable")}
 
 
 def _listed(found: Document, uuid: str) -> list[tuple[Document, Document]]:
@@ -111,9 +108,7 @@ def _gpu(
     gpu: Document, listed: list[tuple[Document, Document]], style: StatusStyle
 ) -> Iterator[tuple[Cell, ...]]:
     mig = f" MIG {gpu['mig']}" if gpu["mig"] else ""
-    name = f"{gpu['index']}{mig} {gpu['product']}" if gpu["product"] else "gone"
-    shares = "; ".join(_shares(each) for _, each in listed) or "not shared"
-    health = gpu["health"] + (f": {gpu['reason']}" if gpu["reason"] else "")
+    name = f"{gpu['index']}{mig} {gpu['product']}" if gpu["product"] else "missing"
     used = gpu["used"]
     share = f" {used * 100 // gpu['memory']}%" if used is not None and gpu["memory"] else ""
     yield (
@@ -121,12 +116,16 @@ def _gpu(
         Cell(UNKNOWN if used is None else _size(used) + share, right=True),
         Cell(_size(gpu["memory"]) if gpu["memory"] else UNKNOWN, right=True),
         Cell(_percent(gpu["utilisation"]), right=True),
-        Cell(shares),
-        Cell(health, _LOOKS[gpu["health"]]),
+        Cell(count_shares(_total([each for _, each in listed])) if listed else "not shared"),
     )
-    yield _line(f"  {gpu['uuid']}", CellStyle.FAINT)
+    cordoned = ", cordoned" if gpu["cordoned"] else ""
+    reason = f": {gpu['reason']}" if gpu["reason"] else ""
+    look = _LOOKS[gpu["health"]]
+    if look is CellStyle.GOOD:
+        look = CellStyle.WARN if cordoned else CellStyle.FAINT
+    yield (Cell(f"  {gpu['uuid']}: {gpu['health']}{cordoned}{reason}", look),)
     for text in _remarks(gpu, listed):
-        yield _line(f"  {text}", CellStyle.WARN)
+        yield (Cell(f"  {text}", CellStyle.WARN),)
     users = [*map(_container, gpu["containers"]), *_others(gpu["processes"])]
     if style.by_memory:
         users.sort(key=lambda user: -user[0])
@@ -135,38 +134,32 @@ def _gpu(
 
 def _remarks(gpu: Document, listed: list[tuple[Document, Document]]) -> Iterator[str]:
     """What a person should know of a GPU."""
-    for pool, each in listed:
-        if each["availability"] == "withheld":
-            several = f" of {pool['resource']}" if len(listed) > 1 else ""
-            yield f"free shares{several} are withheld: {each['reason']}"
-    if gpu["cordoned"]:
-        yield "cordoned"
     if gpu["advice"]:
-        yield gpu["advice"]
+        yield f"to do: {gpu['advice']}"
+    for pool, each in listed:
+        if len(listed) > 1:
+            yield f"{pool['resource']}: {count_shares(each)}"
+        if each["withheld"]:
+            yield f"withheld: {each['reason']}"
+        if each["surplus"]:
+            yield f"{each['surplus']} more held than configured"
     if gpu["used"] is not None and not gpu["fresh"]:
-        yield f"memory as it was {gpu['measured_ago']:.0f} s ago"
+        yield f"memory as of {gpu['measured_ago']:.0f} s ago"
     if gpu["use_problem"] and gpu["containers"]:
-        yield f"what each uses is not known: {gpu['use_problem']}"
-
-
-def _shares(listed: Document) -> str:
-    state = {"available": "free"}.get(listed["availability"], listed["availability"])
-    parts = [f"{listed['held']} held", f"{listed['free']} {state}"]
-    parts += [f"{listed[key]} {key}" for key in ("surplus", "draining") if listed[key]]
-    return ", ".join(parts)
+        yield f"use per container is unknown: {gpu['use_problem']}"
 
 
 def _container(one: Document) -> tuple[int, tuple[Cell, ...]]:
     pod = f"{one['namespace']}/{one['pod']}" if one["pod"] else one["uid"]
     name = "/".join(part for part in (pod, one["container"]) if part)
     over, used = one["over"], one["used"]
+    shares = f"{one['shares']}, over by {_size(over)}" if over else str(one["shares"])
     return used or 0, (
-        Cell(f"  {name or 'a pod that is being started'}"),
+        Cell(f"  {name or STARTING}"),
         Cell(UNKNOWN if used is None else _size(used), right=True),
         Cell("" if one["granted"] is None else _size(one["granted"]), right=True),
         Cell(_percent(one["utilisation"]), right=True),
-        Cell(str(one["shares"])),
-        Cell(f"over by {_size(over)}" if over else "", CellStyle.BAD),
+        Cell(shares, CellStyle.BAD if over else CellStyle.PLAIN),
     )
 
 
@@ -177,8 +170,8 @@ def _others(processes: Sequence[Document]) -> Iterator[tuple[int, tuple[Cell, ..
             continue
         pod = f"{one['namespace']}/{one['pod']}" if one["pod"] else one["uid"]
         remark = {
-            "shareless": "holds no share of it",
-            "outside": "in no pod",
+            "shareless": "holds no share",
+            "outside": "not in a pod",
             "unknown": f"unknown: {one['problem']}",
         }[one["owner"]]
         where = " in pod " + "/".join(part for part in (pod, one["container"]) if part)
@@ -191,14 +184,9 @@ def _others(processes: Sequence[Document]) -> Iterator[tuple[int, tuple[Cell, ..
                 Cell(UNKNOWN if used is None else _size(used), right=True),
                 Cell(""),
                 Cell(_percent(one["utilisation"]), right=True),
-                Cell("-"),
                 Cell(remark, CellStyle.WARN),
             ),
         )
-
-
-def _line(text: str, look: CellStyle) -> tuple[Cell, ...]:
-    return (Cell(text, look),)
 
 
 def _size(size: int) -> str:

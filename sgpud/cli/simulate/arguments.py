@@ -13,18 +13,20 @@ MOST = 1000
 def add_arguments(parser: argparse.ArgumentParser, usual: str) -> None:
     """Add them; `usual` is the configuration's file where none is named."""
     listed = parser.add_mutually_exclusive_group(required=True)
-    listed.add_argument("pods", nargs="?", metavar="PODS.toml", help="the pods, below [[pod]]")
-    listed.add_argument("--trace", metavar="CSV", help="the pods as a table")
-    text = "the GPUs of a node, as run --simulate takes them"
+    listed.add_argument("pods", nargs="?", metavar="PODS.toml", help="pods, as [[pod]] tables")
+    listed.add_argument("--trace", metavar="CSV", help="pods, as a CSV table")
+    text = "fake GPUs of a node, as for run --simulate"
     parser.add_argument("--gpus", required=True, metavar="FILE", help=text)
-    parser.add_argument("--nodes", type=_several, default=1, metavar="N", help="nodes alike (1)")
-    text = f"pods that are made for one that fails, at most ({TRIES})"
+    parser.add_argument(
+        "--nodes", type=_several, default=1, metavar="N", help="number of such nodes (1)"
+    )
+    text = f"attempts per pod that fails on its node, at most ({TRIES})"
     parser.add_argument("--tries", type=_several, default=TRIES, metavar="N", help=text)
-    text = f"a configuration; several are compared ({usual}, or the defaults without it)"
+    text = f"configuration file; repeat to compare several ({usual} if it exists, else defaults)"
     parser.add_argument("--config", action="append", default=[], metavar="FILE", help=text)
 
 
 def _several(text: str) -> int:
     if text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MOST:
         return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to {MOST}")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {MOST}")

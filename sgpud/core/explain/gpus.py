@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from attrs import asdict
+
 from sgpud.core.allocation.decisions import Decision, DecisionKind
 from sgpud.core.explain.sentences import (
     Findings,
@@ -20,6 +22,7 @@ from sgpud.core.planning.plan import Availability, GpuShares, Plan
 from sgpud.core.sharing.share_id import share_id
 from sgpud.core.status.pools import PoolGpuView
 from sgpud.core.status.view import NodeView
+from sgpud.core.text import count_shares
 
 _STANDINGS = {
     Availability.AVAILABLE: "",
@@ -134,10 +137,9 @@ def _holds(one: HeldView) -> str:
 
 def _stands(resource: str, gpu: PoolGpuView) -> Iterator[str]:
     reason = f": {gpu.reason}" if gpu.reason else ""
-    draining = f", {gpu.draining} draining" if gpu.draining else ""
     yield (
         f"{gpu.uuid} ({gpu.product or 'a GPU that is gone'}) is {gpu.availability} in {resource}"
-        f"{reason}: {gpu.held} of {shares(gpu.shares)} held, {gpu.free} free{draining}."
+        f"{reason}: {count_shares(asdict(gpu))}."
     )
 
 

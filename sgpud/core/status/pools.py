@@ -10,8 +10,9 @@ from sgpud.core.health.node_health import worst
 from sgpud.core.intset import IntSet
 from sgpud.core.planning.holdings import Key, held
 from sgpud.core.planning.node import Node
-from sgpud.core.planning.plan import GpuShares, Pool
+from sgpud.core.planning.plan import Availability, GpuShares, Pool
 from sgpud.core.registration import RegistrationPhase, RegistrationState
+from sgpud.core.text import SHARE_STATES
 
 
 @frozen
@@ -23,14 +24,19 @@ class PoolGpuView:
     index: int | None
     memory: int
     shares: int
-    """Shares that stay: free and held."""
+    """All but the draining ones: held, free, withheld or unhealthy."""
     held: int
     free: int
+    """Given to the next container that asks."""
+    withheld: int
+    """Not held, and not given now although the GPU is healthy."""
+    unhealthy: int
+    """Not held, and not given because the GPU is unhealthy."""
     draining: int
     surplus: int
     """Held beyond what is configured."""
-    healthy: int
-    """Listed Healthy: what the node shows as allocatable."""
+    allocatable: int
+    """Listed Healthy, held or free: what the kubelet counts as allocatable."""
     availability: str
     """available, withheld or unhealthy."""
     reason: str
@@ -56,14 +62,15 @@ class PoolView:
     """Live ListAndWatch streams of the kubelet: without one the node shows none of its shares."""
 
     @property
-    def healthy(self) -> int:
-        """Allocatable shares."""
-        return sum(gpu.healthy for gpu in self.gpus)
-
-    @property
     def held(self) -> int:
         """Held shares."""
         return sum(gpu.held for gpu in self.gpus)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Its shares by state, and the allocatable ones."""
+        keys = (*SHARE_STATES, "allocatable")
+        return {key: sum(getattr(gpu, key) for gpu in self.gpus) for key in keys}
 
 
 def pool_view(
@@ -96,6 +103,7 @@ def unregistered(pools: Sequence[PoolView]) -> Iterator[str]:
 
 def _gpu(group: GpuShares, node: Node, holders: tuple[HolderView, ...]) -> PoolGpuView:
     gpu = group.gpu
+    unheld = dict.fromkeys(Availability, 0) | {group.availability: len(group.free)}
     return PoolGpuView(
         uuid=group.uuid,
         product=gpu.product if gpu else "",
@@ -103,10 +111,12 @@ def _gpu(group: GpuShares, node: Node, holders: tuple[HolderView, ...]) -> PoolG
         memory=gpu.memory if gpu else 0,
         shares=len(group.active),
         held=len(group.held),
-        free=len(group.free),
+        free=unheld[Availability.AVAILABLE],
+        withheld=unheld[Availability.WITHHELD],
+        unhealthy=unheld[Availability.UNHEALTHY],
         draining=len(group.draining),
         surplus=group.surplus,
-        healthy=len(group.healthy),
+        allocatable=len(group.healthy),
         availability=group.availability.value,
         reason=group.reason,
         holders=holders,

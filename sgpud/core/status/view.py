@@ -22,7 +22,7 @@ from sgpud.core.status.gpus import (
     usage_view,
 )
 from sgpud.core.status.pools import HolderView, PoolView, holder_views, pool_view, unregistered
-from sgpud.core.text import several
+from sgpud.core.text import count_shares, several
 
 SERVING, STANDBY = "serving", "standby"
 FORMAT = 1
@@ -199,8 +199,8 @@ def summary(seen: NodeView) -> str:
             "registered" if pool.registration == RegistrationPhase.LIVE.value else pool.registration
         )
         parts.append(
-            f"{pool.resource}: {several(pool.healthy, 'share')} of {several(gpus, 'GPU')},"
-            f" {pool.held} held, {state}"
+            f"{pool.resource}: {state}, {count_shares(pool.counts)} on {several(gpus, 'GPU')}"
+            f" ({pool.counts['allocatable']} allocatable)"
         )
     parts += troubles(seen.healths)
     if not seen.pools and not seen.probe:

@@ -14,7 +14,7 @@ from sgpud.core.planning.plan import Availability
 from sgpud.core.status.gpus import ContainerView, GpuStateView
 from sgpud.core.status.pools import PoolGpuView, PoolView
 from sgpud.core.status.view import NodeView
-from sgpud.core.text import one_line
+from sgpud.core.text import SHARE_STATES, one_line
 from sgpud.serve.metrics.families import MetricFamily, Rows, counter, gauge
 
 SHARE = ("resource", "gpu")
@@ -23,9 +23,7 @@ CONTAINER = ("namespace", "pod", "container", "gpu")
 
 def states(gpu: PoolGpuView) -> Mapping[str, int]:
     """The listed shares of a GPU by state; each is in one."""
-    free = {"available": "free"}.get(gpu.availability, gpu.availability)
-    known = dict.fromkeys(("free", "withheld", "unhealthy"), 0)
-    return {**known, free: gpu.free, "held": gpu.held, "draining": gpu.draining}
+    return {state: getattr(gpu, state) for state in SHARE_STATES}
 
 
 def _listed(seen: NodeView) -> Iterator[tuple[PoolView, PoolGpuView]]:
@@ -172,7 +170,7 @@ GPUS: tuple[MetricFamily, ...] = (
         "sgpud_shares_allocatable",
         SHARE,
         "Shares listed Healthy, free or held: what the node shows as allocatable.",
-        lambda seen: (((pool.resource, gpu.uuid), gpu.healthy) for pool, gpu in _listed(seen)),
+        lambda seen: (((pool.resource, gpu.uuid), gpu.allocatable) for pool, gpu in _listed(seen)),
     ),
     gauge(
         "sgpud_shares_surplus",

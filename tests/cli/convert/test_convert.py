@@ -269,7 +269,7 @@ def test_the_command_prints_a_file_that_check_config_takes(file: Path) -> None:
     written = file.with_name("sgpud.toml")
     written.write_text(out.getvalue())
     assert main(["check-config", str(written)], {}, checked) == 0
-    assert "is good" in checked.getvalue()
+    assert "is valid" in checked.getvalue()
 
 
 def test_as_json_it_prints_the_same_and_the_notes(file: Path) -> None:

@@ -41,27 +41,27 @@ def test_decisions_are_tables_under_the_answer() -> None:
     assert shown(CHOICE, REFUSAL, EMPTY).splitlines() == [
         "It is so.",
         "",
-        "1970-01-01 00:16:40.250Z asked which 1 share of example.com/gpu to take",
+        "1970-01-01 00:16:40.250Z preferred 1 share of example.com/gpu",
         "  each share on another GPU; first the GPU with the smallest fraction held",
-        "  GPU           HELD OF  ELSEWHERE  MEASURED FREE  OFFERED  CHOSEN  STATE",
-        "  GPU-aaaaaaaa  3 of 10  50%        60 %           7        -       available",
-        "  GPU-bbbbbbbb  0 of 10  -          -              10       1       withheld: cordoned",
+        "  GPU           HELD OF  ELSEWHERE  MEASURED FREE  OFFERED  PREFERRED  STATE",
+        "  GPU-aaaaaaaa  3 of 10  50%        60 %           7        -          available",
+        "  GPU-bbbbbbbb  0 of 10  -          -              10       1          withheld: cordoned",
         "",
-        "1970-01-01 00:16:41.000Z REFUSED 2 shares of example.com/gpu by rule `multiple`",
+        "1970-01-01 00:16:41.000Z refused 2 shares of example.com/gpu: rule `multiple`",
         "  2 shares fell on 1 of the 2 GPUs",
-        "  GPU           HELD OF  ELSEWHERE  ASKED FOR  STATE",
+        "  GPU           HELD OF  ELSEWHERE  REQUESTED  STATE",
         "  GPU-aaaaaaaa  3 of 10  -          2          available",
         "",
-        "1970-01-01 00:16:42.000Z REFUSED 1 share of example.com/gpu by rule `unknown`",
+        "1970-01-01 00:16:42.000Z refused 1 share of example.com/gpu: rule `unknown`",
         "  example.com/gpu is not served",
         "",
-        "3 decisions are remembered, since 1970-01-01 00:16:40.250Z (1000 at most).",
+        "3 decisions recorded since 1970-01-01 00:16:40.250Z (at most 1000 are kept).",
     ]
 
 
 def test_what_is_left_out_and_what_is_not_remembered_is_said() -> None:
-    assert "5 earlier decisions about it are left out." in shown(REFUSAL, left_out=5)
-    assert shown(kept=0).endswith("No decision is remembered: none was made since sgpud started.")
+    assert "5 earlier decisions are not shown." in shown(REFUSAL, left_out=5)
+    assert shown(kept=0).endswith("No decisions since sgpud started.")
 
 
 def test_long_sentences_are_broken() -> None:

@@ -26,7 +26,10 @@ def shown(*holders: dict[str, Any]) -> str:
         "shares": 40,
         "held": 12,
         "free": 28,
+        "withheld": 0,
+        "unhealthy": 0,
         "draining": 0,
+        "allocatable": 40,
         "availability": "available",
         "reason": "",
         "holders": list(holders),
@@ -71,8 +74,8 @@ def test_what_is_not_known_of_a_holder_is_left_open() -> None:
     unnamed = {**HOLDER, "namespace": "", "pod": "", "since": 0.0, "bytes": 0}
     assert shown(unnamed).splitlines()[-1].split() == ["6f1c", "main", "GPU-1", "12", "-", "-"]
     starting = {**unnamed, "uid": "", "container": ""}
-    assert "a pod that is being started" in shown(starting)
+    assert "a pod that is starting" in shown(starting)
 
 
 def test_without_holders_there_is_no_table_of_them() -> None:
-    assert "HELD BY" not in shown()
+    assert "HOLDER" not in shown()

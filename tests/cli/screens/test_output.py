@@ -15,12 +15,18 @@ GPU = PoolGpuView(
     memory=2**30,
     shares=10,
     held=2,
-    free=8,
+    free=0,
+    withheld=8,
+    unhealthy=0,
     draining=1,
     surplus=0,
-    healthy=10,
+    allocatable=2,
     availability="withheld",
     reason="cordoned",
+)
+_GPU_ROW = (
+    "  GPU-1  NVIDIA A100  2     0     8         0          1         2            "
+    "withheld: cordoned"
 )
 VIEW = NodeView(
     version="1.2.3",
@@ -50,8 +56,8 @@ def outcome(result: str, **parts: tuple[str, ...]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("errors", "warnings", "verdict"),
     [
-        ([], [], "f.toml is good"),
-        ([], ["f.toml:1: odd"], "f.toml is good, with 1 to think about"),
+        ([], [], "f.toml is valid"),
+        ([], ["f.toml:1: odd"], "f.toml is valid, with 1 warning"),
         (["f.toml:1: bad"], [], "f.toml has 1 problem"),
         (["f.toml:1: bad", "f.toml:2: bad"], ["f.toml:3: odd"], "f.toml has 2 problems"),
     ],
@@ -88,14 +94,14 @@ def test_gpus_are_a_table() -> None:
     assert second.startswith("0 MIG 1/0")
     assert second.endswith("not shared")
     assert head.index("UUID") == first.index("GPU-1") == second.index("MIG-1")
-    assert (driver, lost) == ("Driver 550", "GPU GPU-2 fails: is lost")
+    assert (driver, lost) == ("Driver 550", "Cannot read GPU GPU-2: is lost")
 
 
 def test_no_gpus_are_no_table() -> None:
     found = {"fault": "no driver", "gpus": [], "driver": "", "errors": {}, "configuration": "bad"}
     assert output.gpus(found).splitlines() == [
-        "No GPU can be read: no driver",
-        "Shown with the defaults, since bad",
+        "Cannot read GPUs: no driver",
+        "Shown with the default configuration: bad",
     ]
 
 
@@ -109,9 +115,9 @@ def test_a_plan_tells_what_is_wrong_before_the_pools() -> None:
         "Not known yet: holders",
         "Note: too many",
         "",
-        "example.com/gpu: live",
-        "  GPU    PRODUCT      SHARES  HELD  FREE  DRAINING  STATE",
-        "  GPU-1  NVIDIA A100  10      2     8     1         withheld: cordoned",
+        "example.com/gpu: registered",
+        "  GPU    PRODUCT      HELD  FREE  WITHHELD  UNHEALTHY  DRAINING  ALLOCATABLE  REASON",
+        _GPU_ROW,
         "",
         "example.com/old: no kubelet (refused), no longer configured",
         "  no shares",
@@ -126,11 +132,11 @@ def test_a_plan_ends_with_what_a_reload_would_change() -> None:
 @pytest.mark.parametrize(
     ("found", "text"),
     [
-        (outcome("unchanged"), "Reloaded: nothing differs"),
+        (outcome("unchanged"), "Reloaded: nothing changed"),
         (outcome("applied", keys=("a",), shares=("b",)), "Reloaded:\n  a\n  b"),
         (
             outcome("refused", problems=("f:1: bad",)),
-            "The file is refused, the configuration in use stays:\n  f:1: bad",
+            "The file is invalid; the configuration in use stays:\n  f:1: bad",
         ),
     ],
 )
@@ -140,4 +146,4 @@ def test_a_reload_tells_its_outcome(found: dict[str, Any], text: str) -> None:
 
 def test_a_release_that_cannot_be_says_what_helps() -> None:
     assert "sgpud acquire" in output.released({"released": True})
-    assert "only a reboot helps" in output.released({"released": False})
+    assert "Reboot the node" in output.released({"released": False})

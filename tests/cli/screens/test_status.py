@@ -10,7 +10,7 @@ from attrs import asdict, evolve
 from sgpud.cli.screens import output
 from sgpud.cli.screens.status import StatusStyle, status
 from sgpud.cli.screens.top import fitted
-from sgpud.cli.tables import Cell, CellStyle, cut, table, width
+from sgpud.cli.tables import Cell, CellStyle, cut, table, width, wrapped
 from sgpud.core.status.gpus import UsageView
 from sgpud.core.status.view import ConfigurationView, NodeView, document
 from tests.node_view import CONTAINER, GIB, GPU, POOL, PROCESS, STATE, UID, VIEW
@@ -18,15 +18,16 @@ from tests.node_view import CONTAINER, GIB, GPU, POOL, PROCESS, STATE, UID, VIEW
 ESCAPE = re.compile(r"\x1b\[[0-9]*m")
 GOLDEN = """\
 sgpud 1.2.3: serving, driver 550.54, 2026-09-21 14:13:20Z
-example.com/gpu: registered; 100 shares, 3 held, 98 allocatable
+example.com/gpu: registered, 3 held, 97 withheld, 2 draining (3 allocatable)
 
-GPU, HELD BY MEMORY OF BUSY SHARES
-0 NVIDIA A100 7GiB 8% 80GiB 55% 3 held, 97 withheld, 1 surplus, 2 draining healthy
-  GPU-1
-  free shares are withheld: cordoned
-  team/train/main 6GiB 4GiB 40% 4 over by 2GiB
-  python3 12 1GiB n/a - in no pod
-  python3 13 in pod 0a1b2c3d-1111-2222-3333-444455556666/side n/a n/a - holds no share of it
+GPU, HOLDER MEMORY OF BUSY SHARES
+0 NVIDIA A100 7GiB 8% 80GiB 55% 3 held, 97 withheld, 2 draining
+  GPU-1: healthy
+  withheld: cordoned
+  1 more held than configured
+  team/train/main 6GiB 4GiB 40% 4, over by 2GiB
+  python3 12 1GiB n/a not in a pod
+  python3 13 in pod 0a1b2c3d-1111-2222-3333-444455556666/side n/a n/a holds no share
 """
 
 
@@ -53,12 +54,12 @@ def test_a_gpu_its_containers_and_everybody_else() -> None:
 
 def test_the_columns_stand_below_each_other() -> None:
     shown = lines(state())
-    (head,) = (line for line in shown if line.startswith("GPU, HELD BY"))
+    (head,) = (line for line in shown if line.startswith("GPU, HOLDER"))
     (gpu,) = (line for line in shown if line.startswith("0 NVIDIA"))
     (train,) = (line for line in shown if "team/train/main" in line)
     at = head.index("SHARES")
     assert gpu[at:].startswith("3 held")
-    assert train[at:].startswith("4 ")
+    assert train[at:].startswith("4, ")
     for line, word in ((head, "MEMORY"), (gpu, "8%"), (train, "6GiB")):
         assert line.index(word) + len(word) == head.index("MEMORY") + len("MEMORY")
 
@@ -93,12 +94,40 @@ def test_sixteen_gpus_with_wide_names_fit_every_width() -> None:
     assert len(places) == 1
 
 
+def test_nothing_is_cut_at_80_columns() -> None:
+    reason = "XID 79: the GPU has fallen off the bus, after XID 31 and XID 43 on the same GPU"
+    advice = "drain the node, run `sgpud release`, reset the GPU with nvidia-smi, `sgpud acquire`"
+    long = "/etc/sgpud.toml:14: sharing.duplication_factor: must be an integer from 1 to 10000"
+    gpu = evolve(STATE, uuid=f"GPU-{'a' * 36}", product="NVIDIA L4", health="unhealthy")
+    view = evolve(
+        VIEW,
+        configuration=ConfigurationView("/etc/sgpud.toml", "last good", (long,)),
+        notes=(reason,),
+        gpus=(evolve(gpu, reason=reason, advice=advice, cordoned=True),),
+        pools=(evolve(POOL, gpus=(evolve(GPU, uuid=gpu.uuid, reason=reason),)),),
+    )
+    shown = lines(view, StatusStyle(80))
+    assert max(map(width, shown)) <= 80
+    assert "…" not in "".join(shown)
+    text = " ".join(" ".join(shown).split())
+    for whole in (long, f"Note: {reason}", f"to do: {advice}", f"withheld: {reason}"):
+        assert whole in text
+    assert f"{gpu.uuid}: unhealthy, cordoned: {reason}" in text
+
+
+def test_a_gpu_of_two_pools_shows_the_shares_of_each() -> None:
+    other = evolve(POOL, resource="example.com/b", gpus=(evolve(GPU, held=1, withheld=9),))
+    text = "\n".join(lines(evolve(VIEW, pools=(POOL, other))))
+    assert "4 held, 106 withheld, 4 draining" in text
+    assert "example.com/b: 1 held, 9 withheld, 2 draining" in text
+
+
 def test_colours_only_where_they_may_be() -> None:
     view = evolve(VIEW, gpus=(evolve(STATE, health="unhealthy", reason="XID 79"),))
     plain, coloured = lines(view), lines(view, StatusStyle(colour=True))
     assert not any("\x1b" in line for line in plain)
     assert [ESCAPE.sub("", line) for line in coloured] == plain
-    assert any("\x1b[31munhealthy: XID 79\x1b[0m" in line for line in coloured)
+    assert any("\x1b[31m  GPU-1: unhealthy: XID 79\x1b[0m" in line for line in coloured)
 
 
 def test_by_memory_the_most_comes_first() -> None:
@@ -128,17 +157,17 @@ def test_what_is_wrong_is_said_first() -> None:
     )
     text = "\n".join(lines(view))
     for words in (
-        "DEAD: reconciler; start sgpud anew",
-        "/etc/sgpud.toml is not in use, but the last good configuration:",
+        "Failed: reconciler. Restart sgpud",
+        "/etc/sgpud.toml is invalid; the last good configuration is in use:",
         "  f:1: bad",
         "GPUs: no driver",
         "Holders: may be stale",
-        "Use: needs hostPID: true",
+        "Usage: needs hostPID: true",
         "Not known yet: holders",
         "Note: a note",
         "example.com/gpu: waiting to try again (refused)",
-        "memory as it was 99 s ago",
-        "what each uses is not known: why",
+        "memory as of 99 s ago",
+        "use per container is unknown: why",
     ):
         assert words in text
 
@@ -155,7 +184,7 @@ def test_a_pod_without_a_name_and_one_that_starts() -> None:
     starting = evolve(CONTAINER, namespace="", pod="", uid="", container="")
     shown = "\n".join(lines(evolve(VIEW, gpus=(evolve(STATE, containers=(unnamed, starting)),))))
     assert f"{UID}/main" in shown
-    assert "a pod that is being started" in shown
+    assert "a pod that is starting" in shown
 
 
 def test_a_name_cannot_steer_the_terminal() -> None:
@@ -177,7 +206,9 @@ def test_every_availability_has_a_word() -> None:
         ("withheld", "withheld"),
         ("unhealthy", "unhealthy"),
     ):
-        pool = evolve(POOL, gpus=(evolve(GPU, availability=availability, reason="it is so"),))
+        counts: dict[str, Any] = {"free": 0, "withheld": 0, "unhealthy": 0, word: 97}
+        gpu = evolve(GPU, availability=availability, reason="it is so", **counts)
+        pool = evolve(POOL, gpus=(gpu,))
         text = "\n".join(lines(evolve(VIEW, pools=(pool,))))
         assert f"97 {word}" in text
 
@@ -189,6 +220,13 @@ def test_width_counts_what_a_terminal_shows() -> None:
     assert cut("英伟达", 4) == "英…"
     assert cut("abcdef", 3) == "ab…"
     assert cut("abc", 0) == ""
+
+
+def test_a_long_text_wraps_between_words() -> None:
+    assert wrapped("  one two three", 12) == ["  one two", "    three"]
+    assert wrapped("one " + "x" * 12, 8) == ["one", "  xxxxxx", "  xxxxxx"]
+    assert wrapped("英伟 达加速", 6) == ["英伟", "  达加", "  速"]
+    assert wrapped("one two", 0) == wrapped("one two", 7) == ["one two"]
 
 
 def test_a_table_gives_up_its_first_column_first() -> None:

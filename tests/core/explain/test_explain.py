@@ -127,7 +127,7 @@ def test_what_stands_against_a_pod_is_said() -> None:
         sick = fallen(sick, uuid(one))
     text = said(explain("train", known(of=sick)))
     assert f"{POOL}: no share can be given now (0 are held)" in text
-    assert f"{POOL}: {uuid(0)} is sick: " in text
+    assert f"{POOL}: {uuid(0)} is unhealthy: " in text
     assert "does not serve the node now (standby)" in said(
         explain("train", known(serving="standby"))
     )
@@ -210,7 +210,7 @@ def test_a_gpu(name: str) -> None:
     found = explain(name, known(CHAT, TWIN, decisions=[passed, offered, *ALL[1:]]))
     assert found.subject == "gpu"
     assert found.answer == (
-        f"{uuid(0)} (NVIDIA A100-SXM4-40GB) is well in {POOL}: 2 of 4 shares held, 2 free.",
+        f"{uuid(0)} (NVIDIA A100-SXM4-40GB) is available in {POOL}: 2 held, 2 free.",
         "Its health is healthy.",
         "Of the last 2 times that the kubelet offered shares of it, 1 took some.",
     )
@@ -223,7 +223,7 @@ def test_a_gpu(name: str) -> None:
 def test_a_sick_gpu_says_what_to_do() -> None:
     sick = fallen(node(sharing(injection=DELIVERY), GPUS, CheckpointState()), uuid(1))
     text = said(explain("1", known(of=sick)))
-    assert "is sick in" in text
+    assert "is unhealthy in" in text
     assert "Its health is unhealthy: " in text
     assert "To do: " in text
 

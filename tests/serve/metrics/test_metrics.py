@@ -39,7 +39,7 @@ def test_shares_are_told_by_resource_gpu_and_state() -> None:
         ("draining", 2),
     ):
         assert f'sgpud_shares{{{labels},state="{state}"}} {count}.0' in found
-    assert f"sgpud_shares_allocatable{{{labels}}} 98.0" in found
+    assert f"sgpud_shares_allocatable{{{labels}}} 3.0" in found
     assert f"sgpud_shares_surplus{{{labels}}} 1.0" in found
     for availability, holds in (("available", 0), ("withheld", 1), ("unhealthy", 0)):
         assert (
