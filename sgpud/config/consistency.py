@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from fnmatch import fnmatchcase
 
 from sgpud.config.schema.check import Violation
 from sgpud.config.schema.kinds import show
 from sgpud.config.values import Config
 from sgpud.core.allocation.injection import variable_prefix
-from sgpud.core.gpu.gpu import pci_address
+from sgpud.core.gpu.gpu import glob_matches, pci_address
 from sgpud.core.health.causes import HealthPolicy
 from sgpud.core.health.xids import CLASSES
 from sgpud.core.sharing.rules import (
@@ -136,12 +135,9 @@ def _single(entry: str) -> str | None:
 def _glob_covers(earlier: str, later: str) -> bool:
     """Whether one glob covers another: surely so if it matches the other's own text.
 
-    That holds while the earlier one has no wildcard but `*`, and the later one no class.
+    That holds while the earlier one has no wildcard but `*`.
     """
-    if earlier == later:
-        return True
-    simple = not set(earlier) & set("?[") and "[" not in later
-    return simple and fnmatchcase(later, earlier)
+    return earlier == later or ("?" not in earlier and glob_matches(earlier, later))
 
 
 def _warning(path: tuple[str | int, ...], text: str) -> Violation:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from typing import TypeVar
 
-UUID = re.compile(r"(?:GPU|MIG)-[0-9A-Za-z/.-]{1,51}", re.ASCII)
-"""A UUID that can be part of a share id of at most 63 characters."""
+UUID = re.compile(
+    r"(?:GPU|MIG)-[0-9A-Za-z/.-]{1,51}|[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}",
+    re.ASCII,
+)
+"""A UUID that can be part of a share id of at most 63 characters. A Jetson's has no prefix."""
 SHOWN = 120
 """Characters of a wrong value that a message shows."""
 LARGEST = 2**63
@@ -17,8 +20,8 @@ _T = TypeVar("_T")
 def uuid_of(value: object) -> str:
     """A UUID of a GPU or of a MIG instance, as it was written."""
     uuid = is_a(str, value)
-    if not UUID.fullmatch(uuid) or "::" in uuid:
-        reason = f"no UUID of a GPU: {uuid[:SHOWN]!r}"
+    if not UUID.fullmatch(uuid):
+        reason = f"its UUID {uuid[:SHOWN]!r} cannot be part of a share id"
         raise ValueError(reason)
     return uuid
 

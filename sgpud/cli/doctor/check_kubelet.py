@@ -140,7 +140,9 @@ def _rival(resource: str, ids: list[str]) -> Finding:
 
 def _means(one: str, uuids: Iterable[str], indexes: Iterable[int]) -> bool:
     """Whether an id of a plugin stands for a GPU of this node; any does if none is known."""
-    uuid, index = _UUID.search(one), _BY_INDEX.fullmatch(one)
-    if uuid:
-        return not uuids or uuid[0] in uuids
-    return index is not None and (not indexes or int(index[1]) in indexes)
+    if any(uuid in one for uuid in uuids):
+        return True
+    index = _BY_INDEX.fullmatch(one)
+    if index is None:
+        return not uuids and _UUID.search(one) is not None
+    return not indexes or int(index[1]) in indexes

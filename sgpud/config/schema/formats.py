@@ -164,7 +164,7 @@ def gpu_entry(text: str) -> str | None:
         return "has blanks around it or a control character in it, leave them out"
     if len(text) > _ENTRY_LENGTH:
         return f"has {len(text)} characters, write at most {_ENTRY_LENGTH}"
-    if text.startswith(("GPU-", "MIG-")) and set(text) & set("*?["):
+    if text.startswith(("GPU-", "MIG-")) and set(text) & set("*?"):
         return "is a UUID with a wildcard, write the whole UUID (`sgpud gpus` lists them)"
     return None
 

@@ -22,6 +22,7 @@ SHOWN = 40
 SHORTEST = 8
 """Characters of a UUID by which a GPU can be named, where they are one GPU's alone."""
 _UUIDS = ("GPU-", "MIG-")
+"""What UUIDs begin with on most machines; a name that begins so is never a pod's."""
 
 
 @frozen
@@ -66,7 +67,11 @@ def explain(about: str, known: Evidence) -> Explanation:
     share = parse_share_id(about)
     if share:
         said = about_share(share, known.node, known.plan, known.decisions)
-    elif about.startswith(_UUIDS) or (about.isascii() and about.isdigit()):
+    elif (
+        about.startswith(_UUIDS)
+        or (about.isascii() and about.isdigit())
+        or _meant(about, list(_uuids(known)))
+    ):
         said = about_gpu(_uuid(about, known), known.seen, known.decisions)
     else:
         said = about_pod(about, known.node, known.plan, known.seen, known.decisions)
@@ -100,13 +105,18 @@ def _uuid(name: str, known: Evidence) -> str:
     uuids = list(dict.fromkeys(_uuids(known)))
     if name.isdigit():
         found = [uuid for uuid in uuids if indexes.get(uuid) == int(name)]
-    elif name in uuids:
-        found = [name]
     else:
-        found = [uuid for uuid in uuids if len(name) >= SHORTEST and uuid.startswith(name)]
+        found = _meant(name, uuids)
     if len(found) != 1:
         raise UnknownGpuError(name, found or uuids)
     return found[0]
+
+
+def _meant(name: str, uuids: Sequence[str]) -> list[str]:
+    """The UUIDs that a name is, or is enough of a beginning of."""
+    if name in uuids:
+        return [name]
+    return [uuid for uuid in uuids if len(name) >= SHORTEST and uuid.startswith(name)]
 
 
 def _uuids(known: Evidence) -> Iterator[str]:

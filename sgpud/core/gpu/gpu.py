@@ -8,7 +8,6 @@ from fnmatch import fnmatchcase
 from attrs import frozen
 
 _PCI = re.compile(r"(?:([0-9a-f]{4,8}):)?([0-9a-f]{2}):([0-9a-f]{2})(?:\.([0-7]))?", re.IGNORECASE)
-_UUID_STARTS = ("GPU-", "MIG-")
 
 
 @frozen
@@ -78,13 +77,21 @@ def matches(entry: str, gpu: Gpu) -> bool:
     """Whether an entry of a list means this GPU.
 
     An entry is a UUID (a physical GPU's stands for its MIG instances too), an index, a PCI
-    address, or a glob on the product name in which case does not count.
+    address, or a glob on the product name (`*` and `?`) in which case does not count.
     """
-    if entry.startswith(_UUID_STARTS):
-        return entry in (gpu.uuid, gpu.physical)
+    if entry in (gpu.uuid, gpu.physical):
+        return True
     if entry.isascii() and entry.isdigit():
         return int(entry) == gpu.index
     address = pci_address(entry)
     if address is not None:
         return address == gpu.pci
-    return fnmatchcase(gpu.product.casefold(), entry.casefold())
+    return glob_matches(entry, gpu.product)
+
+
+def glob_matches(pattern: str, text: str) -> bool:
+    """Whether a text is what a pattern says, in which only `*` and `?` mean more than themselves.
+
+    Case does not count.
+    """
+    return fnmatchcase(text.casefold(), pattern.casefold().replace("[", "[[]"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from sgpud.core.intset import IntSet
+from sgpud.core.json_checks import UUID
 
 SEPARATOR = "::"
 LONGEST_ID = 63
@@ -12,7 +13,7 @@ LONGEST_ID = 63
 MESSAGE_LIMIT = 4 * 1024 * 1024
 """Bytes of one ListAndWatch message that the kubelet takes: gRPC's default receive limit."""
 
-_ID = re.compile(r"((?:GPU|MIG)-[0-9A-Za-z/.-]{1,51}?)::(0|[1-9][0-9]{0,8})", re.ASCII)
+_ID = re.compile(rf"({UUID.pattern}){SEPARATOR}(0|[1-9][0-9]{{0,8}})", re.ASCII)
 
 
 def share_id(uuid: str, number: int) -> str:

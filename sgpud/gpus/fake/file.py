@@ -52,9 +52,9 @@ def _compute(text: str) -> str | None:
 
 
 def _uuid(text: str) -> str | None:
-    if text.startswith("GPU-") and UUID.fullmatch(text) and "::" not in text:
+    if UUID.fullmatch(text) and not text.startswith("MIG-"):
         return None
-    return "is no UUID of a GPU, write GPU- and letters, digits or dashes, 55 characters at most"
+    return "is not a UUID of a GPU, write GPU- and letters, digits or dashes, at most 55 characters"
 
 
 def _product(text: str) -> str | None:

@@ -32,8 +32,8 @@ class Inventory:
     driver: str
     nvml: str
     gpus: tuple[Gpu, ...]
-    refused: tuple[str, ...] = ()
-    """What is wrong with each GPU that could not be taken over."""
+    refused: tuple[tuple[str, str], ...] = ()
+    """The index of each GPU that cannot be shared, with the reason."""
 
 
 @frozen
@@ -133,14 +133,19 @@ def _inventory(said: dict[str, object]) -> Inventory:
         try:
             gpu = _gpu(entry)
         except (KeyError, TypeError, ValueError) as error:
-            refused.append(f"{error} in {str(entry)[:SHOWN]}")
+            refused.append((_index_of(entry), f"{error} in {str(entry)[:SHOWN]}"))
             continue
         if gpu.uuid in gpus:
-            refused.append(f"two GPUs say that they are {gpu.uuid}")
+            refused.append((str(gpu.index), f"another GPU has the same UUID {gpu.uuid}"))
             continue
         gpus[gpu.uuid] = gpu
     ordered = tuple(sorted(gpus.values(), key=lambda gpu: gpu.order))
     return Inventory(is_a(str, said["driver"]), is_a(str, said["nvml"]), ordered, tuple(refused))
+
+
+def _index_of(entry: object) -> str:
+    """How a GPU is named of which nothing else may be known."""
+    return str(entry.get("index", "?")) if isinstance(entry, dict) else "?"
 
 
 def _happened(kind: EventKind, said: dict[str, object]) -> EventMessage:
@@ -187,9 +192,14 @@ def _counted(value: object) -> tuple[int, float]:
 
 
 def _processes(said: dict[str, object]) -> ProcessesMessage:
-    return ProcessesMessage(
-        tuple(_running(is_a(dict, entry)) for entry in is_a(list, said["gpus"]))
-    )
+    found: dict[str, GpuProcesses] = {}
+    for entry in is_a(list, said["gpus"]):
+        try:
+            running = _running(is_a(dict, entry))
+        except (KeyError, TypeError, ValueError):
+            continue  # as above: what is odd about one GPU takes nothing from another
+        found[running.uuid] = running
+    return ProcessesMessage(tuple(found.values()))
 
 
 def _running(entry: dict[str, object]) -> GpuProcesses:

@@ -159,8 +159,9 @@ class NvmlMonitor:
 
     def _said(self, message: Facts) -> None:
         if isinstance(message, Inventory):
-            for reason in message.refused:
-                self._log.error("ignoring a GPU: {reason}", reason=reason)
+            for gpu, reason in message.refused:
+                self._log.error("GPU {gpu} is not shared: {reason}", gpu=gpu, reason=reason)
+                self._on_gpu_error(gpu, reason)
             self._reported = None
             self._on_inventory(message.gpus, message.driver)
         elif isinstance(message, GpuErrorMessage):

@@ -159,7 +159,7 @@ def test_of_two_gpus_with_one_uuid_the_second_is_left_out() -> None:
     message = parse(said(WHOLE, {**SLICE, "uuid": GPU_A}))
     assert isinstance(message, Inventory)
     assert [gpu.index for gpu in message.gpus] == [0]
-    assert message.refused == (f"two GPUs say that they are {GPU_A}",)
+    assert message.refused == (("1", f"another GPU has the same UUID {GPU_A}"),)
 
 
 def test_a_strange_pci_address_or_an_empty_name_is_no_obstacle() -> None:
