@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.complete
 SUITE := bookworm
+PARALLEL := -n auto --dist loadgroup
 PROTO := sgpud/kubelet/api
 UV_COMPILE := uv pip compile --quiet --universal --python-version 3.10 --fork-strategy fewest \
 	--generate-hashes --no-header --no-annotate --upgrade
@@ -26,11 +27,11 @@ kube: $(READY) ## put kubectl and helm into .venv/bin, for the tests of deploy/
 demo: $(READY) ## share simulated GPUs with a stand-in kubelet and show it
 	$(BIN)/python -m sgpud.testing.demo
 
-test: $(READY) ## run the whole test suite (TESTS="-k word" for a part of it)
-	$(BIN)/python -m pytest -m "not browser" $(TESTS)
+test: $(READY) ## run the whole test suite (TESTS="-m 'not slow'" for the edit loop)
+	$(BIN)/python -m pytest $(PARALLEL) -m "not browser" $(TESTS)
 
 test-debian: $(READY) ## run the suite on Debian 12's own packages (as root)
-	tools/debian-stack python3 -m pytest -m "not long and not browser" --ignore=tests/deploy --ignore=tests/image $(TESTS)
+	tools/debian-stack python3 -m pytest $(PARALLEL) -m "not long and not browser" --ignore=tests/deploy --ignore=tests/image $(TESTS)
 
 test-browser: $(READY) ## look at the page in headless Chromium; pictures go to build/screenshots
 	SGPUD_ARTEFACTS=build/screenshots $(BIN)/python -m pytest -m browser tests/browser

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).parent.parent / "tools" / "venv"
 # What a real environment's python does: here it notes what pip is asked for.
 MADE = """

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -39,13 +39,9 @@ def package() -> Path:
 
 
 @pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def library(built: Callable[..., Path]) -> Path:
     """A libnvidia-ml.so.1 that tells what a script says."""
-    built = tmp_path_factory.mktemp("nvml") / "libnvidia-ml.so.1"
-    source = TOP / "tests" / "stub_nvml" / "stub_nvml.c"
-    flags = ("-shared", "-fPIC", "-Wl,-soname,libnvidia-ml.so.1")
-    subprocess.run(["cc", *flags, "-o", built, source], check=True, timeout=60)
-    return built
+    return built() / "libnvidia-ml.so.1"
 
 
 @pytest.fixture

@@ -283,6 +283,7 @@ print(status, sorted(heavy & set(sys.modules)), file=sys.stderr)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "status"),
     [
@@ -308,6 +309,7 @@ def test_commands_that_need_no_reactor_import_none(arguments: list[str], status:
     assert done.stderr.splitlines()[-1] == f"{status} []"
 
 
+@pytest.mark.slow
 def test_sighup_is_ignored_before_anything_else_is_imported() -> None:
     program = "import sgpud.cli.main, signal; print(signal.getsignal(signal.SIGHUP).name)"
     done = subprocess.run(
@@ -331,6 +333,7 @@ def test_sighup_is_ignored_before_anything_else_is_imported() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_full_disk_below_the_output_is_told_in_one_line(file: Path) -> None:
     with Path("/dev/full").open("w") as full:
         done = process("check-config", str(file), stdout=full)
@@ -338,6 +341,7 @@ def test_a_full_disk_below_the_output_is_told_in_one_line(file: Path) -> None:
     assert done.stderr == "sgpud: [Errno 28] No space left on device\n"
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_seen_enough_is_no_error(file: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
@@ -346,6 +350,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(file: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_a_closed_output_is_no_error(file: Path) -> None:
     shell = 'exec "$0" -m sgpud check-config "$1" >&-'
     done = subprocess.run(
@@ -355,6 +360,7 @@ def test_a_closed_output_is_no_error(file: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_a_name_that_the_terminal_cannot_show_is_shown_escaped(tmp_path: Path) -> None:
     file = tmp_path / "\u00e9.toml"
     file.write_text(GOOD)
@@ -364,6 +370,7 @@ def test_a_name_that_the_terminal_cannot_show_is_shown_escaped(tmp_path: Path) -
     assert done.stdout.endswith("\\xe9.toml is valid\n")
 
 
+@pytest.mark.slow
 def test_the_daemon_does_not_start_on_a_bad_file(file: Path, tmp_path: Path) -> None:
     file.write_text(BAD)
     state = ["--state-dir", str(tmp_path / "state"), "--run-dir", str(tmp_path / "run")]
@@ -374,6 +381,7 @@ def test_the_daemon_does_not_start_on_a_bad_file(file: Path, tmp_path: Path) -> 
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_the_daemon_does_not_start_on_a_bad_simulation(file: Path, tmp_path: Path) -> None:
     done = process("run", "--config", str(file), "--simulate", str(tmp_path / "absent"))
     assert done.returncode == 78

@@ -17,6 +17,8 @@ from sgpud.testing.kubelet.checkpoint import NAME, PodDevices, Slot, encode
 from tests.core.values import POOL
 from tests.surroundings import short_folder
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SIMULATED = ROOT / "tests" / "gpus" / "simulated.toml"
 

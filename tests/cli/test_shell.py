@@ -128,6 +128,7 @@ def test_imports_point_one_way(need_tool: Callable[[str], str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_the_package_itself_imports_nothing() -> None:
     program = (
         "import sys; before = set(sys.modules); import sgpud; print(set(sys.modules) - before)"

@@ -144,6 +144,7 @@ def test_host_names() -> None:
         assert "without a port" in str(formats.host_name(bad))
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_no_rule_raises(text: str) -> None:
     for rule in (

@@ -22,6 +22,7 @@ _values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(_values)
 @example("\x7f\xa0\u200b\U000e0001")
 @example({"": {"a b": [1e300, -0.0]}})

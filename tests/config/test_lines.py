@@ -29,6 +29,7 @@ def paths(value: Any, above: Path = ()) -> Iterator[Path]:
         yield from paths(inner, (*above, part))
 
 
+@pytest.mark.slow
 @given(written_documents())
 def test_every_key_of_a_document_is_found_on_its_line(
     document: tuple[str, dict[Path, int]],
@@ -38,6 +39,7 @@ def test_every_key_of_a_document_is_found_on_its_line(
     assert set(lines) == set(paths(tomllib.loads(text)))
 
 
+@pytest.mark.slow
 @given(written_documents(), st.data())
 def test_a_broken_document_does_not_stop_the_scanner(
     document: tuple[str, dict[Path, int]], data: st.DataObject

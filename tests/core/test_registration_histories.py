@@ -199,10 +199,12 @@ class Registration(RuleBasedStateMachine):
         assert not (self.stopped and self.alive)
 
 
+@pytest.mark.slow
 def test_the_invariants_hold() -> None:
     run_state_machine_as_test(Registration, settings=SHORT)
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_the_invariants_hold_at_length() -> None:
     run_state_machine_as_test(Registration, settings=LONG)

@@ -1,8 +1,7 @@
 """A node, its kubelet and its daemon, made anew for every test that asks for them."""
 
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, cast
+from collections.abc import Generator, Iterator
+from typing import Any
 
 import pytest
 
@@ -14,8 +13,6 @@ from tests.daemon.record import WITHIN
 pytest.register_assert_rewrite(
     *(f"tests.daemon.{name}" for name in ("freeing", "leaving", "stalling"))
 )
-LONGEST = 110.0
-"""Seconds until the last situation has passed or failed."""
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -26,24 +23,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
     node = getattr(item, "funcargs", {}).get("node")
     if report.failed and isinstance(node, Node):
         report.sections.append(("the daemons", node.logs()))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def result_of(request: pytest.FixtureRequest) -> Iterator[Callable[[Callable[[], None]], None]]:
-    """Waits for a situation to pass, and raises what it raises.
-
-    All that were chosen begin with the first test here: they mostly wait, and the other tests
-    need not wait for them.
-    """
-    chosen = [
-        cast("Callable[[], None]", item.callspec.params["situation"])
-        for item in request.session.items
-        if isinstance(item, pytest.Function) and "situation" in item.fixturenames
-    ]
-    running: dict[Callable[[], None], Future[None]] = {}
-    with ThreadPoolExecutor(max(1, len(chosen))) as pool:
-        running.update((situation, pool.submit(situation)) for situation in chosen)
-        yield lambda situation: running[situation].result(LONGEST)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import os
 import select
 import signal
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,17 +15,13 @@ from tests.daemon.record import WITHIN, tell
 from tests.daemon.steps import admit, became
 from tests.gpus.nvml.stub import A100, GPU_A, Stub
 
-SOURCE = Path(__file__).parent.parent / "stub_nvml" / "stub_nvml.c"
 LIBRARY = "libnvidia-ml.so.1"
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory, need_tool: Callable[[str], str]) -> Path:
+def library(built: Callable[..., Path]) -> Path:
     """The stub of NVML's library."""
-    built = tmp_path_factory.mktemp("nvml") / LIBRARY
-    flags = ("-shared", "-fPIC", f"-Wl,-soname,{LIBRARY}")
-    subprocess.run([need_tool("cc"), *flags, "-o", built, SOURCE], check=True, timeout=60)
-    return built
+    return built() / LIBRARY
 
 
 @pytest.fixture

@@ -10,6 +10,6 @@ from tests.daemon.situations import Situation
 SITUATIONS = (*leaving.SITUATIONS, *freeing.SITUATIONS, *stalling.SITUATIONS)
 
 
-@pytest.mark.parametrize("situation", SITUATIONS, ids=lambda situation: situation.__name__)
-def test_over_time(result_of: Callable[[Situation], None], situation: Situation) -> None:
-    result_of(situation)
+@pytest.mark.parametrize("scene", SITUATIONS, ids=lambda scene: scene.__name__)
+def test_over_time(played: Callable[[Situation], None], scene: Situation) -> None:
+    played(scene)

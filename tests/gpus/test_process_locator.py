@@ -162,6 +162,7 @@ def name() -> str:
     return f"sgpud-test-{uuid.uuid4().hex[:8]}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("systemd", [True, False], ids=["systemd", "cgroupfs"])
 def test_a_real_process_in_a_real_cgroup(version: str, name: str, *, systemd: bool) -> None:
@@ -227,6 +228,7 @@ def test_in_a_pid_namespace_of_its_own_nothing_is_claimed(need_tool: Callable[[s
     assert place["pods"] == []
 
 
+@pytest.mark.slow
 def test_in_the_machines_own_pid_namespace_it_is_the_nodes() -> None:
     if Path("/proc/self/ns/pid").stat().st_ino != FIRST_PIDS:
         pytest.skip("the tests run in a PID namespace of their own")

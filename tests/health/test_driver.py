@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +16,6 @@ from tests.daemon.record import WITHIN, tell
 from tests.daemon.steps import admit, became
 from tests.gpus.nvml.stub import A100, CUT, GPU_A, GPU_B, GPU_C, MIG_1, MIG_2, T4, Stub
 
-SOURCE = Path(__file__).parent.parent / "stub_nvml" / "stub_nvml.c"
 LIBRARY = "libnvidia-ml.so.1"
 SETTINGS = """
 [health]
@@ -27,16 +25,6 @@ method = "nvidia-runtime"
 """
 ASKS_NOTHING = "  recovery 0\n"
 TOTAL = 10_000
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory, need_tool: Callable[[str], str]) -> Path:
-    """The folder of the stub of NVML's library."""
-    folder = tmp_path_factory.mktemp("nvml")
-    flags = ("-shared", "-fPIC", f"-Wl,-soname,{LIBRARY}")
-    command = [need_tool("cc"), *flags, "-o", str(folder / LIBRARY), str(SOURCE)]
-    subprocess.run(command, check=True, timeout=60)
-    return folder
 
 
 @pytest.fixture
@@ -53,9 +41,9 @@ def kubelet(node: Node) -> Iterator[StandInKubelet]:
 
 
 @pytest.fixture
-def stub(node: Node, library: Path) -> Stub:
+def stub(node: Node, built: Callable[..., Path]) -> Stub:
     """A machine with two GPUs."""
-    made = Stub(node.root / "script", library, node.root)
+    made = Stub(node.root / "script", built(), node.root)
     made.write(A100, T4)
     return made
 

@@ -43,6 +43,7 @@ def test_committed_messages_are_what_the_proto_compiles_to(
     assert without_json_names(committed.serialized_pb) == expected
 
 
+@pytest.mark.slow
 def test_importing_the_messages_warns_of_nothing() -> None:
     code = "from sgpud.kubelet.api import deviceplugin_pb2, podresources_pb2"
     done = subprocess.run(

@@ -86,7 +86,7 @@ def test_the_old_form_is_a_plain_list_of_ids() -> None:
 
 @pytest.mark.parametrize("own", [*ids(0, 1), *ids(0, 999_999_999)])
 def test_ids_of_other_plugins_are_passed_over(own: str) -> None:
-    foreign = ["nic-0", f"{GPU0}::3", f"{GPU0}::03", f"{GPU0}::-1", f"{GPU0}::9999999999", ""]
+    foreign = ["nic-0", f"{GPU0}-_-3", f"{GPU0}::03", f"{GPU0}::-1", f"{GPU0}::9999999999", ""]
     (holder,) = holders(
         entry(ResourceName="example.com/nic", DeviceIDs={"0": ["eth0"]}),
         entry(DeviceIDs={"-1": [*foreign, own, None, 7, ["x"], {}]}),

@@ -15,7 +15,7 @@ from tests.daemon.record import WITHIN, tell
 from tests.memory.shared import MEMORY, admit, became, gpu, healthy, start
 
 Scene: TypeAlias = Callable[[], None]
-FREED_WITHIN = 10.0
+FREED_WITHIN = 45.0
 """Seconds until a finished pod's shares are free while something waits for them."""
 GUARD = """
 full_guard = true

@@ -268,6 +268,7 @@ def test_fake_gpus_are_not_restored_as_real_ones(tmp_path: Path) -> None:
     assert reconciler.node.gpus is None
 
 
+@pytest.mark.slow
 def test_ten_thousand_events_are_written_once(tmp_path: Path) -> None:
     life = unhealthy(tmp_path)
     path = tmp_path / "state" / GPUS

@@ -67,6 +67,7 @@ def test_a_symlink_is_replaced_not_followed(tmp_path: Path) -> None:
     assert not store.path(NAME).is_symlink()
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_the_old_file_and_leaves_no_other(tmp_path: Path) -> None:
     store = StateDirectory(tmp_path)
     store.write(NAME, b"old")

@@ -113,6 +113,7 @@ def run(environ: dict[str, str]) -> str:
     ).stdout.strip()
 
 
+@pytest.mark.slow
 def test_a_real_socket_gets_the_status_in_utf8(tmp_path: Path) -> None:
     path = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
@@ -122,5 +123,6 @@ def test_a_real_socket_gets_the_status_in_utf8(tmp_path: Path) -> None:
         assert listener.recv(1000).decode() == "STATUS=4 GPUs ≥ 3"
 
 
+@pytest.mark.slow
 def test_sdnotify_is_imported_under_systemd_only() -> None:
     assert run({"NOTIFY_SOCKET": ""}) == "False"

@@ -300,6 +300,7 @@ DOCUMENTS = st.dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(DOCUMENTS)
 @example({"health": {"ignoredXIDs": [-1, True, 10**30]}})
 @example({"flags": {"plugin": {"deviceListStrategy": [["envvar"]]}}})

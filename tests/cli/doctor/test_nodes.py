@@ -236,6 +236,7 @@ def test_a_checkpoint_that_cannot_be_read(node: FakeNode) -> None:
     assert node.bad() == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "foreign",
     [uuid(1), f"{uuid(1)}::7", "nvidia1", "nvidia0/gi3", "nvidia1/vgpu2", "nvidia0::4"],
@@ -247,6 +248,7 @@ def test_another_plugin_gives_out_the_same_gpus(node: FakeNode, foreign: str) ->
     assert one.what == f"nvidia.com/gpu gives out the same GPUs: 1 ids such as {foreign}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("foreign", [uuid(1), f"{uuid(1)}::7", "nvidia0/vgpu2", "eth0"])
 def test_another_plugin_serves_the_same_resource(node: FakeNode, foreign: str) -> None:
     node.register({"deepomatic.com/shared-gpu": [f"{uuid(1)}::3", foreign]})

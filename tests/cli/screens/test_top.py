@@ -25,6 +25,8 @@ from sgpud.core.status.view import NodeView, document
 from tests.daemon.process import SOURCE
 from tests.node_view import VIEW
 
+pytestmark = pytest.mark.slow
+
 WITHIN = 20.0
 
 

@@ -3,6 +3,7 @@
 import tracemalloc
 from collections import deque
 
+import pytest
 from attrs import evolve
 
 from sgpud.core.allocation.allocate import RefusalRule, RefusedError, allocate, index
@@ -131,6 +132,7 @@ def test_a_failure_to_choose_is_kept_too() -> None:
     assert "ValueError('x')" in one.text
 
 
+@pytest.mark.slow
 def test_what_is_kept_has_a_bound_however_large_the_node_and_the_requests() -> None:
     gpus = [gpu(number) for number in range(16)]
     settings = sharing(60, injection=DELIVERY, multiple=Multiple.ANY)

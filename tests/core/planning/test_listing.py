@@ -1,5 +1,6 @@
 from collections.abc import Mapping
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -214,6 +215,7 @@ held = st.dictionaries(
 histories = st.lists(st.tuples(counts, held, st.sampled_from([0.0, 1.0, 29.0, 31.0])), max_size=6)
 
 
+@pytest.mark.slow
 @given(histories)
 def test_no_history_makes_a_message_too_large(
     history: list[tuple[dict[Key, int], dict[Key, IntSet], float]],

@@ -258,10 +258,12 @@ class FourRules(Watched):
         assert next_turn(self.node, self.now, self.wall) is None
 
 
+@pytest.mark.slow
 def test_the_four_rules_hold() -> None:
     run_state_machine_as_test(FourRules, settings=SHORT)
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_the_four_rules_hold_at_length() -> None:
     run_state_machine_as_test(FourRules, settings=LONG)

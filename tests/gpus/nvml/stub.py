@@ -95,7 +95,7 @@ class Bench:
 
     reactor: EPollReactor = field(factory=EPollReactor)
 
-    def until(self, condition: Callable[[], object], seconds: float = 15.0) -> None:
+    def until(self, condition: Callable[[], object], seconds: float = 60.0) -> None:
         """Run the reactor until the condition holds; an AssertionError after so many seconds."""
         end = time.monotonic() + seconds
         while not condition():

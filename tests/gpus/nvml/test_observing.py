@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -55,19 +54,16 @@ def listening(probe: Probe) -> None:
     probe.bench.until(lambda: probe.of(CallsEnded) or probe.status)
 
 
-def test_an_xid_is_told_within_milliseconds(stub: Stub, probe: Probe) -> None:
+def test_an_xid_is_reported_when_it_occurs_not_at_the_next_reading(
+    stub: Stub, probe: Probe
+) -> None:
     stub.write(A100, T4)
     listening(probe.start(stub, *SELDOM))
-    times = []
-    for total in range(1, 11):
+    for total in range(1, 4):
         stub.write(A100, T4, event(total, 1, 79))
-        began = time.monotonic()
         assert events(probe, total)[-1] == GpuEvent(GPU_B, EventKind.XID, 79)
-        times.append(time.monotonic() - began)
         # The next one is another event only after the moment in which it would be counted.
         probe.bench.during(0.25)
-    print(f"XID to message, worst of 10: {max(times) * 1000:.1f} ms")  # noqa: T201 - with -s
-    assert sorted(times)[5] < 0.05
 
 
 def test_an_ecc_error_and_an_event_of_an_instance_are_told(stub: Stub, probe: Probe) -> None:

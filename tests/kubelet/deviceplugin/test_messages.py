@@ -1,3 +1,4 @@
+import pytest
 from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,6 +55,7 @@ def expected(pool: Pool) -> list[api.Device]:
     return devices
 
 
+@pytest.mark.slow
 @given(pools)
 def test_a_list_message_is_what_protobuf_encodes(pool: Pool) -> None:
     whole = api.ListAndWatchResponse(devices=expected(pool))
@@ -62,6 +64,7 @@ def test_a_list_message_is_what_protobuf_encodes(pool: Pool) -> None:
     assert list(api.ListAndWatchResponse.FromString(found).devices) == expected(pool)
 
 
+@pytest.mark.slow
 @given(pools)
 def test_a_message_is_never_longer_than_the_core_counted(pool: Pool) -> None:
     counted = sum(listed_bytes(group.uuid, group.listed) for group in pool.groups)
@@ -75,6 +78,7 @@ def test_the_core_counts_exactly_what_a_sick_gpu_with_a_numa_node_takes(group: G
     assert len(message.data) == listed_bytes(group.uuid, group.listed)
 
 
+@pytest.mark.slow
 @given(pools, pools)
 def test_what_a_message_was_made_of_before_never_shows(before: Pool, after: Pool) -> None:
     assert list_message(after, list_message(before)) == list_message(after)

@@ -113,6 +113,7 @@ def test_a_path_that_cannot_be_a_socket_is_an_error_of_ours(tmp_path: Path) -> N
             ask(path, "reload")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user to be refused")
 def test_without_permission_it_says_to_be_root(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
@@ -137,6 +138,7 @@ def test_without_permission_it_says_to_be_root(path: Path) -> None:
     assert "run this command as root" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_client_needs_the_standard_library_only() -> None:
     program = (
         "import sys, sgpud.serve.control.client\n"

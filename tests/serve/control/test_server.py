@@ -247,6 +247,7 @@ class ControlTest(TestCase):
         yield deferToThread(_rest, clients[0])
         assert (yield self.ask("echo")) == {}
 
+    @pytest.mark.slow
     @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user to be refused")
     @inlineCallbacks
     def test_another_user_is_refused_even_where_the_file_lets_it_in(self) -> Steps:

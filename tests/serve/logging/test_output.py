@@ -297,6 +297,7 @@ warnings.warn("old")
 """
 
 
+@pytest.mark.slow
 def test_a_process_logs_what_it_and_its_libraries_say() -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60, check=True
