@@ -10,7 +10,7 @@ the published value.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Condition
@@ -48,16 +48,16 @@ class Watchable(Generic[T, N]):
         """The latest value."""
         return self._value
 
-    def decide(self, decision: Callable[[T], tuple[R, N | None]]) -> R:
-        """Run `decision` on the latest value and add its note, if any, atomically.
+    def decide(self, decision: Callable[[T], tuple[R, Sequence[N]]]) -> R:
+        """Run `decision` on the latest value and add its notes atomically.
 
-        Called by workers. It holds the lock: it must be quick and must not block.
+        Called by workers. It holds the lock: it must be quick and must not block. A decision that
+        raises leaves no note.
         """
         with self._changed:
-            result, note = decision(self._value)
-            first = note is not None and not self._notes
-            if note is not None:
-                self._notes.append(note)
+            result, notes = decision(self._value)
+            first = bool(notes) and not self._notes
+            self._notes += notes
         if first:
             self._on_note()
         return result

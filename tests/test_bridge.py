@@ -30,9 +30,9 @@ def holds(_: object) -> bool:
     return True
 
 
-def note(what: N, _: object) -> tuple[None, N]:
+def note(what: N, _: object) -> tuple[None, list[N]]:
     """A decision that only leaves a note."""
-    return None, what
+    return None, [what]
 
 
 def watchable() -> Watchable[int, str]:
@@ -152,8 +152,8 @@ def test_no_wake_up_is_lost_however_fast_values_come() -> None:
 def test_a_decision_sees_the_latest_value_and_its_note_is_collected_once() -> None:
     value = watchable()
     value.publish(7, holds)
-    assert value.decide(lambda seen: (seen * 2, f"saw {seen}")) == 14
-    assert value.decide(lambda seen: (seen, None)) == 7
+    assert value.decide(lambda seen: (seen * 2, [f"saw {seen}"])) == 14
+    assert value.decide(lambda seen: (seen, ())) == 7
     assert value.collect() == ["saw 7"]
     assert value.collect() == []
 
@@ -168,7 +168,7 @@ def test_notes_are_collected_in_their_order() -> None:
 def test_a_decision_that_raises_leaves_no_note_and_no_lock() -> None:
     value = watchable()
 
-    def fail(_: int) -> tuple[None, str]:
+    def fail(_: int) -> tuple[None, list[str]]:
         raise LookupError
 
     failures = Queue[int]()
@@ -190,7 +190,7 @@ def test_a_value_is_not_published_if_a_note_would_not_hold() -> None:
     value = watchable()
     values = iter(value.subscribe())
     assert next(values) == 0
-    value.decide(lambda _: (None, "held"))
+    value.decide(lambda _: (None, ["held"]))
     asked: list[str] = []
 
     def never(note: str) -> bool:
@@ -217,11 +217,11 @@ def test_no_value_is_published_between_a_decision_and_its_note() -> None:
 
     threads: list[Thread] = []
 
-    def decision(seen: int) -> tuple[int, str]:
+    def decision(seen: int) -> tuple[int, list[str]]:
         threads.append(Thread(target=publish, daemon=True))
         threads[0].start()
         assert begun.wait(LIMIT)
-        return seen, "granted"
+        return seen, ["granted"]
 
     assert value.decide(decision) == 0
     assert outcome.get(timeout=LIMIT) is False
@@ -360,12 +360,12 @@ def test_a_burst_of_notes_calls_back_once() -> None:
     calls: list[None] = []
     value: Watchable[int, str] = Watchable(0, lambda: calls.append(None))
     for _ in range(3):
-        value.decide(lambda seen: (seen, "granted"))
+        value.decide(lambda seen: (seen, ["granted"]))
     assert len(calls) == 1
     value.collect()
-    value.decide(lambda seen: (seen, None))
+    value.decide(lambda seen: (seen, ()))
     assert len(calls) == 1
-    value.decide(lambda seen: (seen, "granted"))
+    value.decide(lambda seen: (seen, ["granted"]))
     assert len(calls) == 2
 
 

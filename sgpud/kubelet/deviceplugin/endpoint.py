@@ -16,15 +16,21 @@ from twisted.internet.defer import Deferred
 
 from sgpud.bridge import Reactor, in_thread
 from sgpud.core.errors import SgpudError
-from sgpud.kubelet.deviceplugin.servicer import STREAMS, DevicePluginServicer
+from sgpud.core.sharing.share_id import MESSAGE_LIMIT
+from sgpud.kubelet.deviceplugin.servicer import SLACK, STREAMS, DevicePluginServicer
 
 WORKERS = STREAMS + 6
-"""Three streams, a fourth while it ends the oldest, and five calls at a time; more calls queue."""
+"""Three streams, a fourth while it is refused, and five calls at a time; more calls queue."""
 FINISH_WITHIN = 0.2
 """Seconds for calls in flight when an endpoint retires: an Allocate that is cut fails its pod."""
-RECEIVE_LIMIT = 64 * 1024 * 1024
-"""Bytes of one request: GetPreferredAllocation carries every free id of the pool, and the kubelet
-sets itself no limit for sending."""
+RECEIVE_LIMIT = 2 * MESSAGE_LIMIT + SLACK
+"""Bytes of one request, refused by gRPC before they are received: GetPreferredAllocation carries
+every free id of the pool, at most twice, and a list of them all has to fit into a message."""
+SERVER_OPTIONS = (
+    ("grpc.max_receive_message_length", RECEIVE_LIMIT),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.so_reuseport", 0),
+)
 
 _NAME = re.compile(r"sgpud-[0-9a-f]{8}-[0-9a-z]{1,12}-[0-9]{1,12}\.sock")
 
@@ -103,11 +109,7 @@ class Endpoint:
         """Listen; EndpointError when that cannot be."""
         server = grpc.server(
             ThreadPoolExecutor(WORKERS, thread_name_prefix="kubelet"),
-            options=[
-                ("grpc.max_receive_message_length", RECEIVE_LIMIT),
-                ("grpc.max_send_message_length", -1),
-                ("grpc.so_reuseport", 0),
-            ],
+            options=SERVER_OPTIONS,
         )
         server.add_generic_rpc_handlers([self._servicer.handlers()])
         try:

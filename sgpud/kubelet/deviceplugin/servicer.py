@@ -7,13 +7,13 @@ one of them stops all pod admission on its node.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from threading import Lock
-from typing import Protocol, TypeVar
+from typing import NoReturn, Protocol, TypeVar
 
 import grpc
-from google.protobuf.message import DecodeError, Message
+from attrs import define
+from google.protobuf.message import DecodeError
 from twisted.logger import Logger
 
 from sgpud.bridge import Subscription
@@ -22,15 +22,25 @@ from sgpud.core.allocation.decisions import Decision, failed, given, preferred, 
 from sgpud.core.allocation.preference import prefer
 from sgpud.core.planning.holdings import Grant
 from sgpud.kubelet.api import deviceplugin_pb2 as api
-from sgpud.kubelet.deviceplugin.messages import OPTIONS, container_response
+from sgpud.kubelet.deviceplugin.messages import OPTIONS, container_response, has_few_fields
 from sgpud.kubelet.deviceplugin.publisher import ServedPool, Snapshot, SnapshotPublisher
 
-M = TypeVar("M", bound=Message)
+Asked = TypeVar("Asked", api.AllocateRequest, api.PreferredAllocationRequest)
 
 SERVICE = "v1beta1.DevicePlugin"
 STREAMS = 3
-"""ListAndWatch streams per endpoint. Each holds a worker for its life; the kubelet opens one, and
-a fourth ends the oldest, so that the workers for Allocate never run out."""
+"""ListAndWatch streams per endpoint at a time. Each holds a worker for its life, and one whose
+client never reads holds it in gRPC; one more is refused, so that the workers for Allocate never run
+out."""
+UNREAD_LOOKS = 60
+"""Looks, a second apart, at a list message that is not read, until its stream is ended. A kubelet
+reads the next list once it has written its checkpoint: a slow disk is no reason to cut it."""
+CONTAINERS = 16
+"""Container requests in one call, at most: the kubelet sends one."""
+SLACK = 64 * 1024
+"""Bytes of a request beyond the pool's ids."""
+LEAST_PER_ID = 16
+"""Bytes of a list message per id, at least: how many ids it can have."""
 
 
 class ServicerObserver(Protocol):
@@ -44,6 +54,18 @@ class ServicerObserver(Protocol):
 
     def listed(self, resource: str) -> None:
         """A list message is sent."""
+
+
+@define(eq=False)
+class ListStream:
+    """A ListAndWatch stream that lives."""
+
+    follower: Subscription[Snapshot | None]
+    context: grpc.ServicerContext
+    sending: bool = False
+    """Whether gRPC has a message that the client has not made room for."""
+    unread: int = 0
+    """Looks at that message."""
 
 
 class DevicePluginServicer:
@@ -65,7 +87,7 @@ class DevicePluginServicer:
         self._observer = observer
         self._wall = wall
         self._lock = Lock()
-        self._streams: deque[Subscription[Snapshot | None]] = deque()
+        self._streams: list[ListStream] = []
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """The handlers to register with a gRPC server."""
@@ -84,44 +106,77 @@ class DevicePluginServicer:
     def close(self) -> None:
         """End every stream."""
         with self._lock:
-            followers = tuple(self._streams)
-        for follower in followers:
-            follower.close()
+            streams = tuple(self._streams)
+        for stream in streams:
+            stream.follower.close()
+
+    def end_unread(self) -> None:
+        """End the streams whose client does not read. To be called once a second."""
+        with self._lock:
+            for stream in self._streams:
+                stream.unread = stream.unread + 1 if stream.sending else 0
+            stuck = [stream for stream in self._streams if stream.unread >= UNREAD_LOOKS]
+        for stream in stuck:
+            self._log.warn(
+                "{resource}: a list message was not read within {seconds} s; ending its stream",
+                resource=self._resource,
+                seconds=UNREAD_LOOKS,
+            )
+            # The worker is inside gRPC: only the end of the call brings it back.
+            stream.context.cancel()
 
     def _list_and_watch(self, _request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
-        follower = self._publisher.subscribe()
+        stream = ListStream(self._publisher.subscribe(), context)
         # Without this a stream whose kubelet has gone would hold its worker for ever.
-        if not context.add_callback(follower.close):
+        if not context.add_callback(lambda: self._ended(stream)):
             return
-        self._opened(follower)
+        if not self._opened(stream):
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"sgpud: {STREAMS} streams live")
         try:
             sent: tuple[bytes, int] | None = None
-            for snapshot in follower:
+            for snapshot in stream.follower:
                 served = snapshot.pools.get(self._resource) if snapshot else None
                 if served is None:
                     continue
                 if sent != (served.message.data, served.nudges):
                     sent = (served.message.data, served.nudges)
                     self._observer.listed(self._resource)
+                    stream.sending = True
                     yield served.message.data
+                    stream.sending = False
         finally:
-            self._ended(follower)
+            self._ended(stream)
 
-    def _opened(self, follower: Subscription[Snapshot | None]) -> None:
+    def _opened(self, stream: ListStream) -> bool:
+        """Count a stream in, if there is room for it."""
         with self._lock:
-            self._streams.append(follower)
-            if len(self._streams) > STREAMS:
-                self._streams.popleft().close()
-            self._observer.streams(len(self._streams))
+            room = len(self._streams) < STREAMS
+            if room:
+                self._streams.append(stream)
+                self._observer.streams(len(self._streams))
+        return room
 
-    def _ended(self, follower: Subscription[Snapshot | None]) -> None:
+    def _ended(self, stream: ListStream) -> None:
+        """Count a stream out, and the others with it if it was the first one.
+
+        The kubelet opens its stream in the moment of registration, and none after that: once it has
+        ended, what others read keeps nothing registered.
+        """
+        stream.follower.close()
         with self._lock:
-            if follower in self._streams:
-                self._streams.remove(follower)
+            if stream not in self._streams:
+                return
+            first = stream is self._streams[0]
+            others = self._streams[1:] if first else []
+            self._streams = [] if first else [one for one in self._streams if one is not stream]
             self._observer.streams(len(self._streams))
+        for other in others:
+            other.follower.close()
+            other.context.cancel()
 
     def _prefer(self, request: bytes, context: grpc.ServicerContext) -> bytes:
-        asked = _parsed(api.PreferredAllocationRequest, request, context)
+        # All that are free, and among them those that must be in it.
+        asked = self._parsed(api.PreferredAllocationRequest, request, context, lists=2)
         snapshot = self._publisher.snapshot
         served = snapshot.pools.get(self._resource) if snapshot else None
         answer = api.PreferredAllocationResponse()
@@ -153,20 +208,19 @@ class DevicePluginServicer:
         return list(dict.fromkeys([*must, *available]))[: max(0, size)]
 
     def _allocate(self, request: bytes, context: grpc.ServicerContext) -> bytes:
-        asked = _parsed(api.AllocateRequest, request, context)
+        asked = self._parsed(api.AllocateRequest, request, context, lists=1)
+        wanted = [list(one.devices_ids) for one in asked.container_requests]
+        try:
+            granted = self._granted(wanted)
+        except RefusedError as refusal:
+            self._refused([one for ids in wanted for one in ids], refusal)
+            invalid, failed = (
+                grpc.StatusCode.INVALID_ARGUMENT,
+                grpc.StatusCode.FAILED_PRECONDITION,
+            )
+            context.abort(invalid if refusal.invalid else failed, f"sgpud: {refusal}")
         answer = api.AllocateResponse()
-        for one in asked.container_requests:
-            ids = list(one.devices_ids)
-            try:
-                granted = self._granted(ids)
-            except RefusedError as refusal:
-                self._refused(ids, refusal)
-                invalid, failed = (
-                    grpc.StatusCode.INVALID_ARGUMENT,
-                    grpc.StatusCode.FAILED_PRECONDITION,
-                )
-                context.abort(invalid if refusal.invalid else failed, f"sgpud: {refusal}")
-            answer.container_responses.append(container_response(granted.answer))
+        answer.container_responses.extend(container_response(one.answer) for one in granted)
         return answer.SerializeToString()
 
     def _refused(self, ids: list[str], refusal: RefusedError) -> None:
@@ -176,15 +230,25 @@ class DevicePluginServicer:
         self._decided.add(refused(now, self._resource, ids, seen, known, refusal))
         self._observer.refused(self._resource, refusal)
 
-    def _granted(self, ids: list[str]) -> Allocation:
-        """What is given, with its note taken. Thought out before the lock is: 16 callers wait."""
+    def _granted(self, wanted: Sequence[list[str]]) -> list[Allocation]:
+        """What each container is given, with the notes taken: all of it, or RefusedError.
+
+        Thought out before the lock is taken: 16 callers wait.
+        """
         snapshot = self._publisher.snapshot
-        thought = self._grant(ids, snapshot)
-        granted, decision = self._publisher.published.decide(
-            lambda latest: thought if latest is snapshot else self._grant(ids, latest)
+        thought = self._grants(wanted, snapshot)
+        granted = self._publisher.published.decide(
+            lambda latest: thought if latest is snapshot else self._grants(wanted, latest)
         )
-        self._decided.add(decision)
-        return granted
+        for _, decision in granted:
+            self._decided.add(decision)
+        return [allocation for allocation, _ in granted]
+
+    def _grants(
+        self, wanted: Sequence[list[str]], snapshot: Snapshot | None
+    ) -> tuple[list[tuple[Allocation, Decision]], list[Grant]]:
+        found = [self._grant(ids, snapshot) for ids in wanted]
+        return [given for given, _ in found], [grant for _, grant in found]
 
     def _grant(
         self, ids: list[str], snapshot: Snapshot | None
@@ -197,9 +261,33 @@ class DevicePluginServicer:
         grant = Grant(self._resource, granted.shares, granted.per_gpu, now, granted.sizes)
         return (granted, given(now, served.pool, served.gpu_snapshots, granted)), grant
 
+    def _parsed(
+        self, message: type[Asked], request: bytes, context: grpc.ServicerContext, lists: int
+    ) -> Asked:
+        """The request, if it is one that a kubelet can send; `lists`: how often it has each id."""
+        snapshot = self._publisher.snapshot
+        served = snapshot.pools.get(self._resource) if snapshot else None
+        most = lists * (len(served.message.data) if served else 0) + SLACK
+        if len(request) > most or not has_few_fields(request, CONTAINERS):
+            _refuse_shape(context)
+        try:
+            asked = message.FromString(request)
+        except DecodeError:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "sgpud: the request cannot be decoded")
+        if sum(map(_count, asked.container_requests)) > most // LEAST_PER_ID:
+            _refuse_shape(context)
+        return asked
 
-def _parsed(message: type[M], request: bytes, context: grpc.ServicerContext) -> M:
-    try:
-        return message.FromString(request)
-    except DecodeError:
-        context.abort(grpc.StatusCode.INVALID_ARGUMENT, "sgpud: the request cannot be decoded")
+
+def _count(one: api.ContainerAllocateRequest | api.ContainerPreferredAllocationRequest) -> int:
+    """How many ids there are in a container's request."""
+    if isinstance(one, api.ContainerAllocateRequest):
+        return len(one.devices_ids)
+    return len(one.available_deviceIDs) + len(one.must_include_deviceIDs)
+
+
+def _refuse_shape(context: grpc.ServicerContext) -> NoReturn:
+    context.abort(
+        grpc.StatusCode.INVALID_ARGUMENT, "sgpud: the request is not one that a kubelet sends"
+    )
+    raise AssertionError  # abort has raised

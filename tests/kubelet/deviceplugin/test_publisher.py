@@ -38,7 +38,7 @@ def note(
     on: SnapshotPublisher, numbers: IntSet, *, resource: str = POOL, on_gpu: str = uuid(0)
 ) -> None:
     """Give these shares, as a worker does."""
-    on.published.decide(lambda _: (None, grant({on_gpu: numbers}, resource=resource)))
+    on.published.decide(lambda _: (None, [grant({on_gpu: numbers}, resource=resource)]))
 
 
 def test_nothing_is_served_before_the_first_plan() -> None:

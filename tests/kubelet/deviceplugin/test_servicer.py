@@ -23,7 +23,7 @@ from sgpud.core.planning.node import Node, advance
 from sgpud.core.sharing.rules import Multiple
 from sgpud.core.sharing.share_id import share_id
 from sgpud.kubelet.api import deviceplugin_pb2 as api
-from sgpud.kubelet.deviceplugin.endpoint import WORKERS
+from sgpud.kubelet.deviceplugin.endpoint import SERVER_OPTIONS, WORKERS
 from sgpud.kubelet.deviceplugin.publisher import ServedPool, SnapshotPublisher
 from sgpud.kubelet.deviceplugin.servicer import SERVICE, STREAMS, DevicePluginServicer
 from tests.core.values import OTHER, POOL, fallen, gpu, ids, node, planned, sharing, uuid
@@ -132,7 +132,7 @@ def line() -> Iterator[Line]:
     told, publisher = Told(), SnapshotPublisher()
     servicer = DevicePluginServicer(POOL, publisher, told, lambda: WALL)
     workers = ThreadPoolExecutor(WORKERS)
-    server = grpc.server(workers)
+    server = grpc.server(workers, options=SERVER_OPTIONS)
     server.add_generic_rpc_handlers([servicer.handlers()])
     with short_folder() as folder:
         address = f"unix:{folder / 'a.sock'}"
@@ -219,6 +219,42 @@ def test_each_container_of_a_request_gets_its_own(line: Line) -> None:
     assert first.envs["SGPUD_GPU_UUIDS"] == uuid(0)
     assert second.envs["SGPUD_GPU_UUIDS"] == uuid(1)
     assert len(line.publisher.grants()) == 2
+
+
+def test_of_two_containers_the_refusal_of_one_leaves_no_grant_of_the_other(line: Line) -> None:
+    line.serve(shared())
+    request = api.AllocateRequest()
+    for wanted in (ids(0, 1), ids(0, 99)):
+        request.container_requests.add(devices_ids=wanted)
+    code(line, "Allocate", request.SerializeToString())
+    assert line.publisher.grants() == []
+    assert [one.kind for one in line.publisher.decisions.all()] == [DecisionKind.REFUSAL]
+
+
+@pytest.mark.parametrize("method", ["Allocate", "GetPreferredAllocation"])
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"\x0a\x00" * 2_000_000,
+        b"\x1d\x00\x00\x00\x00" + b"\x0a\x00" * 17,
+        b"\x1b" * 17,
+        b"\x10\x01" * 17,
+        b"\x0a\x88\x27" + b"\x0a\x00" * 2_500 + b"\x0a\x88\x27" + b"\x12\x00" * 7_500,
+        b"\x0a\xe0\xa7\x12" + b"\x0a\x0e" * 150_000,
+    ],
+    ids=["containers", "fields", "groups", "numbers", "ids", "bytes"],
+)
+def test_what_no_kubelet_sends_is_refused(line: Line, method: str, request_: bytes) -> None:
+    line.serve(shared())
+    found, message = code(line, method, request_)
+    assert (found, "sgpud: the request" in message) == (grpc.StatusCode.INVALID_ARGUMENT, True)
+    assert line.publisher.grants() == []
+
+
+def test_a_request_for_every_share_of_the_largest_pool_is_one_of_a_kubelet(line: Line) -> None:
+    line.serve(shared(28_000))
+    every = [*ids(0, *range(28_000)), *ids(1, *range(28_000))]
+    assert len(line.prefer(every, every, 2)) == 2
 
 
 def test_a_request_without_containers_is_answered_without_any(line: Line) -> None:
@@ -384,19 +420,70 @@ def test_a_sick_gpu_turns_its_shares_unhealthy_on_the_open_stream(line: Line) ->
     assert watch.next() == {ids(0, 0)[0]: "Healthy", ids(1, 0)[0]: "Unhealthy"}
 
 
-def test_of_more_streams_than_allowed_the_oldest_ends(line: Line) -> None:
+def test_of_more_streams_than_allowed_the_newest_is_refused(line: Line) -> None:
+    """The first one is the kubelet's: whoever comes after it must not end it."""
     line.serve(shared(1))
     watches = []
     for _ in range(STREAMS):
         watches.append(line.watch())
         assert watches[-1].next()
-    newest = line.watch()
-    assert newest.next()
-    assert watches[0].next() is None
-    assert watches[0].stream.code() is grpc.StatusCode.OK
+    for _ in range(3):
+        newest = line.watch()
+        assert newest.next() is None
+        assert newest.stream.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     line.serve(shared(2))
-    for watch in (*watches[1:], newest):
+    for watch in watches:
         assert len(watch.next() or {}) == 4
+
+
+def test_the_end_of_the_first_stream_is_the_end_of_all(line: Line) -> None:
+    """What others read does not keep the pool registered."""
+    line.serve(shared(1))
+    first = line.watch()
+    assert first.next()
+    second = line.watch()
+    assert second.next()
+    line.told.reach(2)
+    first.stream.cancel()
+    line.told.reach(0)
+    assert second.next() is None
+
+
+def unread(line: Line) -> Any:
+    """A stream whose client has gRPC hold back what comes."""
+    watch: Any = line.channel.unary_stream(f"/{SERVICE}/ListAndWatch")
+    return watch(b"", timeout=10 * WITHIN)
+
+
+def test_streams_that_are_never_read_leave_workers_for_allocate(line: Line) -> None:
+    line.serve(shared(20_000))
+    streams = [unread(line) for _ in range(WORKERS)]
+    line.told.reach(STREAMS)
+    for count in (20_001, 20_002, 20_003):
+        line.serve(shared(count))
+        assert line.allocate(ids(0, count - 1)).container_responses
+    for stream in streams:
+        stream.cancel()
+    line.told.reach(0)
+
+
+def test_a_list_that_is_not_read_in_time_ends_its_own_stream(line: Line) -> None:
+    line.serve(shared(20_000))
+    first = line.watch()
+    assert first.next()
+    line.told.reach(1)
+    stuck = unread(line)
+    line.told.reach(2)
+    with listening() as said:
+        for _ in range(1_000_000):
+            line.servicer.end_unread()
+            if said.lines:
+                break
+        line.told.reach(1)
+        assert said.about("was not read within")
+    line.serve(shared(19_999))
+    assert first.next()
+    stuck.cancel()
 
 
 def test_a_storm_of_streams_leaves_workers_for_allocate(line: Line) -> None:
@@ -439,9 +526,9 @@ def test_the_close_ends_every_stream(line: Line) -> None:
 
 def test_the_number_of_live_streams_is_told(line: Line) -> None:
     line.serve(shared(1))
-    for _ in range(STREAMS + 2):
+    for _ in range(STREAMS):
         assert line.watch().next()
-    for live in (1, 2, 3, 3, 3):
+    for live in range(1, STREAMS + 1):
         line.told.reach(live)
     line.servicer.close()
     line.told.reach(0)
