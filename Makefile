@@ -24,7 +24,7 @@ $(READY): tools/venv pyproject.toml requirements/build.txt requirements/dev.txt
 kube: $(READY) ## put kubectl and helm into .venv/bin, for the tests of deploy/
 	@[ -x $(BIN)/helm ] || tools/kube $(VENV)
 
-demo: $(READY) ## share simulated GPUs with a stand-in kubelet and show it
+demo: $(READY) ## share fake GPUs with a stand-in kubelet and show it
 	$(BIN)/python -m sgpud.testing.demo
 
 test: $(READY) ## run the whole test suite (TESTS="-m 'not slow'" for the edit loop)

@@ -22,7 +22,7 @@ from attrs import frozen
 from benchmarks import report, upgrade
 from benchmarks.report import Number, Target, median
 from tests.boot.machine import Machine
-from tests.boot.node import ONE_GPU, SCRIPT, Host, install, simulate_driver
+from tests.boot.node import ONE_GPU, SCRIPT, Host, fake_driver, install
 from tests.e2e.waiting import until
 
 TOP = Path(__file__).parents[1]
@@ -103,7 +103,7 @@ def _prepare(machine: Machine, package: Path, library: Path) -> None:
             TOP / name, machine.shared / "tree" / name, ignore=shutil.ignore_patterns("__pycache__")
         )
     machine.boot()
-    simulate_driver(machine, library)
+    fake_driver(machine, library)
     install(machine)
     with Host(machine) as host:
         host.became(100, 100)

@@ -53,7 +53,7 @@ def _decision() -> float:
     clock, publisher = Clock(), SnapshotPublisher()
     reconciler = Reconciler(clock, time.time, publisher, _nothing, _nothing)
     gpus = tuple(
-        Gpu(f"GPU-{n:08x}-0000-4000-8000-000000000000", n, "A100", 40 * GIB, simulated=True)
+        Gpu(f"GPU-{n:08x}-0000-4000-8000-000000000000", n, "A100", 40 * GIB, fake=True)
         for n in range(16)
     )
     default = evolve(Sharing().default, factor=1000)

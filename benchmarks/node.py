@@ -124,14 +124,14 @@ class Node:
         new.replace(self.folder / "sgpud.toml")
 
     def sgpud(self) -> Process:
-        """Start a daemon on simulated GPUs."""
-        return self._sgpud({}, simulate=True)
+        """Start a daemon on fake GPUs."""
+        return self._sgpud({}, fake_gpus=True)
 
     def sgpud_on_nvml(self, environment: Mapping[str, str]) -> Process:
         """Start a daemon on the NVML library that is found in this environment."""
-        return self._sgpud(environment, simulate=False)
+        return self._sgpud(environment, fake_gpus=False)
 
-    def _sgpud(self, environment: Mapping[str, str], *, simulate: bool) -> Process:
+    def _sgpud(self, environment: Mapping[str, str], *, fake_gpus: bool) -> Process:
         folder = self.folder
         options = {
             "--config": folder / "sgpud.toml",
@@ -139,8 +139,8 @@ class Node:
             "--state-dir": folder / "state",
             "--run-dir": folder / "run",
         }
-        if simulate:
-            options["--simulate"] = folder / "gpus.toml"
+        if fake_gpus:
+            options["--fake-gpus"] = folder / "gpus.toml"
         words = [str(word) for pair in options.items() for word in pair]
         return self._start(["sgpud", "run", *words], "sgpud", environment)
 
@@ -180,14 +180,14 @@ class Node:
     def standby(self, nvml: Mapping[str, str] | None = None) -> Process:
         """Start a daemon beside one that serves; it is ready to take over when this returns.
 
-        On simulated GPUs, or on the NVML library that is found in the environment `nvml`.
+        On fake GPUs, or on the NVML library that is found in the environment `nvml`.
         """
         address = str(self.folder / f"notify-{len(self._processes)}")
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
             told.bind(address)
             told.settimeout(WITHIN)
             environment = {**(nvml or {}), "NOTIFY_SOCKET": address}
-            process = self._sgpud(environment, simulate=nvml is None)
+            process = self._sgpud(environment, fake_gpus=nvml is None)
             try:
                 while b"READY=1" not in told.recv(4096):
                     continue

@@ -50,7 +50,7 @@ def main() -> None:
 
 def _gpu(number: int) -> Gpu:
     uuid = f"GPU-{number:08x}-0000-4000-8000-000000000000"
-    return Gpu(uuid, number, "NVIDIA A100-SXM4-40GB", 40 * GIB, simulated=True)
+    return Gpu(uuid, number, "NVIDIA A100-SXM4-40GB", 40 * GIB, fake=True)
 
 
 def _requests(sizes: tuple[int, ...], apart: float) -> Iterator[PodRequest]:

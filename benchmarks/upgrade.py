@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.report import Number, Target, median
 from tests.boot.absences import Absences
 from tests.boot.machine import Machine
-from tests.boot.node import RESOURCE, Host, earlier, install, simulate_driver
+from tests.boot.node import RESOURCE, Host, earlier, fake_driver, install
 
 ABSENT = 100.0
 """Milliseconds that an absence may last."""
@@ -23,7 +23,7 @@ def numbers(
     with Machine(root) as machine:
         earlier(package, work, machine.shared / "earlier.deb")
         shutil.copy(package, machine.shared / "sgpud.deb")
-        simulate_driver(machine, library)
+        fake_driver(machine, library)
         install(machine, "earlier.deb")
         with Host(machine) as host:
             host.became(_SHARES, _SHARES)

@@ -93,13 +93,13 @@ class Daemon:
         config = self._configuration.config
         self._logs = logs(config.log)
         self._gpu_state_store = GpuStateStore(
-            store, self._reconciler, reactor, simulated=bool(options.simulation)
+            store, self._reconciler, reactor, fake=bool(options.fake_gpus)
         )
         self._gpu_state_store.start()
         self._facts = GpuFacts(
             self._reconciler, reactor, self._gpu_state_store.save, self._counters.xid, self._look
         )
-        self._source, self._usage = source(reactor, options.simulation, self._facts)
+        self._source, self._usage = source(reactor, options.fake_gpus, self._facts)
         self._source.set_measure_every(config.sharing.measure_every)
         path = Path(config.kubelet.plugin_directory)
         self._holders = HolderTracker(

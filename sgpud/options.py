@@ -15,7 +15,7 @@ class Options:
 
     config: Path
     overrides: tuple[str, ...]
-    simulation: FakeNode | None
+    fake_gpus: FakeNode | None
     state: Path
     run: Path
     strict: bool

@@ -19,7 +19,7 @@ from twisted.internet import reactor as global_reactor
 from twisted.internet.error import ReactorNotRunning
 
 from sgpud.app import Daemon
-from sgpud.gpus.fake.file import load as load_simulation
+from sgpud.gpus.fake.file import load as load_fake_gpus
 from sgpud.options import Options
 from sgpud.serve.logging.output import start_logging
 
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     options = Options(
         config=Path(arguments.config),
         overrides=overrides(arguments),
-        simulation=load_simulation(Path(arguments.simulate)) if arguments.simulate else None,
+        fake_gpus=load_fake_gpus(Path(arguments.fake_gpus)) if arguments.fake_gpus else None,
         state=Path(arguments.state_dir),
         run=Path(arguments.run_dir),
         strict=arguments.strict,

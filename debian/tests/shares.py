@@ -1,4 +1,4 @@
-"""The installed daemon with simulated GPUs, beside the stand-in kubelet of the sources.
+"""The installed daemon with fake GPUs, beside the stand-in kubelet of the sources.
 
 It is started as the wrapper in /usr/bin has it, from the package's own folder.
 """
@@ -27,7 +27,7 @@ def main() -> None:
         with StandInKubelet(folder / "device-plugins") as kubelet:
             daemon = subprocess.Popen(
                 [
-                    *("/usr/bin/sgpud", "run", "--config", config, "--simulate", GPUS),
+                    *("/usr/bin/sgpud", "run", "--config", config, "--fake-gpus", GPUS),
                     *("--plugin-dir", kubelet.plugin_dir, "--state-dir", folder / "state"),
                     *("--run-dir", folder / "run"),
                 ]

@@ -86,7 +86,7 @@ def plan(call: Invocation) -> int:
 
 def _planned(call: Invocation) -> dict[str, Any]:
     """The plan of the running daemon; without one, what it would be on this node."""
-    if not call.arguments.simulate:
+    if not call.arguments.fake_gpus:
         try:
             return call.ask("plan")
         except AbsentError:

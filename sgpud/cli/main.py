@@ -103,7 +103,10 @@ def _shared() -> tuple[argparse.ArgumentParser, ...]:
         "--config", default=CONFIG, metavar="FILE", help=f"configuration file ({CONFIG})"
     )
     node.add_argument(
-        "--simulate", metavar="FILE", help="read fake GPUs from FILE instead of the driver"
+        "--fake-gpus",
+        "--simulate",
+        metavar="FILE",
+        help="read fake GPUs from FILE instead of the driver; --simulate is an alias",
     )
     node.add_argument("--plugin-dir", metavar="DIR", help="override [kubelet] plugin_directory")
     return common, as_json, sets, node

@@ -26,7 +26,7 @@ from sgpud.core.status.view import (
     document,
     view,
 )
-from sgpud.gpus.fake.file import load as load_simulation
+from sgpud.gpus.fake.file import load as load_fake_gpus
 from sgpud.gpus.fake.monitor import FakeMonitor
 from sgpud.gpus.host import look
 from sgpud.gpus.nvml.faults import GpuFault
@@ -80,7 +80,7 @@ def plan(arguments: argparse.Namespace) -> dict[str, Any]:
     except CheckpointError as error:
         checkpoint = CheckpointState(problem=str(error))
     injection = config.sharing.injection
-    real = tuple(gpu for gpu in found.gpus if not gpu.simulated)
+    real = tuple(gpu for gpu in found.gpus if not gpu.fake)
     node = Node(
         sharing=config.sharing,
         checkpoint=checkpoint,
@@ -126,8 +126,8 @@ def read_gpus(arguments: argparse.Namespace) -> FoundGpus:
         end(fault=why)
 
     source: NvmlMonitor | FakeMonitor
-    if arguments.simulate:
-        source = FakeMonitor(reactor, load_simulation(Path(arguments.simulate)), inventory, fault)
+    if arguments.fake_gpus:
+        source = FakeMonitor(reactor, load_fake_gpus(Path(arguments.fake_gpus)), inventory, fault)
     else:
         source = NvmlMonitor(reactor, inventory, fault, failed)
     reactor.callWhenRunning(source.start)

@@ -1,1 +1,1 @@
-"""Where GPUs come from: NVML in a child process, a simulation file, and what the node offers."""
+"""Where GPUs come from: NVML in a child process, a file of fake GPUs, and what the node offers."""

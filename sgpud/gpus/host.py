@@ -42,14 +42,14 @@ _MINOR = re.compile(r"^DeviceFileMinor:\s*([0-9]{1,9})\s*$", re.MULTILINE)
 def look(root: Path, gpus: Iterable[Gpu], cdi_kind: str, mounts: Iterable[HostMount]) -> NodeHost:
     """Look at the node below `root`; never raises, what cannot be read counts as absent.
 
-    Nothing here opens a device node. Simulated GPUs have no access: their containers get
+    Nothing here opens a device node. Fake GPUs have no access: their containers get
     variables only.
     """
     specs = read_specs(root, cdi_kind)
     missing = [f"/dev/{name}" for name in REQUIRED if not _is_there(root / "dev" / name)]
     access = {}
     for gpu in gpus:
-        if gpu.simulated:
+        if gpu.fake:
             continue
         wanted, reason = _nodes(root, gpu)
         absent = [node for node in wanted if not _is_there(root / node.lstrip("/"))]
@@ -155,7 +155,7 @@ class HostWatch:
 
     def look_for(self, gpus: Sequence[Gpu], injection: InjectionSettings) -> None:
         """Look for these from now on, and first of all at once."""
-        real = tuple(gpu for gpu in gpus if not gpu.simulated)
+        real = tuple(gpu for gpu in gpus if not gpu.fake)
         if (real, injection) != self._asked:
             self._asked = (real, injection)
             self._look()

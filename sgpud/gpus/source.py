@@ -1,4 +1,4 @@
-"""Where this node's GPUs and their processes come from: NVML, or a simulation."""
+"""Where this node's GPUs and their processes come from: NVML, or a file of fake GPUs."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ class GpuObserver(Protocol):
 
 
 def source(
-    reactor: Reactor, simulation: FakeNode | None, hears: GpuObserver
+    reactor: Reactor, fake_gpus: FakeNode | None, hears: GpuObserver
 ) -> tuple[NvmlMonitor | FakeMonitor, UsageWatch]:
     """What tells of the GPUs, once it is started, and what knows their processes."""
-    usage = UsageWatch(reactor, ProcessLocator(Path("/proc"), ours=simulation is not None).look)
+    usage = UsageWatch(reactor, ProcessLocator(Path("/proc"), ours=fake_gpus is not None).look)
     seen = (hears.inventory, hears.fault, hears.error)
     more: dict[str, Any] = {
         "on_event": hears.event,
         "on_samples": hears.samples,
         "on_processes": usage.sampled,
     }
-    if simulation is None:
+    if fake_gpus is None:
         return NvmlMonitor(reactor, *seen, **more), usage
-    return FakeMonitor(reactor, simulation, *seen, **more), usage
+    return FakeMonitor(reactor, fake_gpus, *seen, **more), usage

@@ -48,7 +48,7 @@ class SavedGpuState:
 
     boot: str
     """The id of the boot that wrote it."""
-    simulated: bool
+    fake: bool
     driver: str
     gpus: tuple[Gpu, ...]
     healths: Mapping[str, Health]
@@ -60,7 +60,7 @@ def dumped(saved: SavedGpuState) -> bytes:
     document = {
         "format": FORMAT,
         "boot": saved.boot,
-        "simulated": saved.simulated,
+        "fake": saved.fake,
         "driver": saved.driver,
         "gpus": [asdict(gpu) for gpu in saved.gpus],
         "healths": healths,
@@ -81,7 +81,7 @@ def loaded(content: bytes) -> SavedGpuState:
         healths = _few(is_a(dict, document["healths"]))
         return SavedGpuState(
             boot=is_a(str, document["boot"]),
-            simulated=is_a(bool, document["simulated"]),
+            fake=is_a(bool, document["fake"]),
             driver=is_a(str, document["driver"]),
             gpus=tuple(gpus),
             healths={uuid_of(uuid): _health_of(is_a(dict, one)) for uuid, one in healths.items()},
@@ -146,7 +146,7 @@ def _gpu(entry: dict[str, Any]) -> Gpu:
         numa=maybe(entry["numa"]),
         compute=None if compute is None else pair(compute),
         mig=None if mig is None else _mig(is_a(dict, mig)),
-        simulated=is_a(bool, entry["simulated"]),
+        fake=is_a(bool, entry["fake"]),
     )
 
 
@@ -181,7 +181,7 @@ class GpuStateStore:
         reconciler: NodeUpdates,
         clock: Clock,
         *,
-        simulated: bool,
+        fake: bool,
         boot_id: Path = BOOT_ID,
     ) -> None:
         """Fake GPUs are never taken for real ones, nor the other way round."""
@@ -189,7 +189,7 @@ class GpuStateStore:
         self._reconciler = reconciler
         self._clock = clock
         self._boot = _read(boot_id)
-        self._simulated = simulated
+        self._fake = fake
         self._serves = False
         self._written: bytes | None = None
         self._checked: object = None
@@ -213,7 +213,7 @@ class GpuStateStore:
         if not self._serves or node.gpus is None or checked == self._checked:
             return
         self._checked = checked
-        saved = SavedGpuState(self._boot, self._simulated, node.driver, node.gpus, node.healths)
+        saved = SavedGpuState(self._boot, self._fake, node.driver, node.gpus, node.healths)
         content = dumped(saved)
         if content != self._written and self._store.write(GPUS, content):
             self._written = content
@@ -233,7 +233,7 @@ class GpuStateStore:
                 aside=f"; the file was renamed to {aside}" if aside else "",
             )
             return
-        if saved.simulated is self._simulated:
+        if saved.fake is self._fake:
             self._reconciler.change(lambda node: self._resumed(node, saved))
 
     def _resumed(self, node: Node, saved: SavedGpuState) -> Node:

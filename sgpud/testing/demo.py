@@ -1,4 +1,4 @@
-"""The main job, to watch: the real daemon with simulated GPUs against the stand-in kubelet."""
+"""The main job, to watch: the real daemon with fake GPUs against the stand-in kubelet."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ class _Demo:
 
     def run(self) -> int:
         self._write(100)
-        simulation = self._folder / "gpus.toml"
-        simulation.write_text(_GPUS)
+        fake_gpus = self._folder / "gpus.toml"
+        fake_gpus.write_text(_GPUS)
         with self._kubelet:
-            self._say("Start sgpud with three simulated GPUs, beside a stand-in kubelet")
+            self._say("Start sgpud with three fake GPUs, beside a stand-in kubelet")
             started = time.monotonic()
-            daemon = self._start(simulation)
+            daemon = self._start(fake_gpus)
             try:
                 self._register(started)
                 held = self._place()
@@ -123,11 +123,11 @@ class _Demo:
         print("\nAll of it worked." if status == 0 and not left else "\nThat is not right.")
         return status or len(left)
 
-    def _start(self, simulation: Path) -> subprocess.Popen[bytes]:
+    def _start(self, fake_gpus: Path) -> subprocess.Popen[bytes]:
         folder = self._folder
         options = {
             "--config": self._config,
-            "--simulate": simulation,
+            "--fake-gpus": fake_gpus,
             "--plugin-dir": folder / "device-plugins",
             "--state-dir": folder / "state",
             "--run-dir": folder / "run",

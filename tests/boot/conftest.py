@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.boot.machine import Machine
-from tests.boot.node import Host, install, simulate_driver
+from tests.boot.node import Host, fake_driver, install
 
 TOP = Path(__file__).parents[2]
 if "SGPUD_BOOT" not in os.environ:
@@ -56,8 +56,8 @@ def bare(root: Path, package: Path) -> Iterator[Machine]:
 
 @pytest.fixture
 def machine(bare: Machine, library: Path) -> Machine:
-    """The same with NVIDIA's driver (simulated) and the package installed, which runs it."""
-    simulate_driver(bare, library)
+    """The same with NVIDIA's driver (fake) and the package installed, which runs it."""
+    fake_driver(bare, library)
     install(bare)
     return bare
 

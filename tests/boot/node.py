@@ -1,4 +1,4 @@
-"""A booted GPU node: the package, a driver that a script simulates, a stand-in kubelet."""
+"""A booted GPU node: the package, a fake driver, a stand-in kubelet."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SLOWLY = 60.0
 """Seconds that anything may take on a machine that does other work too."""
 
 
-def simulate_driver(machine: Machine, library: Path) -> None:
+def fake_driver(machine: Machine, library: Path) -> None:
     """Put a library in the place of NVIDIA's, and the signs of NVIDIA's runtime."""
     shutil.copy(library, machine.path("/usr/lib/libnvidia-ml.so.1"))
     machine.write("/usr/bin/nvidia-container-runtime", "")

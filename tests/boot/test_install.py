@@ -14,10 +14,10 @@ from tests.boot.node import (
     Host,
     drop_in,
     earlier,
+    fake_driver,
     install,
     said,
     shown,
-    simulate_driver,
 )
 from tests.e2e.waiting import until
 
@@ -79,7 +79,7 @@ def test_a_driver_that_comes_later_is_used_without_a_restart(bare: Machine, libr
     with Host(bare) as host:
         host.status("no-library")
         before = host.pid
-        simulate_driver(bare, library)
+        fake_driver(bare, library)
         host.became(100, 100)
         assert host.pid == before
 
@@ -99,7 +99,7 @@ def test_an_upgrade_keeps_what_is_held_and_the_shares_that_are_listed(
     bare: Machine, library: Path, package: Path, tmp_path: Path
 ) -> None:
     earlier(package, tmp_path, bare.shared / "earlier.deb")
-    simulate_driver(bare, library)
+    fake_driver(bare, library)
     install(bare, "earlier.deb")
     with Host(bare) as host:
         host.became(100, 100)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.boot.machine import Machine
-from tests.boot.node import drop_in, install, shown, simulate_driver
+from tests.boot.node import drop_in, fake_driver, install, shown
 
 HERE = Path(__file__).parent
 INSTEAD = """\
@@ -108,7 +108,7 @@ def sandbox(root: Path, package: Path, library: Path) -> dict[str, Any]:
     """What is possible under the unit as it is shipped."""
     with Machine(root) as machine:
         shutil.copy(package, machine.shared / "sgpud.deb")
-        simulate_driver(machine, library)
+        fake_driver(machine, library)
         install(machine)
         return found(machine)
 

@@ -27,7 +27,7 @@ from tests.surroundings import WITHIN, short_folder
 ROOT = Path(__file__).parents[2]
 GOOD = "[sharing]\nduplication_factor = 8\n"
 BAD = "[sharing]\nduplication_facto = 3\n\n[gpus]\nallow = 7\n"
-SIMULATED = ROOT / "tests" / "gpus" / "simulated.toml"
+FAKE_GPUS = ROOT / "tests" / "gpus" / "fake.toml"
 APPLIED = {
     "result": "applied",
     "keys": ["sharing.duplication_factor: 100 -> 10"],
@@ -233,7 +233,7 @@ def test_the_plan_is_the_running_daemons() -> None:
         ["run", "--json"],
         ["reload", "now"],
         ["check-config", "a", "b"],
-        ["plan", "--simulate"],
+        ["plan", "--fake-gpus"],
     ],
 )
 def test_wrong_arguments_end_with_2(
@@ -374,7 +374,7 @@ def test_a_name_that_the_terminal_cannot_show_is_shown_escaped(tmp_path: Path) -
 def test_the_daemon_does_not_start_on_a_bad_file(file: Path, tmp_path: Path) -> None:
     file.write_text(BAD)
     state = ["--state-dir", str(tmp_path / "state"), "--run-dir", str(tmp_path / "run")]
-    done = process("run", "--config", str(file), "--simulate", str(SIMULATED), *state)
+    done = process("run", "--config", str(file), "--fake-gpus", str(FAKE_GPUS), *state)
     assert done.returncode == 78
     assert f"{file}:2: " in done.stderr
     assert f"{file}:5: " in done.stderr
@@ -382,8 +382,8 @@ def test_the_daemon_does_not_start_on_a_bad_file(file: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_the_daemon_does_not_start_on_a_bad_simulation(file: Path, tmp_path: Path) -> None:
-    done = process("run", "--config", str(file), "--simulate", str(tmp_path / "absent"))
+def test_the_daemon_does_not_start_on_a_bad_file_of_fake_gpus(file: Path, tmp_path: Path) -> None:
+    done = process("run", "--config", str(file), "--fake-gpus", str(tmp_path / "absent"))
     assert done.returncode == 78
     assert "absent" in done.stderr
     assert "Traceback" not in done.stderr

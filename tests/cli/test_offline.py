@@ -20,7 +20,7 @@ from tests.surroundings import short_folder
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-SIMULATED = ROOT / "tests" / "gpus" / "simulated.toml"
+FAKE_GPUS = ROOT / "tests" / "gpus" / "fake.toml"
 
 
 @pytest.fixture
@@ -32,14 +32,14 @@ def node() -> Iterator[Path]:
         yield folder
 
 
-def run(node: Path, command: str, *more: str, simulate: bool = True) -> Any:
+def run(node: Path, command: str, *more: str, fake_gpus: bool = True) -> Any:
     """A command on this node, without a driver and without a daemon."""
     arguments = [
         command,
         *("--config", str(node / "sgpud.toml")),
         *("--plugin-dir", str(node / "plugins")),
         *("--run-dir", str(node / "run")),
-        *(("--simulate", str(SIMULATED)) if simulate else ()),
+        *(("--fake-gpus", str(FAKE_GPUS)) if fake_gpus else ()),
         *more,
     ]
     # A library that is none: whatever driver the machine has, the node of this test has none.
@@ -101,11 +101,11 @@ def test_a_bad_file_does_not_hide_the_gpus(node: Path) -> None:
 
 
 def test_without_a_driver_it_is_said_what_to_do(node: Path) -> None:
-    done = run(node, "gpus", "--json", simulate=False)
+    done = run(node, "gpus", "--json", fake_gpus=False)
     found = json.loads(done.stdout)
     assert (done.returncode, found["gpus"]) == (1, [])
     assert "libnvidia-ml" in found["fault"]
-    text = run(node, "gpus", simulate=False)
+    text = run(node, "gpus", fake_gpus=False)
     assert (text.returncode, text.stderr) == (1, "")
     assert text.stdout.startswith("Cannot read GPUs: ")
 
@@ -151,7 +151,7 @@ def test_a_bad_file_is_no_plan(node: Path) -> None:
 
 
 def test_without_a_driver_the_plan_says_what_is_missing(node: Path) -> None:
-    done = run(node, "plan", "--json", simulate=False)
+    done = run(node, "plan", "--json", fake_gpus=False)
     seen = json.loads(done.stdout)["view"]
     assert "libnvidia-ml" in seen["probe"]
     assert seen["pools"] == []

@@ -1,4 +1,4 @@
-"""A node for the daemon: folders of its own, a configuration, simulated GPUs, a kubelet."""
+"""A node for the daemon: folders of its own, a configuration, fake GPUs, a kubelet."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ level = "{level}"
     def start(
         self,
         *words: str,
-        simulate: bool = True,
+        fake_gpus: bool = True,
         environment: Mapping[str, str] | None = None,
         python: Sequence[str] = (),
         before: Sequence[str] = (),
@@ -163,8 +163,8 @@ level = "{level}"
             "--state-dir": self.state,
             "--run-dir": self.run,
         }
-        if simulate:
-            options["--simulate"] = self.gpus
+        if fake_gpus:
+            options["--fake-gpus"] = self.gpus
         given = [str(word) for pair in options.items() for word in pair]
         notices = self.root / f"notify-{len(self.processes)}"
         process = Process(

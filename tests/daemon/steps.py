@@ -38,7 +38,7 @@ def options(node: Node) -> list[str]:
     """The words that name this node to commands that work without a daemon."""
     return [
         *("--config", str(node.config)),
-        *("--simulate", str(node.gpus)),
+        *("--fake-gpus", str(node.gpus)),
         *("--plugin-dir", str(node.plugin_dir)),
         *("--run-dir", str(node.run)),
     ]

@@ -32,7 +32,7 @@ def test_a_node_with_a_daemon(node: Node, daemon: Process, kubelet: StandInKubel
     assert [one["severity"] for one in found["daemon"]] == ["good"]
     (registration,) = found["registration"]
     assert registration["what"] == f"{RESOURCE}: 20 shares allocatable"
-    assert "simulated" in found["driver"][0]["what"]
+    assert "fake" in found["driver"][0]["what"]
     assert all(one["severity"] != "error" for each in found.values() for one in each)
     assert status in (0, 3)
 

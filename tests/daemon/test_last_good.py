@@ -45,7 +45,7 @@ def test_a_file_over_the_limit(node: Node) -> None:
     node.write(node.document() + "#" * 256 * 1024)
     said = refused(node.start())
     assert f"{node.config}: is " in said
-    assert "bytes long, write at most 262144" in said
+    assert "is larger than 262144 bytes" in said
 
 
 def test_a_bad_word_on_the_command_line(node: Node) -> None:
@@ -53,7 +53,7 @@ def test_a_bad_word_on_the_command_line(node: Node) -> None:
     assert "--set: sharing.duplication_factor: " in said
 
 
-def test_a_bad_simulation_file(node: Node) -> None:
+def test_a_bad_file_of_fake_gpus(node: Node) -> None:
     node.gpus.write_text('[[gpu]]\nproduct = "NVIDIA L4"\nmemory = "24"\n')
     assert f"{node.gpus}:3: gpu.memory: " in refused(node.start())
 

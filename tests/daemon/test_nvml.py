@@ -1,4 +1,4 @@
-"""Without simulated GPUs: no NVML, NVML that comes later, NVML that hangs."""
+"""Without fake GPUs: no NVML, NVML that comes later, NVML that hangs."""
 
 import os
 import select
@@ -35,7 +35,7 @@ def stub(node: Node) -> Stub:
 
 
 def start(node: Node, stub: Stub) -> Process:
-    return node.start(simulate=False, environment=stub.env)
+    return node.start(fake_gpus=False, environment=stub.env)
 
 
 def child_of(process: Process) -> int:

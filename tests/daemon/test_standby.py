@@ -107,7 +107,7 @@ def test_a_standby_without_gpus_is_ready_once_it_can_say_why(
     node: Node, daemon: Process, kubelet: StandInKubelet
 ) -> None:
     assert daemon.running
-    second = node.start(simulate=False, environment={"LD_LIBRARY_PATH": str(node.root)})
+    second = node.start(fake_gpus=False, environment={"LD_LIBRARY_PATH": str(node.root)})
     second.ready()
     before = list(takewhile(lambda notice: "READY" not in notice, second.notices.items))
     assert STANDBY in before[-1]["STATUS"]

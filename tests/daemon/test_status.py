@@ -79,7 +79,7 @@ def waiting(paths: dict[str, str]) -> Iterator[dict[str, int]]:
 
 
 GOLDEN = """\
-sgpud 0.1.0: serving, driver simulated, TIME
+sgpud 0.1.0: serving, driver fake, TIME
 deepomatic.com/shared-gpu-memory: registered, 2 held, 62 free (64 allocatable)
 
 GPU, HOLDER                   MEMORY     OF  BUSY  SHARES
@@ -153,7 +153,7 @@ def test_the_socket_is_for_root_and_its_group(node: Node, daemon: Process) -> No
 
 
 def test_one_that_waits_for_its_directory_tells_so(node: Node) -> None:
-    node.start().said("2 GPUs, driver simulated")
+    node.start().said("2 GPUs, driver fake")
     found = until(node, lambda seen: seen["gpus"])
     assert found["serving"] == "no plugin directory"
     assert found["unready"] == ["no plugin directory"]
@@ -246,7 +246,7 @@ def test_a_hundred_bad_clients_stop_neither_an_allocation_nor_a_reader(
     "body", ["content-length: 5\r\n\r\nabcde", "transfer-encoding: chunked\r\n\r\n"]
 )
 def test_a_body_is_not_read(node: Node, body: str) -> None:
-    node.start().said("2 GPUs, driver simulated")
+    node.start().said("2 GPUs, driver fake")
     until(node, lambda seen: seen["gpus"])
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(WITHIN)

@@ -14,12 +14,12 @@ import yaml
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 CHART = DEPLOY / "helm" / "sgpud"
-OVERLAYS = ("gke", "nvidia-runtime", "simulated")
+OVERLAYS = ("gke", "nvidia-runtime", "fake-gpus")
 MONITORING = ("pod-monitor", "alerts", "dashboard")
 COMPONENTS = {
     "gke": ("who-uses-what", *MONITORING),
     "nvidia-runtime": ("who-uses-what", *MONITORING, "mig-monitoring", "cdi"),
-    "simulated": MONITORING,
+    "fake-gpus": MONITORING,
 }
 """The components that an overlay can have."""
 VALUES = {

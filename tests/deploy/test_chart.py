@@ -48,8 +48,8 @@ def test_its_files_are_the_overlays() -> None:
     pairs = {
         "gke.toml": "overlays/gke/sgpud.toml",
         "nvidia-runtime.toml": "overlays/nvidia-runtime/sgpud.toml",
-        "simulated.toml": "base/sgpud.toml",
-        "gpus.toml": "overlays/simulated/gpus.toml",
+        "fake-gpus.toml": "base/sgpud.toml",
+        "gpus.toml": "overlays/fake-gpus/gpus.toml",
         "alerts.yaml": "monitoring/alerts.yaml",
         "dashboard.json": "components/dashboard/dashboard.json",
     }
@@ -115,12 +115,12 @@ def test_monitoring_carries_the_labels_that_it_is_found_by(renderer: Renderer) -
 
 def test_values_reach_the_objects(renderer: Renderer) -> None:
     made = renderer.chart(
-        "simulated", (),
+        "fake-gpus", (),
         "--set", "kubeletDirectory=/var/lib/k0s/kubelet", "--set", "criticalPods=0",
         "--set-string", "image.tag=7", "--set", "imagePullSecrets[0].name=registry",
         "--set-string", "podAnnotations.a/b=c",
         "--set-string", "config=[sharing]\nduplication_factor = 3\n",
-        "--set-string", "simulatedGpus=# none",
+        "--set-string", "fakeGpus=# none",
     )  # fmt: skip
     assert [each["kind"] for each in made.objects if each["kind"] == "ResourceQuota"] == []
     volumes = {each["name"]: each for each in made.pod["volumes"]}

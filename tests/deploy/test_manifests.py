@@ -99,7 +99,7 @@ def test_the_arguments_are_sgpuds_and_name_files_of_the_config_map(rendered: Ren
     arguments = arguments_of(rendered)
     assert arguments.watch_config
     files = {f"/etc/sgpud/{name}" for name in rendered.files}
-    assert {arguments.config, arguments.simulate} - {None} == files
+    assert {arguments.config, arguments.fake_gpus} - {None} == files
     assert "command" not in rendered.container
 
 
@@ -201,14 +201,14 @@ def test_nvidias_runtime_is_asked_for_every_gpu(renderer: Renderer) -> None:
     assert variables == expected
 
 
-def test_the_simulated_gpus_can_be_simulated(renderer: Renderer, tmp_path: Path) -> None:
+def test_the_fake_gpus_of_the_overlay_are_valid(renderer: Renderer, tmp_path: Path) -> None:
     file = tmp_path / "gpus.toml"
-    file.write_text(renderer.overlay("simulated").files["gpus.toml"])
+    file.write_text(renderer.overlay("fake-gpus").files["gpus.toml"])
     assert len(load_gpus(file).gpus) == 2
 
 
 def test_the_monitor_scrapes_the_pods(renderer: Renderer) -> None:
-    rendered = renderer.overlay("simulated", ("pod-monitor",))
+    rendered = renderer.overlay("fake-gpus", ("pod-monitor",))
     spec = rendered.one("PodMonitor")["spec"]
     labels = rendered.one("DaemonSet")["spec"]["template"]["metadata"]["labels"]
     assert spec["selector"]["matchLabels"].items() <= labels.items()
@@ -224,14 +224,14 @@ def test_the_monitor_scrapes_the_pods(renderer: Renderer) -> None:
 
 @pytest.mark.parametrize("way", ["overlay", "chart"])
 def test_the_alerts_are_those_that_promtool_tries(renderer: Renderer, way: str) -> None:
-    rendered: Rendered = getattr(renderer, way)("simulated", COMPONENTS["simulated"])
+    rendered: Rendered = getattr(renderer, way)("fake-gpus", COMPONENTS["fake-gpus"])
     tried = yaml.safe_load((DEPLOY / "monitoring" / "alerts.yaml").read_text())
     assert rendered.one("PrometheusRule")["spec"] == tried
 
 
 @pytest.mark.parametrize("way", ["overlay", "chart"])
 def test_grafana_finds_the_dashboard(renderer: Renderer, way: str) -> None:
-    rendered: Rendered = getattr(renderer, way)("simulated", COMPONENTS["simulated"])
+    rendered: Rendered = getattr(renderer, way)("fake-gpus", COMPONENTS["fake-gpus"])
     found = rendered.one("ConfigMap", "sgpud-dashboard")
     assert found["metadata"]["labels"]["grafana_dashboard"] == "1"
     assert json.loads(found["data"]["dashboard.json"])["uid"] == "sgpud"

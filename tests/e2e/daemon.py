@@ -1,4 +1,4 @@
-"""The daemon under test: a process of its own, with simulated GPUs and folders of its own."""
+"""The daemon under test: a process of its own, with fake GPUs and folders of its own."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ UUIDS = (
     "GPU-00000000-0000-4000-8000-00000000000b",
 )
 GIB = 2**30
-SIMULATED = "".join(
+FAKE_GPUS = "".join(
     f"""
 [[gpu]]
 uuid = "{uuid}"
@@ -106,12 +106,12 @@ class Daemon:
         """Start it; returns when it says that it is ready."""
         if not (self._home / "sgpud.toml").exists():
             self.configure(100)
-        (self._home / "gpus.toml").write_text(SIMULATED)
+        (self._home / "gpus.toml").write_text(FAKE_GPUS)
         address = self._home / "notify"
         notified = _Notified(address)
         command = [sys.executable, "-m", "sgpud", "run"]
         command += ["--config", str(self._home / "sgpud.toml")]
-        command += ["--simulate", str(self._home / "gpus.toml")]
+        command += ["--fake-gpus", str(self._home / "gpus.toml")]
         command += ["--plugin-dir", str(self.plugin_dir)]
         pod_resources = self.plugin_dir.parent / "pod-resources" / "kubelet.sock"
         command += ["--set", f'kubelet.pod_resources="{pod_resources}"']

@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 GPUS = {f"GPU-5e000000-0000-4000-8000-00000000000{number}" for number in range(2)}
 SHARES = frozenset(f"{gpu}::{number}" for gpu in GPUS for number in range(100))
-"""What the overlay `simulated` shares."""
+"""What the overlay `fake-gpus` shares."""
 GONE_AT_MOST = 0.1
 """Seconds."""
 ROLLOUTS = 5
@@ -33,8 +33,8 @@ def image(cluster: Cluster, sgpud_image: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def overlay(cluster: Cluster, image: None) -> Iterator[None]:  # noqa: ARG001
-    """The overlay `simulated` on a node with the label, as if no other test had been before."""
-    cluster.kubectl("apply", "-k", str(ROOT / "deploy" / "overlays" / "simulated"))
+    """The overlay `fake-gpus` on a node with the label, as if no other test had been before."""
+    cluster.kubectl("apply", "-k", str(ROOT / "deploy" / "overlays" / "fake-gpus"))
     cluster.label(LABEL)
     cluster.daemon()
     whole(cluster)

@@ -1,4 +1,4 @@
-"""One contract for whatever tells of GPUs: a simulation, pynvml on the stub, pynvml on a card."""
+"""One contract for whatever tells of GPUs: fake GPUs, pynvml on the stub, pynvml on a card."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from twisted.internet.defer import Deferred
 
 from sgpud.core.gpu.gpu import Gpu
 from sgpud.core.json_checks import UUID
-from sgpud.gpus.fake.file import load, parse_simulation
+from sgpud.gpus.fake.file import load, parse_fake_gpus
 from sgpud.gpus.fake.monitor import FakeMonitor
 from sgpud.gpus.nvml.faults import GpuFault, GpuFaultKind
 from sgpud.gpus.nvml.monitor import Machine, NvmlMonitor
 from tests.gpus.nvml.stub import VERSIONS, Bench, Stub
 
-FILE = Path(__file__).parent / "simulated.toml"
+FILE = Path(__file__).parent / "fake.toml"
 
 
 class Source(Protocol):
@@ -61,7 +61,7 @@ class Told:
 
 
 def as_script(gpus: tuple[Gpu, ...]) -> str:
-    """The stub's script for the same machine as a simulation's."""
+    """The stub's script for the same machine as the file of fake GPUs."""
     lines = []
     for physical in dict.fromkeys(gpu.physical for gpu in gpus):
         parts = [gpu for gpu in gpus if gpu.physical == physical]
@@ -96,9 +96,9 @@ def _real_card() -> bool:
     return not failed and count.value > 0
 
 
-@pytest.fixture(params=["simulated", "stub", pytest.param("card", marks=pytest.mark.gpu)])
+@pytest.fixture(params=["fake", "stub", pytest.param("card", marks=pytest.mark.gpu)])
 def told(request: pytest.FixtureRequest, bench: Bench) -> Told:
-    if request.param == "simulated":
+    if request.param == "fake":
         return Told(bench, partial(FakeMonitor, bench.reactor, load(FILE)))
     if request.param == "card":
         if not _real_card():
@@ -171,9 +171,9 @@ def test_it_can_be_stopped_before_it_was_started_and_twice(told: Told, source: S
     told.result(source.stop())
 
 
-def test_the_simulation_and_the_stub_tell_of_the_same_machine(bench: Bench, stub: Stub) -> None:
-    simulated = load(FILE).gpus
-    stub.script.write_text(as_script(simulated))
+def test_fake_gpus_and_the_stub_report_the_same_machine(bench: Bench, stub: Stub) -> None:
+    fake_gpus = load(FILE).gpus
+    stub.script.write_text(as_script(fake_gpus))
     start = stub.starter(bench.reactor)
     told = Told(bench, partial(NvmlMonitor, bench.reactor, machine=Machine(start)))
     source = told.source()
@@ -182,15 +182,15 @@ def test_the_simulation_and_the_stub_tell_of_the_same_machine(bench: Bench, stub
     told.result(source.stop())
     # The stub's machine has no /sys here, and its instances have their parent's capability.
     expected = tuple(
-        evolve(gpu, numa=None, simulated=False, reserved=0 if gpu.mig else gpu.reserved)
-        for gpu in simulated
+        evolve(gpu, numa=None, fake=False, reserved=0 if gpu.mig else gpu.reserved)
+        for gpu in fake_gpus
     )
     assert told.inventories[0] == expected
 
 
-@pytest.mark.parametrize("kind", ["simulated", "stub"])
+@pytest.mark.parametrize("kind", ["fake", "stub"])
 def test_a_machine_without_gpus_is_a_fault(bench: Bench, stub: Stub, kind: str) -> None:
-    make: Make = partial(FakeMonitor, bench.reactor, parse_simulation("gpu = []", "empty"))
+    make: Make = partial(FakeMonitor, bench.reactor, parse_fake_gpus("gpu = []", "empty"))
     if kind == "stub":
         make = partial(NvmlMonitor, bench.reactor, machine=Machine(stub.starter(bench.reactor)))
     told = Told(bench, make)

@@ -298,9 +298,9 @@ def test_folders_where_files_should_be_are_no_obstacle(node: Node) -> None:
     assert "/etc/cdi/a.json cannot be read: Is a directory" in host.access[GPU_A].cdi_missing
 
 
-def test_simulated_gpus_get_no_access_at_all(node: Node) -> None:
+def test_fake_gpus_have_no_access(node: Node) -> None:
     node.devices("nvidia1")
-    assert node.look(evolve(A, simulated=True)).access == {}
+    assert node.look(evolve(A, fake=True)).access == {}
 
 
 @given(text=st.text(), suffix=st.sampled_from(["json", "yaml"]))

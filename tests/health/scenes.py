@@ -81,7 +81,7 @@ class Stage:
 
 
 def script(*events: str, gpus: str = GPUS) -> str:
-    """A simulation file: `SECONDS after BEGIN: what happens`, to A unless it says otherwise."""
+    """A file of fake GPUs: `SECONDS after BEGIN: what happens`, to A unless it says otherwise."""
     lines = [gpus]
     for event in events:
         at, _, what = event.partition(": ")
@@ -210,8 +210,8 @@ def a_gpu_to_be_drained() -> None:
 def a_gpu_that_is_pulled_and_plugged() -> None:
     with playing("0: unplug = true", "5: plug = true") as stage:
         stage.became(10)
-        line = stage.daemon.said("1 GPU, driver simulated")
-        assert when(line) > when(stage.daemon.said("2 GPUs, driver simulated"))
+        line = stage.daemon.said("1 GPU, driver fake")
+        assert when(line) > when(stage.daemon.said("2 GPUs, driver fake"))
         assert not stage.held_is_healthy()
         stage.became(11)
         assert stage.held_is_healthy()

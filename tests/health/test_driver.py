@@ -75,7 +75,7 @@ def resident(pid: int) -> int:
 
 
 def test_an_xid_is_in_the_list_at_once(node: Node, kubelet: StandInKubelet, stub: Stub) -> None:
-    daemon = node.start(simulate=False, environment=stub.env)
+    daemon = node.start(fake_gpus=False, environment=stub.env)
     became(kubelet, RESOURCE, 20, 20)
     (share,) = admit(kubelet, "pod").ids[RESOURCE]
     heard = hears(stub, daemon, A100, T4)
@@ -93,7 +93,7 @@ def test_an_event_of_a_mig_instance_is_that_instance_s(
     node: Node, kubelet: StandInKubelet, stub: Stub
 ) -> None:
     stub.write(A100, CUT)
-    daemon = node.start(simulate=False, environment=stub.env)
+    daemon = node.start(fake_gpus=False, environment=stub.env)
     became(kubelet, RESOURCE, 30, 30)
     heard = hears(stub, daemon, A100, CUT)
     stub.write(A100, CUT, heard, event(1, 1, 95, gi=7, ci=0))
@@ -111,7 +111,7 @@ def test_a_reset_that_the_driver_asks_for_is_seen_when_it_asks_no_more(
     node: Node, kubelet: StandInKubelet, stub: Stub
 ) -> None:
     stub.write(A100, T4 + ASKS_NOTHING)
-    daemon = node.start(simulate=False, environment=stub.env)
+    daemon = node.start(fake_gpus=False, environment=stub.env)
     became(kubelet, RESOURCE, 20, 20)
     stub.write(A100, T4 + "  recovery 1\n")
     became(kubelet, RESOURCE, 10, 20)
@@ -124,7 +124,7 @@ def test_a_reset_that_the_driver_asks_for_is_seen_when_it_asks_no_more(
 def test_a_gpu_that_cannot_be_read_is_sick_and_comes_back(
     node: Node, kubelet: StandInKubelet, stub: Stub
 ) -> None:
-    daemon = node.start(simulate=False, environment=stub.env)
+    daemon = node.start(fake_gpus=False, environment=stub.env)
     became(kubelet, RESOURCE, 20, 20)
     stub.write(A100, T4, "error nvmlDeviceGetUUID 1 15")
     became(kubelet, RESOURCE, 10, 20)
@@ -136,7 +136,7 @@ def test_a_gpu_that_cannot_be_read_is_sick_and_comes_back(
 def test_a_call_that_hangs_makes_its_gpu_suspect_and_keeps_nobody(
     node: Node, kubelet: StandInKubelet, stub: Stub
 ) -> None:
-    daemon = node.start(simulate=False, environment=stub.env)
+    daemon = node.start(fake_gpus=False, environment=stub.env)
     became(kubelet, RESOURCE, 20, 20)
     stub.write(A100, T4, "hang nvmlDeviceGetMemoryInfo_v2 1")
     daemon.said(f"GPU {GPU_B}: healthy -> suspect (hang", timeout=30.0)
@@ -149,7 +149,7 @@ def test_a_call_that_hangs_makes_its_gpu_suspect_and_keeps_nobody(
 def test_ten_thousand_xids_are_a_handful_of_lists_and_no_memory(
     node: Node, kubelet: StandInKubelet, stub: Stub
 ) -> None:
-    daemon = node.start(simulate=False, environment=stub.env)
+    daemon = node.start(fake_gpus=False, environment=stub.env)
     became(kubelet, RESOURCE, 20, 20)
     heard = hears(stub, daemon, A100, T4)
 

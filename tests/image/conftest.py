@@ -21,7 +21,7 @@ def image(need_tool: Callable[[str], str]) -> Image:
 
 @pytest.fixture
 def machine(image: Image, need_tool: Callable[[str], str]) -> Iterator[Machine]:
-    """A node whose pods are those of the overlay `simulated`."""
+    """A node whose pods are those of the overlay `fake-gpus`."""
     with Machine(image, need_tool) as machine:
         yield machine
 

@@ -104,12 +104,12 @@ class Pod:
 
 
 class Machine:
-    """A node's folders, a kubelet for them, and pods of the overlay `simulated`."""
+    """A node's folders, a kubelet for them, and pods of the overlay `fake-gpus`."""
 
     def __init__(self, image: Image, need_tool: Callable[[str], str]) -> None:
         """Make the folders: directly below /tmp, since a socket's path may have 107 bytes."""
         self.root = Path(tempfile.mkdtemp(prefix="sgpud-", dir="/tmp"))
-        self.manifest: Rendered = Renderer(need_tool, self.root).overlay("simulated")
+        self.manifest: Rendered = Renderer(need_tool, self.root).overlay("fake-gpus")
         self.pods: list[Pod] = []
         self._image = image
         self._numbers = count(1)

@@ -12,7 +12,7 @@ from tests.image.machine import WITHIN, Machine, Pod
 
 RESOURCE = "deepomatic.com/shared-gpu"
 ALL = 200
-"""Shares of the two simulated GPUs."""
+"""Shares of the two fake GPUs."""
 AT_MOST = 0.1
 """Seconds for which a handover may leave the node without shares."""
 TRIES = 10
@@ -65,7 +65,7 @@ def test_an_edited_config_map_is_a_reload_on_the_same_stream(
 def test_a_person_can_look_from_inside(machine: Machine, kubelet: StandInKubelet) -> None:
     pod = serving(machine, kubelet)
     assert f"{RESOURCE}: registered" in pod.execute("sgpud", "status").stdout
-    checked = pod.execute("sgpud", "doctor", "--json", "--simulate=/etc/sgpud/gpus.toml")
+    checked = pod.execute("sgpud", "doctor", "--json", "--fake-gpus=/etc/sgpud/gpus.toml")
     findings = json.loads(checked.stdout)["findings"]
     good = {each["check"] for each in findings if each["severity"] == "good"}
     # What is the node's (its container runtime, its cgroups) is not mounted, and may be missed.

@@ -1,4 +1,4 @@
-"""Placement by what is measured and by NUMA node, with the real daemon and simulated GPUs."""
+"""Placement by what is measured and by NUMA node, with the real daemon and fake GPUs."""
 
 from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.daemon.node import RESOURCE, Node

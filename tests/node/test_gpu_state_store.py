@@ -77,7 +77,7 @@ class Life:
             StateDirectory(root / "state"),
             self.reconciler,
             self.clock,
-            simulated=False,
+            fake=False,
             boot_id=boot_id,
         )
         self.store.start()
@@ -113,12 +113,12 @@ def unhealthy(root: Path) -> Life:
 
 @given(st.dictionaries(st.sampled_from(["GPU-aaaa", "MIG-bbbb", "GPU-c"]), healths))
 def test_what_is_written_can_be_read(found: dict[str, Health]) -> None:
-    saved = SavedGpuState("boot", simulated=True, driver="550", gpus=(A, PART), healths=found)
+    saved = SavedGpuState("boot", fake=True, driver="550", gpus=(A, PART), healths=found)
     assert loaded(dumped(saved)) == saved
 
 
 def test_a_healthy_gpu_needs_no_entry() -> None:
-    saved = SavedGpuState("boot", simulated=False, driver="", gpus=(A,), healths={A.uuid: Health()})
+    saved = SavedGpuState("boot", fake=False, driver="", gpus=(A,), healths={A.uuid: Health()})
     assert loaded(dumped(saved)).healths == {}
 
 
@@ -126,7 +126,7 @@ GOOD = json.loads(
     dumped(
         SavedGpuState(
             "boot",
-            simulated=False,
+            fake=False,
             driver="",
             gpus=(A, PART),
             healths={A.uuid: Health(HealthPhase.UNHEALTHY, Cause("XID 79", Remedy.REBOOT))},
@@ -258,13 +258,13 @@ def test_an_invalid_file_is_renamed_and_nothing_is_trusted(tmp_path: Path, conte
 
 def test_fake_gpus_are_not_restored_as_real_ones(tmp_path: Path) -> None:
     serving(tmp_path).sees(A)
-    simulated = GpuStateStore(
+    store = GpuStateStore(
         StateDirectory(tmp_path / "state"),
         reconciler := FakeReconciler(HealthPolicy()),
         Clock(),
-        simulated=True,
+        fake=True,
     )
-    simulated.start()
+    store.start()
     assert reconciler.node.gpus is None
 
 

@@ -17,7 +17,7 @@ from tests.core.values import POOL, checkpoint, gpu, grant, group_of, holder, pl
 from tests.core.values import node as settled
 
 EPOCH = 1000.0
-GPUS = (gpu(0, simulated=True), gpu(1, simulated=True))
+GPUS = (gpu(0, fake=True), gpu(1, fake=True))
 GPU0 = uuid(0)
 ONE = IntSet.of([1])
 

@@ -64,7 +64,7 @@ class Bench:
         """Start with a file of this text, every fact known."""
         self.write(text)
         self.configuration.start(strict=strict)
-        gpus = (gpu(0, simulated=True), gpu(1, simulated=True))
+        gpus = (gpu(0, fake=True), gpu(1, fake=True))
         held = holder({uuid(0): IntSet.of([5])}, per_gpu=8)
         self.reconciler.update(gpus=gpus, checkpoint=checkpoint(held))
         self.reconciler.reconcile()
@@ -247,7 +247,7 @@ def test_more_shares_than_fit_one_message_are_refused_with_the_arithmetic(
     tmp_path: Path,
 ) -> None:
     bench = started(tmp_path)
-    bench.reconciler.update(gpus=tuple(gpu(number, simulated=True) for number in range(8)))
+    bench.reconciler.update(gpus=tuple(gpu(number, fake=True) for number in range(8)))
     bench.write(GOOD.format(10_000))
     outcome = bench.configuration.reload()
     assert outcome.result == REFUSED

@@ -16,7 +16,7 @@ def check_driver(facts: NodeFacts) -> Iterator[Finding]:
     """Whether the driver is loaded and answers, and can read every GPU."""
     driver = facts.driver
     if driver.gpus and not driver.real:
-        what = f"{several(len(driver.gpus), 'simulated GPU')}: no driver is looked for"
+        what = f"{several(len(driver.gpus), 'fake GPU')}: no driver is looked for"
         yield Finding("driver", Severity.NOTE, what)
         return
     if driver.fault:

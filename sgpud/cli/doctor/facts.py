@@ -59,8 +59,8 @@ class DriverFacts:
 
     @property
     def real(self) -> tuple[Gpu, ...]:
-        """The GPUs that are not simulated."""
-        return tuple(gpu for gpu in self.gpus if not gpu.simulated)
+        """The GPUs that are not fake."""
+        return tuple(gpu for gpu in self.gpus if not gpu.fake)
 
 
 @frozen

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser, usual: str) -> None:
     listed = parser.add_mutually_exclusive_group(required=True)
     listed.add_argument("pods", nargs="?", metavar="PODS.toml", help="pods, as [[pod]] tables")
     listed.add_argument("--trace", metavar="CSV", help="pods, as a CSV table")
-    text = "fake GPUs of a node, as for run --simulate"
+    text = "fake GPUs of a node, as for run --fake-gpus"
     parser.add_argument("--gpus", required=True, metavar="FILE", help=text)
     parser.add_argument(
         "--nodes", type=_several, default=1, metavar="N", help="number of such nodes (1)"

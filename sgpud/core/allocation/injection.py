@@ -84,7 +84,7 @@ def lacks(method: InjectionMethod, host: NodeHost, gpus: Sequence[Gpu]) -> dict[
         reason = access.cdi_missing
         if method is InjectionMethod.DEVICE_NODES:
             reason = host.device_nodes_missing or access.nodes_missing
-        if reason and not gpu.simulated:
+        if reason and not gpu.fake:
             reasons[gpu.uuid] = f"{method.value}: {reason}"
     return reasons
 
@@ -101,9 +101,9 @@ def choose(
         return InjectionChoice(
             wanted.method, "set in [container]", lacks(wanted.method, host, gpus)
         )
-    if gpus and all(gpu.simulated for gpu in gpus):
+    if gpus and all(gpu.fake for gpu in gpus):
         method = InjectionMethod.DEVICE_NODES if several else InjectionMethod.NVIDIA_RUNTIME
-        return InjectionChoice(method, "simulated GPUs: environment only")
+        return InjectionChoice(method, "fake GPUs: environment only")
     no_cdi = lacks(InjectionMethod.CDI, host, gpus)
     if gpus and not no_cdi:
         return InjectionChoice(InjectionMethod.CDI, "a CDI spec on the node names every GPU")
@@ -179,7 +179,7 @@ def answer(
     if any(item.size for item in taken):
         memory = (str(item.shares * item.size) for item in taken)
         envs[f"{prefix}MEMORY_BYTES"] = ",".join(memory)
-    real = [gpu for gpu in gpus if not gpu.simulated]
+    real = [gpu for gpu in gpus if not gpu.fake]
     if chosen.method is InjectionMethod.NVIDIA_RUNTIME:
         return Injection({**envs, VISIBLE: uuids})
     if chosen.method is InjectionMethod.VOLUME_MOUNTS:

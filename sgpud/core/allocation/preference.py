@@ -85,7 +85,7 @@ def prefer(
 def pick(plan: Plan, pool: Pool, free: Sequence[int], size: int) -> list[int]:
     """How many shares `prefer` takes of each of the pool's GPUs that have so many free ones.
 
-    For who keeps counts instead of ids: the simulation (simulated_node.py).
+    For callers that keep counts instead of ids: `sgpud simulate`.
     """
     rooms = _rooms(pool, ((iter(range(left)), left) for left in free))
     _fill(rooms, (), size, plan.placement, pool)

@@ -46,8 +46,8 @@ class Gpu:
     """CUDA compute capability (major, minor)."""
     mig: Mig | None = None
     """Set for a MIG instance."""
-    simulated: bool = False
-    """True for a GPU that exists in a simulation file only."""
+    fake: bool = False
+    """True for a GPU that exists in a file of fake GPUs only."""
 
     @property
     def physical(self) -> str:

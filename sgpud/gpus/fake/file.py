@@ -102,7 +102,7 @@ _FILE = Table(
 
 @frozen
 class FakeNode:
-    """What a simulation file says."""
+    """What a file of fake GPUs says."""
 
     file: str
     gpus: tuple[Gpu, ...]
@@ -111,12 +111,12 @@ class FakeNode:
 
 
 def load(path: Path) -> FakeNode:
-    """Read a simulation file. ConfigError with every problem, each with file, line and key."""
-    return parse_simulation(file_text(path), str(path))
+    """Read a file of fake GPUs. ConfigError with every problem, each with file, line and key."""
+    return parse_fake_gpus(file_text(path), str(path))
 
 
-def parse_simulation(text: str | bytes, file: str) -> FakeNode:
-    """Make the simulated GPUs from the text of a file; ConfigError as `load`."""
+def parse_fake_gpus(text: str | bytes, file: str) -> FakeNode:
+    """Make the fake GPUs from the text of a file; ConfigError as `load`."""
     source = read_text(text, file)
     problems = [
         Problem(file, source.line(fault.path), key_name(fault.path), fault.text)
@@ -156,7 +156,7 @@ def _contradictions(source: ConfigSource) -> Iterator[Problem]:
 def _gpus(entry: dict[str, Any], index: int) -> Iterator[Gpu]:
     compute = _COMPUTE.fullmatch(entry.get("compute", ""))
     gpu = Gpu(
-        uuid=entry.get("uuid") or f"GPU-{uuid5(NAMESPACE_URL, f'sgpud:simulated:{index}')}",
+        uuid=entry.get("uuid") or f"GPU-{uuid5(NAMESPACE_URL, f'sgpud:fake:{index}')}",
         index=index,
         product=entry["product"],
         memory=parse_size(entry["memory"]),
@@ -165,7 +165,7 @@ def _gpus(entry: dict[str, Any], index: int) -> Iterator[Gpu]:
         pci=f"{index // _LAST_BUS:04x}:{index % _LAST_BUS + 1:02x}:00.0",
         numa=entry.get("numa"),
         compute=(int(compute[1]), int(compute[2])) if compute else None,
-        simulated=True,
+        fake=True,
     )
     if not entry.get("mig"):
         yield gpu

@@ -1,4 +1,4 @@
-"""Plays a simulation: the GPUs of a file and its script, told as `monitor.Monitor` tells."""
+"""Plays a file of fake GPUs and its script, with the callbacks of `nvml.monitor.NvmlMonitor`."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from sgpud.gpus.nvml.monitor import RELEASE, ignored, unheard
 from sgpud.gpus.nvml.probe.protocol import MEASURE_EVERY
 from sgpud.gpus.nvml.run import Timer
 
-DRIVER = "simulated"
-"""What stands for the version of the driver."""
+DRIVER = "fake"
+"""In place of the driver's version."""
 _GONE = True
 
 
 class FakeMonitor:
-    """Serves simulated GPUs in the manner of `monitor.Monitor`: the same calls, the same order.
+    """Serves fake GPUs in the manner of `monitor.Monitor`: the same calls, the same order.
 
     The script's clock starts with the first `start`, and runs on while the GPUs are let go of.
     """
@@ -32,7 +32,7 @@ class FakeMonitor:
     def __init__(
         self,
         reactor: Reactor,
-        simulation: FakeNode,
+        node: FakeNode,
         on_inventory: Callable[[tuple[Gpu, ...], str], None],
         on_fault: Callable[[GpuFault], None],
         on_gpu_error: Callable[[str, str], None] = ignored,
@@ -50,8 +50,8 @@ class FakeMonitor:
         self._on_processes = on_processes
         self.calls = CallCounts()
         """Stays empty: there is no NVML process."""
-        self._world = FakeState(simulation.gpus)
-        self._script = list(simulation.script)
+        self._world = FakeState(node.gpus)
+        self._script = list(node.script)
         self._began: float | None = None
         self._measure_every = MEASURE_EVERY
         self._next = Timer(reactor)

@@ -1,4 +1,4 @@
-"""The script in a simulation file: what happens to the simulated GPUs, and when.
+"""The script in a file of fake GPUs: what happens to the fake GPUs, and when.
 
 [[event]]
 at = "5s"                 # after the start
@@ -89,7 +89,7 @@ EVENTS = ListOf(
     "tables, each below a line [[event]]",
     MOST_EVENTS,
 )
-"""The kind of `event` in a simulation file."""
+"""The kind of `event` in a file of fake GPUs."""
 
 
 @frozen

@@ -1,4 +1,4 @@
-"""The state of simulated GPUs: what a script has done to them so far, and what NVML would tell."""
+"""The state of fake GPUs: what a script has done to them so far, and what NVML would tell."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from sgpud.gpus.nvml.faults import GpuFault, GpuFaultKind
 RECOVERY_CHANGED = 154
 """The XID with which the driver says that a GPU's recovery action has changed."""
 LOST, HANGS = "lost", "hang"
-_LOST_TEXT = "GPU is lost (NVML error 15, simulated)"
-_HANG_TEXT = "a call did not come back (simulated)"
+_LOST_TEXT = "GPU is lost (NVML error 15, fake)"
+_HANG_TEXT = "a call did not come back (fake)"
 _Place = tuple[int, "int | None", "int | None"]
 
 
 @frozen
 class FakeState:
-    """Simulated GPUs at one moment."""
+    """Fake GPUs at one moment."""
 
     gpus: tuple[Gpu, ...]
     """Every one that there ever is."""
@@ -66,13 +66,13 @@ class FakeState:
     def fault(self) -> GpuFault | None:
         """Why there is nothing to read; None where there is something."""
         if self.gone:
-            return GpuFault(GpuFaultKind.NO_DRIVER, "the driver is gone (simulated)")
+            return GpuFault(GpuFaultKind.NO_DRIVER, "the driver is gone (fake)")
         if self.inventory:
             return None
         if self.failing:
             told = "; ".join(f"GPU {uuid}: {text}" for uuid, (_, text) in self.failing.items())
             return GpuFault(GpuFaultKind.UNKNOWN, f"no GPU answers: {told}")
-        return GpuFault(GpuFaultKind.NO_GPU, "the driver is loaded and knows no GPU (simulated)")
+        return GpuFault(GpuFaultKind.NO_GPU, "the driver is loaded and knows no GPU (fake)")
 
     @property
     def samples(self) -> tuple[Sample, ...]:

@@ -89,8 +89,8 @@ def test_the_module_s_version_is_read_from_proc_too(node: FakeNode) -> None:
     assert "kernel module 560.35.03, but" in node.only("versions").what
 
 
-def test_simulated_gpus_need_no_driver(node: FakeNode) -> None:
-    node.gpus = (gpu(0, simulated=True),)
+def test_fake_gpus_need_no_driver(node: FakeNode) -> None:
+    node.gpus = (gpu(0, fake=True),)
     node.remove("sys/module/nvidia/version", "dev/nvidia0", "usr/bin/nvidia-container-runtime")
     assert node.bad() == {}
 

@@ -107,8 +107,8 @@ def test_two_instances_of_one_gpu_have_its_node_once_and_capabilities_of_their_o
 @pytest.mark.parametrize(
     "method", [InjectionMethod.CDI, InjectionMethod.DEVICE_NODES, InjectionMethod.VOLUME_MOUNTS]
 )
-def test_a_container_on_simulated_gpus_gets_its_environment_only(method: InjectionMethod) -> None:
-    found = given_by(method, GrantedGpu(evolve(ONE, simulated=True), 1, 4))
+def test_a_container_on_fake_gpus_gets_environment_variables_only(method: InjectionMethod) -> None:
+    found = given_by(method, GrantedGpu(evolve(ONE, fake=True), 1, 4))
     assert (found.mounts, found.devices, found.cdi) == ((), (), ())
     assert found.envs["SGPUD_GPU_UUIDS"] == uuid(0)
 
@@ -212,8 +212,8 @@ def test_device_nodes_that_cannot_be_used_at_all_are_missing_for_every_gpu() -> 
 
 
 @pytest.mark.parametrize("several", [True, False])
-def test_simulated_gpus_need_nothing(several: bool) -> None:  # noqa: FBT001
-    fleet = [evolve(ONE, simulated=True)]
+def test_fake_gpus_need_nothing(several: bool) -> None:  # noqa: FBT001
+    fleet = [evolve(ONE, fake=True)]
     found = choose(InjectionSettings(), NodeHost(), fleet, several=several)
     assert found.unavailable == {}
     assert found.method is (

@@ -5,7 +5,7 @@ from sgpud.core.intset import IntSet
 from sgpud.core.sharing.share_id import LONGEST_ID, listed_bytes, parse_share_id, share_id
 from tests.core.values import small, some_numbers, uuid
 
-# As long as the probe and the simulation take them: 51 characters after the dash.
+# As long as the probe and a file of fake GPUs accept them: 51 characters after the dash.
 uuids = st.from_regex(r"(GPU|MIG)-[0-9A-Za-z/.\-]{1,51}", fullmatch=True)
 
 

@@ -1,4 +1,4 @@
-"""A simulation file gives the same GPUs every time, or every problem with its line."""
+"""A file of fake GPUs gives the same GPUs every time, or every problem with its line."""
 
 from pathlib import Path
 
@@ -10,19 +10,19 @@ from sgpud.config.problems import ConfigError
 from sgpud.core.gpu.gpu import Gpu, matches
 from sgpud.core.json_checks import UUID
 from sgpud.core.sharing.share_id import parse_share_id, share_id
-from sgpud.gpus.fake.file import load, parse_simulation
+from sgpud.gpus.fake.file import load, parse_fake_gpus
 
-FILE = Path(__file__).parents[1] / "simulated.toml"
+FILE = Path(__file__).parents[1] / "fake.toml"
 T4 = '[[gpu]]\nproduct = "Tesla T4"\nmemory = "15GiB"\n'
 
 
 def gpus(text: str) -> tuple[Gpu, ...]:
-    return parse_simulation(text, "sim.toml").gpus
+    return parse_fake_gpus(text, "sim.toml").gpus
 
 
 def problems(text: str) -> list[str]:
     with pytest.raises(ConfigError) as caught:
-        parse_simulation(text, "sim.toml")
+        parse_fake_gpus(text, "sim.toml")
     return str(caught.value).splitlines()
 
 
@@ -36,7 +36,7 @@ def test_the_file_of_the_tests_is_what_it_says() -> None:
         (3, "NVIDIA A100-SXM4-40GB MIG 2g.10gb", 10),
         (3, "NVIDIA A100-SXM4-40GB MIG 1g.5gb", 5),
     ]
-    assert all(gpu.simulated for gpu in found)
+    assert all(gpu.fake for gpu in found)
     assert (found[0].reserved, found[0].numa, found[0].compute) == (2**29, 0, (8, 0))
     assert {gpu.physical for gpu in found[3:]} == {found[3].physical}
     assert load(FILE) == load(FILE)
@@ -63,7 +63,7 @@ def test_a_uuid_can_be_given() -> None:
     assert gpus(T4 + 'uuid = "GPU-mine"\n')[0].uuid == "GPU-mine"
 
 
-def test_no_gpus_at_all_can_be_simulated() -> None:
+def test_a_file_may_list_no_gpus() -> None:
     assert gpus("gpu = []") == ()
 
 
@@ -129,7 +129,7 @@ def test_a_file_that_is_absent_or_too_large_is_a_problem(tmp_path: Path) -> None
 
 def outcome(text: str | bytes) -> str:
     try:
-        return str(parse_simulation(text, "sim.toml"))
+        return str(parse_fake_gpus(text, "sim.toml"))
     except ConfigError as error:
         return str(error)
 
@@ -150,5 +150,5 @@ TEXTS = st.lists(WORDS | st.text(max_size=5), max_size=30).map(" ".join)
 @example(T4 + "[[event]]")
 @example(T4 + "[event]")
 @example(T4 + '[[event]]\nat = "1s"\ngpu = "0"\nxid = true')
-def test_any_text_is_a_simulation_or_a_config_error(text: str | bytes) -> None:
+def test_any_text_is_a_list_of_fake_gpus_or_a_config_error(text: str | bytes) -> None:
     assert outcome(text)

@@ -1,4 +1,4 @@
-"""One contract for what happens to GPUs: a simulation's script, and pynvml on the stub library."""
+"""One contract for what happens to GPUs: a script of fake GPUs, and pynvml on the stub library."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from sgpud.config.schema.kinds import toml
 from sgpud.core.gpu.gpu import Gpu
 from sgpud.core.gpu.observations import GpuEvent, GpuProcess, GpuProcesses, Sample
-from sgpud.gpus.fake.file import parse_simulation
+from sgpud.gpus.fake.file import parse_fake_gpus
 from sgpud.gpus.fake.monitor import FakeMonitor
 from sgpud.gpus.fake.script import ScriptedEvent
 from sgpud.gpus.fake.world import FakeState, after, event_of
@@ -32,8 +32,8 @@ product = "NVIDIA A100-SXM4-40GB"
 memory = "40GiB"
 mig = ["3g.20gb", "1g.5gb"]
 """
-T4_0, T4_1, MIG_1, MIG_2 = (gpu.uuid for gpu in parse_simulation(GPUS, "gpus").gpus)
-CUT = parse_simulation(GPUS, "gpus").gpus[2].physical
+T4_0, T4_1, MIG_1, MIG_2 = (gpu.uuid for gpu in parse_fake_gpus(GPUS, "gpus").gpus)
+CUT = parse_fake_gpus(GPUS, "gpus").gpus[2].physical
 EVERYTHING = ("inventory", T4_0, T4_1, MIG_1, MIG_2)
 QUICK = ProbeTimeouts(first=30, call=3, steady=0.2)
 GAP = 0.3
@@ -143,7 +143,7 @@ class Player:
 
     def __init__(self, stub: Stub) -> None:
         self._stub = stub
-        self._world = FakeState(parse_simulation(GPUS, "gpus").gpus)
+        self._world = FakeState(parse_fake_gpus(GPUS, "gpus").gpus)
         self._counts: dict[str, int] = {}
         self._write()
 
@@ -311,15 +311,15 @@ def scene(request: pytest.FixtureRequest) -> list[Step]:
     return SCENES[request.param]
 
 
-@pytest.fixture(params=["simulated", "stub"])
+@pytest.fixture(params=["fake", "stub"])
 def play(
     request: pytest.FixtureRequest, bench: Bench, stub: Stub, scene: list[Step]
 ) -> Iterator[Play]:
     log = Log()
-    simulation = parse_simulation(happenings(scene), "scene")
+    node = parse_fake_gpus(happenings(scene), "scene")
     made: Play
-    if request.param == "simulated":
-        make: Callable[..., Source] = partial(FakeMonitor, bench.reactor, simulation)
+    if request.param == "fake":
+        make: Callable[..., Source] = partial(FakeMonitor, bench.reactor, node)
         source = make(
             log.inventory,
             log.fault,
@@ -353,7 +353,7 @@ def play(
 def test_a_scene_is_told_alike_whoever_plays_it(play: Play, bench: Bench) -> None:
     expected: list[tuple[object, ...]] = [EVERYTHING]
     perhaps: frozenset[tuple[object, ...]] = frozenset()
-    script = parse_simulation(happenings(play.scene), "scene").script
+    script = parse_fake_gpus(happenings(play.scene), "scene").script
 
     def lines() -> list[tuple[object, ...]]:
         return [line for line in play.log.lines if line not in perhaps]

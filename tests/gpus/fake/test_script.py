@@ -1,4 +1,4 @@
-"""A script in a simulation file: each problem with its line, and what its events do in time."""
+"""A script in a file of fake GPUs: each problem with its line, and what its events do in time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from sgpud.config.problems import ConfigError
 from sgpud.core.gpu.gpu import Gpu
 from sgpud.core.gpu.observations import EventKind, GpuEvent, Sample
-from sgpud.gpus.fake.file import parse_simulation
+from sgpud.gpus.fake.file import parse_fake_gpus
 from sgpud.gpus.fake.monitor import FakeMonitor
 from sgpud.gpus.fake.script import MOST_EVENTS, ScriptedEvent
 from sgpud.gpus.nvml.faults import GpuFault, GpuFaultKind
@@ -44,7 +44,7 @@ def test_events_are_taken_in_the_order_of_their_times() -> None:
         'at = "2s"\ngpu = 0\nprocess = 4711\nmemory = "2GiB"\nutilisation = 40',
         'at = "0"\ngpu = 0\nlost = true',
     )
-    assert parse_simulation(text, "sim.toml").script == (
+    assert parse_fake_gpus(text, "sim.toml").script == (
         ScriptedEvent(0.0, "lost", 0),
         ScriptedEvent(0.5, "xid", 1, 1, 0, 45),
         ScriptedEvent(1.5, "used", 0, number=14 << 30),
@@ -100,7 +100,7 @@ def test_events_are_taken_in_the_order_of_their_times() -> None:
 def test_each_problem_names_file_line_and_key(event: str, text: str) -> None:
     line, _, rest = text.partition(": ")
     with pytest.raises(ConfigError) as caught:
-        parse_simulation(scripted(event), "sim.toml")
+        parse_fake_gpus(scripted(event), "sim.toml")
     (problem,) = str(caught.value).splitlines()
     assert problem.startswith(f"sim.toml:{FIRST + int(line)}: {rest}")
 
@@ -108,7 +108,7 @@ def test_each_problem_names_file_line_and_key(event: str, text: str) -> None:
 def test_too_many_events_are_a_problem() -> None:
     events = ['at = "5s"\ngpu = 0\nxid = 79'] * (MOST_EVENTS + 1)
     with pytest.raises(ConfigError, match=f"write at most {MOST_EVENTS}"):
-        parse_simulation(scripted(*events), "sim.toml")
+        parse_fake_gpus(scripted(*events), "sim.toml")
 
 
 class PlayedTests(SynchronousTestCase):
@@ -116,11 +116,11 @@ class PlayedTests(SynchronousTestCase):
         self.reactor = MemoryReactorClock()
         self.told: list[object] = []
         self.samples: list[tuple[Sample, ...]] = []
-        simulation = parse_simulation(scripted(*events), "sim.toml")
-        self.t4 = simulation.gpus[0].uuid
+        node = parse_fake_gpus(scripted(*events), "sim.toml")
+        self.t4 = node.gpus[0].uuid
         self.monitor = FakeMonitor(
             cast("Any", self.reactor),
-            simulation,
+            node,
             self._inventory,
             self._fault,
             lambda gpu, _: self.told.append(("error", gpu)),

@@ -148,7 +148,7 @@ class EndpointTest(TestCase):
         self.go_on = threading.Event()
         self.go_on.set()
         self.publisher = SnapshotPublisher(self.hold)
-        assert self.publisher.put(planned(node(sharing(), [gpu(0, simulated=True)])))
+        assert self.publisher.put(planned(node(sharing(), [gpu(0, fake=True)])))
 
     def hold(self) -> None:
         """Keep the worker that gives something until the test lets it go on."""

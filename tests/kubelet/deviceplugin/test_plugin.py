@@ -23,7 +23,7 @@ from tests.surroundings import WITHIN, short_folder
 reactor: Any = installed
 Steps = Any
 """What inlineCallbacks takes."""
-GPUS = [gpu(number, simulated=True) for number in range(2)]
+GPUS = [gpu(number, fake=True) for number in range(2)]
 
 
 @define

@@ -15,7 +15,7 @@ FREE = IntSet.of([1])
 
 def configured(config: Sharing, before: Node | None = None, at: float = 0.0) -> Node:
     if before is None:
-        return node(config, [gpu(0, simulated=True), gpu(1, simulated=True)])
+        return node(config, [gpu(0, fake=True), gpu(1, fake=True)])
     return advance(evolve(before, sharing=config), at, 1000.0 + at)
 
 
@@ -102,7 +102,7 @@ def test_a_plan_without_what_was_granted_meanwhile_is_refused() -> None:
     assert on.snapshot is before
     assert not on.put(plan_of(4, GpuRule(uuid(0), resource=OTHER)))
     assert not on.put(planned(configured(sharing(resource=OTHER))))
-    assert not on.put(planned(node(sharing(), [gpu(1, simulated=True)])))
+    assert not on.put(planned(node(sharing(), [gpu(1, fake=True)])))
     assert on.snapshot is before
 
 

@@ -32,7 +32,7 @@ from tests.surroundings import WITHIN, listening, short_folder
 # Debian 12's protobuf takes a stray end tag for the end of the message, and only warns.
 pytestmark = pytest.mark.filterwarnings("ignore:Unexpected end-group tag:RuntimeWarning")
 
-GPUS = [gpu(number, simulated=True) for number in range(2)]
+GPUS = [gpu(number, fake=True) for number in range(2)]
 WALL = 1234.5
 
 

@@ -64,7 +64,7 @@ class Instance:
         self.found_at_taking: list[str] = []
         self._awaited: list[tuple[Any, Deferred[None]]] = []
         publisher = SnapshotPublisher()
-        assert publisher.put(planned(node(sharing(4), [gpu(0, simulated=True)])))
+        assert publisher.put(planned(node(sharing(4), [gpu(0, fake=True)])))
 
         def taken() -> None:
             self.told.append("taken")

@@ -60,7 +60,7 @@ def empty_plan(cluster: Cluster) -> Plan:
 
 
 def _node(cluster: Cluster) -> SimulatedNode:
-    gpus = tuple(evolve(gpu, simulated=True) for gpu in cluster.gpus)
+    gpus = tuple(evolve(gpu, fake=True) for gpu in cluster.gpus)
     return SimulatedNode.of(cluster.sharing, gpus)
 
 
