@@ -1,4 +1,4 @@
-"""Between checked documents and Config: one way in, one way back."""
+"""From checked documents to Config."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from sgpud.core.sharing.rules import (
     ShareTerms,
     Sharing,
 )
-from sgpud.core.units import exact_size, format_duration, parse_amount, parse_duration, parse_size
+from sgpud.core.units import parse_amount, parse_duration, parse_size
 
 
 def complete(document: dict[str, Any], table: Table = ROOT) -> dict[str, Any]:
@@ -78,7 +78,12 @@ def build(document: dict[str, Any]) -> Config:
         kubelet=KubeletSettings(kubelet["plugin_directory"], kubelet["pod_resources"]),
         http=HttpSettings(http["listen"], http["expose_status"], tuple(http["hosts"])),
         log=LogSettings(LogLevel(log["level"]), LogFormat(log["format"])),
+        document={**full, "gpu": [_given(rule) for rule in full["gpu"]]},
     )
+
+
+def _given(rule: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in rule.items() if value is not None}
 
 
 def _rule(rule: dict[str, Any]) -> GpuRule:
@@ -105,69 +110,3 @@ def _guard_settings(sharing: dict[str, Any]) -> FullGuardSettings:
         parse_duration(sharing["settle"]),
         parse_size(sharing["expected_memory"]),
     )
-
-
-def document_of(config: Config) -> dict[str, Any]:
-    """The document with every key that `build` makes this configuration of."""
-    sharing, injection, guard_settings = (
-        config.sharing,
-        config.sharing.injection,
-        config.sharing.guard_settings,
-    )
-    rules = (
-        {
-            "match": rule.match,
-            "resource": rule.resource,
-            "duplication_factor": rule.factor,
-            "share_memory": None if rule.share_memory is None else exact_size(rule.share_memory),
-        }
-        for rule in sharing.rules
-    )
-    return {
-        "gpus": {"allow": list(sharing.allow), "deny": list(sharing.deny)},
-        "sharing": {
-            "resource": sharing.default.resource,
-            "duplication_factor": sharing.default.factor,
-            "share_memory": exact_size(sharing.default.share_memory),
-            "reserve_memory": exact_size(sharing.reserve_memory),
-            "advertise": sharing.advertise.value,
-            "allow_large_status": sharing.allow_large_status,
-            "placement": sharing.placement.value,
-            "multiple": sharing.multiple.value,
-            "full_guard": sharing.full_guard,
-            "memory_headroom": str(guard_settings.headroom),
-            "memory_resume": str(guard_settings.resume or ""),
-            "resume_after": format_duration(guard_settings.resume_after),
-            "measure_every": format_duration(sharing.measure_every),
-            "settle": format_duration(guard_settings.settle),
-            "expected_memory": exact_size(guard_settings.expected),
-        },
-        "gpu": [
-            {name: value for name, value in rule.items() if value is not None} for rule in rules
-        ],
-        "container": {
-            "method": injection.method.value,
-            "cdi_kind": injection.cdi_kind,
-            "mounts": [
-                {"host": each.host, "container": each.container, "read_only": each.read_only}
-                for each in injection.mounts
-            ],
-        },
-        "health": {
-            "hold_down": format_duration(config.health.hold_down),
-            **{remedy.value: list(config.health.numbers(remedy)) for remedy in CLASSES},
-            "trust_last_known": config.health.trust_last_known,
-            "trust_for": format_duration(config.health.trust_for),
-        },
-        "kubelet": {
-            "numa": sharing.numa,
-            "plugin_directory": config.kubelet.plugin_directory,
-            "pod_resources": config.kubelet.pod_resources,
-        },
-        "http": {
-            "listen": config.http.listen,
-            "expose_status": config.http.expose_status,
-            "hosts": list(config.http.hosts),
-        },
-        "log": {"level": config.log.level.value, "format": config.log.format.value},
-    }

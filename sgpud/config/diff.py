@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from attrs import frozen
 
-from sgpud.config.build import document_of
+from sgpud.config.build import complete
 from sgpud.config.schema.kinds import Table, toml
 from sgpud.config.schema.sections import ROOT
 from sgpud.config.values import Config
@@ -34,11 +34,13 @@ class KeyChange:
 
 def diff(old: Config, new: Config) -> tuple[KeyChange, ...]:
     """Every key that differs between two configurations, in the order of the schema."""
-    before, after = document_of(old), document_of(new)
+    if old == new:
+        return ()
+    before, after = (config.document or complete({}) for config in (old, new))
     return tuple(_keys(before, after))
 
 
-def _keys(before: dict[str, Any], after: dict[str, Any]) -> Iterator[KeyChange]:
+def _keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[KeyChange]:
     """The changes in every section."""
     for section in ROOT.keys:
         if not isinstance(section.kind, Table):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
+from typing import Any
 
 from attrs import field, frozen
 
@@ -73,3 +75,5 @@ class Config:
     log: LogSettings = field(factory=LogSettings)
     warnings: tuple[Problem, ...] = field(default=(), eq=False)
     """What is allowed but unwise in the text that this was read from."""
+    document: Mapping[str, Any] = field(factory=dict, eq=False, repr=False)
+    """The document that this was built from, with every key; empty for the defaults."""

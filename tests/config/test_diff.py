@@ -56,3 +56,7 @@ def test_rules_are_told_apart_by_their_match() -> None:
 def test_of_two_rules_with_one_match_the_first_counts() -> None:
     rule = "[[gpu]]\nmatch = 'a'\n"
     assert changes(rule, f"{rule}{rule}duplication_factor = 3\n") == []
+
+
+def test_another_spelling_of_the_same_value_is_no_change() -> None:
+    assert changes("health.hold_down = '60s'", "health.hold_down = '1m'") == []

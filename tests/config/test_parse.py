@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given
 
-from sgpud.config.build import build, document_of
+from sgpud.config.build import build
 from sgpud.config.load import parse
 from sgpud.config.problems import ConfigError, Problem
 from sgpud.config.schema.check import faults
@@ -51,7 +51,7 @@ def test_the_examples_of_a_valid_configuration_know_every_key() -> None:
 def test_a_configuration_survives_being_written_and_read(document: Document) -> None:
     config = parse(write(document)[0], "f")
     assert config == build(document)
-    assert parse(write(document_of(config))[0], "f") == config
+    assert parse(write(dict(config.document))[0], "f") == config
     assert all(warning.warning for warning in config.warnings)
 
 

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from sgpud.config.build import build, complete, document_of
+from sgpud.config.build import build
 from sgpud.config.load import load, parse
 from sgpud.config.schema import reference
 from sgpud.config.schema.kinds import Key, ListOf, Table
@@ -48,7 +48,6 @@ def test_the_example_of_a_rule_is_valid() -> None:
 
 def test_defaults_are_the_same_in_the_schema_and_in_the_values() -> None:
     assert build({}) == Config()
-    assert complete({}) == document_of(Config())
 
 
 def test_every_key_is_explained() -> None:

@@ -1,7 +1,8 @@
 """Metrics as the text that Prometheus reads: its own format, or OpenMetrics where asked for.
 
-prometheus_client writes them too, in 20 microseconds for each sample: 60 ms for a full node, on the
-reactor. This takes a tenth of that.
+prometheus_client's own encoder takes 45 ms of CPU for a node with 16 GPUs and 500 holders (3 000
+samples), on the reactor, and `make bench` allows 30 ms; this one takes 25 ms. Reading the samples
+is 12 ms of either.
 """
 
 from __future__ import annotations
