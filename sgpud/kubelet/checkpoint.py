@@ -144,7 +144,7 @@ def _holder(entry: object) -> Holder | None:
     if resource is None or resource_name(resource):
         return None  # a pool is made of each name, and this one the kubelet would never take
     terms = _terms(_get(entry, "AllocResp", str) or "")
-    return Holder(pod or "", container or "", resource, held, *terms)
+    return Holder(pod or "", container or "", resource, held, *terms) if terms else None
 
 
 def _ids(ids: object) -> Iterator[object]:
@@ -157,11 +157,12 @@ def _ids(ids: object) -> Iterator[object]:
                 yield from part
 
 
-def _terms(response: str) -> tuple[dict[str, int], dict[str, int], float]:
+def _terms(response: str) -> tuple[dict[str, int], dict[str, int], float] | None:
     """The terms on which shares were given, from our own variables in the recorded answer.
 
-    Into how many shares each GPU was cut, bytes per share of each, and when; empty and 0 for what
-    the answer does not tell.
+    Into how many shares each GPU is divided, bytes per share of each, and when; empty and 0 for
+    what the answer does not tell. None where the answer is another plugin's: NVIDIA's shares have
+    ids of the same form.
     """
     per_gpu: dict[str, int] = {}
     sizes: dict[str, int] = {}
@@ -170,6 +171,8 @@ def _terms(response: str) -> tuple[dict[str, int], dict[str, int], float]:
         envs = api.ContainerAllocateResponse.FromString(base64.b64decode(response)).envs
     except (binascii.Error, ValueError, DecodeError):
         return per_gpu, sizes, since
+    if response and not any(name.startswith("SGPUD_") for name in envs):
+        return None
     for name, named in envs.items():
         if name.startswith("SGPUD_") and name.endswith("GPU_UUIDS"):
             prefix, uuids = name[: -len("GPU_UUIDS")], named.split(",")

@@ -94,6 +94,11 @@ def test_ids_of_other_plugins_are_passed_over(own: str) -> None:
     assert [len(numbers) for numbers in holder.shares.values()] == [1]
 
 
+def test_shares_of_nvidias_plugin_are_not_ours() -> None:
+    answer = as_base64(NVIDIA_VISIBLE_DEVICES=GPU0)
+    assert holders(entry(ResourceName="nvidia.com/gpu", AllocResp=answer)) == ()
+
+
 def test_each_pool_of_a_container_has_its_own_terms() -> None:
     answer = as_base64(
         SGPUD_SHARED_GPU_GPU_UUIDS=f"{GPU0},{GPU1}",
@@ -121,7 +126,6 @@ def test_each_pool_of_a_container_has_its_own_terms() -> None:
         as_base64(SGPUD_GPU_UUIDS=GPU0, SGPUD_SHARES_PER_GPU="-5"),
         as_base64(SGPUD_GPU_UUIDS=GPU0, SGPUD_SHARES_PER_GPU="٣"),
         as_base64(SGPUD_GPU_UUIDS=GPU0, SGPUD_SHARES_PER_GPU="9" * 5000),
-        as_base64(NVIDIA_VISIBLE_DEVICES=GPU0, SHARES_PER_GPU="3"),
     ],
 )
 def test_shares_are_held_even_where_nobody_knows_the_terms(answer: object) -> None:

@@ -149,7 +149,7 @@ def test_a_state_file_that_is_broken_costs_nothing_else(
     (node.state / "memory-shares.json").write_text('{"shares": [{"gpu": 5}]}')
     process = start(node, kubelet)
     became(kubelet, 40)
-    assert process.said("is not understood")
+    assert process.said("is corrupt")
 
 
 def test_places_have_no_file_of_memory_shares(node: Node, kubelet: StandInKubelet) -> None:

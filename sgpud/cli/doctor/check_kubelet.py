@@ -120,19 +120,12 @@ def _namesake(resource: str, ids: list[str]) -> Finding:
 
 def _rival(resource: str, ids: list[str]) -> Finding:
     what = f"{resource} gives out the same GPUs: {len(ids)} ids such as {ids[0]}"
-    if all(parse_share_id(one) for one in ids):
-        return Finding(
-            "rivals",
-            Severity.WARNING,
-            f"{what} (shares as sgpud makes them)",
-            "An earlier configuration of sgpud, which is on its way out, or a second sgpud.",
-            "If it stays for more than 5 minutes, find who serves it in the plugin directory.",
-        )
     return Finding(
         "rivals",
         Severity.ERROR,
         what,
-        "Two plugins promise the same GPUs: pods get less memory than either believes.",
+        "Two plugins promise the same GPUs: pods get less memory than either believes. A resource"
+        " that was removed from sgpud's configuration disappears within 5 minutes.",
         "Remove the other device plugin from this node, or keep its GPUs out with [gpus] deny:"
         " docs/clusters.md, Beside another GPU plugin.",
     )

@@ -111,9 +111,13 @@ def advance(node: Node, now: float, wall: float) -> Node:
         return node
     grants = unsettled(node.grants, checkpoint, wall)
     listing = node.listing
-    if not node.registered_taken:
-        listing = taken_over(listing, checkpoint.registered)
     shared = node.partitions()
+    if not node.registered_taken:
+        known = (*listing.blocks, *held(checkpoint, grants))
+        ours = {*node.sharing.resources, *(resource for resource, _ in known)}
+        # Another plugin's shares have ids of the same form: NVIDIA's own is one.
+        registered = {key: ids for key, ids in checkpoint.registered.items() if key[0] in ours}
+        listing = taken_over(listing, registered)
     facts = ListingInputs(
         shared,
         tuple(dict.fromkeys(resource for resource, _ in shared)),

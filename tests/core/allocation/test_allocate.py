@@ -21,7 +21,7 @@ FLEET = [gpu(0), gpu(1)]
 
 def fleet(factor: int = 4, **config: Any) -> Node:
     """Two GPUs."""
-    return node(sharing(factor, **{"delivery": RUNTIME, **config}), FLEET)
+    return node(sharing(factor, **{"injection": RUNTIME, **config}), FLEET)
 
 
 def refused(of: Node, asked: list[str], resource: str = POOL) -> RefusedError:
@@ -102,7 +102,8 @@ def test_shares_of_a_lost_gpu_are_refused_with_the_reason() -> None:
         False,
     )
     assert (
-        str(refusal) == f"sick: {uuid(0)}: XID 79: the GPU has fallen off the bus: {ids(0, 1)[0]}"
+        str(refusal)
+        == f"unhealthy: {uuid(0)}: XID 79: the GPU has fallen off the bus: {ids(0, 1)[0]}"
     )
     plan, pool, known = served(sick)
     assert allocate(plan, pool, known, ids(1, 1)).shares == {uuid(1): IntSet.of([1])}

@@ -17,7 +17,7 @@ from tests.core.values import OTHER, POOL, checkpoint, gpu, grant, holder, node,
 ONE = IntSet.of([1])
 
 
-@pytest.mark.parametrize("missing", ["sharing", "gpus", "books"])
+@pytest.mark.parametrize("missing", ["sharing", "gpus", "checkpoint"])
 def test_nothing_moves_while_a_fact_is_unknown(missing: str) -> None:
     known = Node(
         sharing(), (gpu(0),), checkpoint=CheckpointState(), grants=(grant({uuid(0): ONE}, at=0.0),)
@@ -128,3 +128,10 @@ def test_what_passes_is_listed_in_full_by_a_fresh_node_and_after_a_rename(
 
 def test_a_fresh_node_lists_nothing() -> None:
     assert Node().listing == Listing()
+
+
+def test_ids_of_another_plugins_resource_are_not_taken_over() -> None:
+    """NVIDIA's shares have ids of the same form, and the kubelet's checkpoint lists them too."""
+    registered = {(POOL, uuid(0)): IntSet.of([7]), ("nvidia.com/gpu", uuid(0)): IntSet.of([0, 1])}
+    found = node(sharing(), [gpu(0)], checkpoint(registered=registered))
+    assert {resource for resource, _ in found.listing.blocks} == {POOL}

@@ -131,7 +131,7 @@ def test_a_lost_gpu_has_no_healthy_share_and_takes_none_of_another(
                 assert was.healthy == will.healthy
 
 
-@pytest.mark.parametrize("missing", ["sharing", "gpus", "books"])
+@pytest.mark.parametrize("missing", ["sharing", "gpus", "checkpoint"])
 def test_nothing_is_planned_while_a_fact_is_unknown(missing: str) -> None:
     known = node(sharing(), [gpu(0)])
     assert plan(known, 0.0) is not None
