@@ -92,7 +92,7 @@ def test_names_are_text_and_never_markup(browser: Browser, shown: Shown) -> None
     occupied(shown, hostile=True)
     until_named(browser, HOSTILE)
     assert browser.run("return document.images.length") == 0
-    assert browser.run("return document.title").startswith("sgpud: 2 GPUs")
+    assert browser.run("return document.title") == "! 1 of 2 GPUs cordoned - sgpud"
 
 
 def test_health_is_told_in_words_and_signs_beside_colour(browser: Browser, shown: Shown) -> None:
@@ -116,8 +116,44 @@ def test_a_daemon_that_ends_is_said_to_be_gone(browser: Browser, shown: Shown) -
     browser.until(
         "return document.getElementById('age').innerText", lambda text: "no answer" in text
     )
+    assert browser.run(HEAD) == ["✗ no answer from sgpud"] * 2 + ["bad"]
     # What was seen last stays, with its age beside it.
     assert browser.run(LOADED) == 2
+
+
+HEAD = """
+const icon = document.getElementById('icon');
+return [document.querySelector('#state .tag').innerText, document.title.replace(' - sgpud', ''),
+  icon.href.startsWith('data:image/png') && icon.dataset.grade];
+"""
+CHANGED = """
+return fetch('/status').then((answer) => answer.json()).then((view) => {
+  (%s)(view);
+  show(view, []);
+  %s
+});
+"""
+
+
+def test_the_worst_state_is_in_the_header_the_title_and_the_icon(
+    browser: Browser, shown: Shown
+) -> None:
+    browser.show(shown.address, *DESKTOP)
+    assert browser.until(LOADED) == 2
+    for change, text, grade in (
+        ("() => {}", "✓ 2 GPUs healthy", "good"),
+        ("(view) => { view.gpus[1].health = 'suspect'; }", "! 1 of 2 GPUs suspect", "warn"),
+        (
+            "(view) => { view.gpus[0].cordoned = true; view.gpus[1].health = 'unhealthy'; }",
+            "✗ 1 of 2 GPUs unhealthy",
+            "bad",
+        ),
+        ("(view) => { view.dead = ['reconciler']; }", "✗ failed: reconciler", "bad"),
+        ("(view) => { view.unready = ['no kubelet']; }", "✗ not ready", "bad"),
+    ):
+        first, title, icon = browser.run(CHANGED % (change, HEAD))
+        assert (title, icon) == (text, grade)
+        assert first == (text if grade != "good" else "✓ serving")
 
 
 MEASURED = """
