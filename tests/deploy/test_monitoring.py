@@ -12,6 +12,7 @@ import pytest
 
 from sgpud.serve.metrics.collector import FAMILIES
 from sgpud.serve.metrics.families import MetricType
+from tools.prometheus_rule import RULE, rule
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 MONITORING = DEPLOY / "monitoring"
@@ -32,6 +33,10 @@ on_one_stack = pytest.mark.skipif(
 )
 LABELS = {label for family in FAMILIES for label in family.labels} | {"instance", "job"}
 COLUMNS = 24
+
+
+def test_the_prometheus_rule_is_current() -> None:
+    assert RULE.read_text() == rule(), "run: python -m tools.prometheus_rule"
 
 
 def dashboard() -> dict[str, Any]:
