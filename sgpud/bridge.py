@@ -200,6 +200,39 @@ class Clock(Protocol):
         """Call a function in `delay` seconds."""
 
 
+class Timer:
+    """One call later, at most: setting it again replaces the former."""
+
+    def __init__(self, clock: Clock) -> None:
+        """Nothing is to come yet."""
+        self._clock = clock
+        self._call: IDelayedCall | None = None
+
+    def set(self, delay: float, function: Callable[[], Any]) -> None:
+        """Call the function in `delay` seconds, and nothing that was set before."""
+        self.cancel()
+        self._call = self._clock.callLater(delay, function)
+
+    def at_most(self, delay: float, function: Callable[[], Any]) -> None:
+        """Call the function in `delay` seconds, unless a call comes sooner."""
+        if not self.active or self._due() > self._clock.seconds() + delay:
+            self.set(delay, function)
+
+    @property
+    def active(self) -> bool:
+        """Whether a call is to come."""
+        return self._call is not None and self._call.active()
+
+    def cancel(self) -> None:
+        """Call nothing."""
+        if self._call is not None and self._call.active():
+            self._call.cancel()
+        self._call = None
+
+    def _due(self) -> float:
+        return self._call.getTime() if self._call is not None else 0.0
+
+
 class Reactor(Clock, Protocol):
     """The part of Twisted's reactor that sgpud uses."""
 

@@ -6,11 +6,10 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from sgpud.bridge import Reactor, in_thread
+from sgpud.bridge import Reactor, Timer, in_thread
 from sgpud.core.allocation.injection import DeviceNode, GpuAccess, NodeHost
 from sgpud.core.gpu.gpu import Gpu, Mig
 from sgpud.core.sharing.rules import HostMount, InjectionSettings
@@ -150,7 +149,7 @@ class HostWatch:
         self._known: NodeHost | None = None
         self._busy = False
         self._again = False
-        self._call: IDelayedCall | None = None
+        self._timer = Timer(reactor)
         self._stopped = False
 
     def look_for(self, gpus: Sequence[Gpu], injection: InjectionSettings) -> None:
@@ -190,8 +189,7 @@ class HostWatch:
             self._known = result
             self._told(result)
         again, self._again = self._again, False
-        self._call = self._reactor.callLater(0.0 if again else LOOK_EVERY, self._look)
+        self._timer.set(0.0 if again else LOOK_EVERY, self._look)
 
     def _cancel(self) -> None:
-        if self._call is not None and self._call.active():
-            self._call.cancel()
+        self._timer.cancel()

@@ -7,9 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from twisted.internet.interfaces import IDelayedCall
-
-from sgpud.bridge import Clock, FolderWatches
+from sgpud.bridge import Clock, FolderWatches, Timer
 from sgpud.files import read_regular
 
 SETTLE = 0.2
@@ -40,7 +38,7 @@ class ConfigFileWatcher:
         self._watcher = watcher(self._on_event)
         self._changed = changed
         self._content = self._read()
-        self._call: IDelayedCall | None = None
+        self._timer = Timer(clock)
 
     def start(self) -> None:
         """Start watching."""
@@ -50,16 +48,13 @@ class ConfigFileWatcher:
     def stop(self) -> None:
         """Stop watching."""
         self._watcher.close()
-        if self._call is not None and self._call.active():
-            self._call.cancel()
+        self._timer.cancel()
 
     def _on_event(self) -> None:
         self._schedule(SETTLE)
 
     def _schedule(self, delay: float) -> None:
-        if self._call is not None and self._call.active():
-            self._call.cancel()
-        self._call = self._clock.callLater(delay, self._check)
+        self._timer.set(delay, self._check)
 
     def _check(self) -> None:
         self._schedule(POLL_EVERY)

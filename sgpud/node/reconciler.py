@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from attrs import evolve
-from twisted.internet.interfaces import IDelayedCall
 
-from sgpud.bridge import Clock
+from sgpud.bridge import Clock, Timer
 from sgpud.core.planning.holdings import Grant, unconfirmed
 from sgpud.core.planning.node import Node, advance, next_turn
 from sgpud.core.planning.plan import Plan, plan
@@ -65,7 +64,7 @@ class Reconciler:
         self._published = published
         self._reconciled = reconciled
         self._collected = collected
-        self._call: IDelayedCall | None = None
+        self._timer = Timer(clock)
         self.alive = True
         """Whether the last reconciliation completed: one that fails leaves the plan as it was."""
 
@@ -95,12 +94,7 @@ class Reconciler:
 
     def enqueue(self, delay: float = 0.0) -> None:
         """Reconcile in `delay` seconds at the latest."""
-        due = self._clock.seconds() + delay
-        if self._call is not None and self._call.active():
-            if self._call.getTime() <= due:
-                return
-            self._call.cancel()
-        self._call = self._clock.callLater(delay, self.reconcile)
+        self._timer.at_most(delay, self.reconcile)
 
     def preview(self, **facts: Any) -> Plan | None:
         """The plan that would follow from these facts. Changes nothing."""
@@ -109,8 +103,7 @@ class Reconciler:
 
     def reconcile(self) -> None:
         """Bring the plan up to date now."""
-        if self._call is not None and self._call.active():
-            self._call.cancel()
+        self._timer.cancel()
         self.alive = False
         while not self._publish():
             # A grant was made that the plan does not list. It is held now, so this loop ends.
@@ -123,8 +116,7 @@ class Reconciler:
 
     def stop(self) -> None:
         """Reconcile no more."""
-        if self._call is not None and self._call.active():
-            self._call.cancel()
+        self._timer.cancel()
 
     def _publish(self) -> bool:
         """Make the plan and publish it if it has changed; False if it must be made again."""

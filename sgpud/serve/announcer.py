@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from twisted.internet.interfaces import IDelayedCall
-
-from sgpud.bridge import Clock
+from sgpud.bridge import Clock, Timer
 from sgpud.core.status.view import NodeView, summary
 from sgpud.serve.systemd import Systemd
 
@@ -34,31 +32,25 @@ class Announcer:
         self._is_ready = ready
         self.ready = False
         """Whether it was ready once."""
-        self._call: IDelayedCall | None = None
+        self._timer = Timer(clock)
         self._stopped = False
 
     def changed(self) -> None:
         """Something has changed: show it in a moment."""
         if not self._stopped:
-            self._cancel()
-            self._call = self._clock.callLater(SHOW_AFTER, self.show)
+            self._timer.set(SHOW_AFTER, self.show)
 
     def show(self) -> None:
         """Show it now."""
-        self._cancel()
+        self._timer.cancel()
         self._systemd.status(summary(self._look()))
         if not self.ready and self._is_ready():
             self.ready = True
             self._systemd.ready()
         elif not self.ready:
-            self._call = self._clock.callLater(ASK_AGAIN, self.show)
+            self._timer.set(ASK_AGAIN, self.show)
 
     def stop(self) -> None:
         """Show nothing more."""
         self._stopped = True
-        self._cancel()
-
-    def _cancel(self) -> None:
-        if self._call is not None and self._call.active():
-            self._call.cancel()
-        self._call = None
+        self._timer.cancel()

@@ -8,10 +8,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
-from twisted.internet.interfaces import IDelayedCall
-
-from sgpud.bridge import Clock
+from sgpud.bridge import Clock, Timer
 from sgpud.core.text import one_line
 
 SEND_WITHIN = 0.1
@@ -64,19 +63,17 @@ class Systemd:
         under_systemd = bool(environ.get("NOTIFY_SOCKET"))
         self._send: Send = connect() if under_systemd else _nowhere
         self._interval = watchdog_interval(environ, os.getpid()) if under_systemd else None
-        self._timer: IDelayedCall | None = None
+        self._timer = Timer(clock)
         self._status = ""
 
     def start(self) -> None:
         """Begin with the signs of life, if systemd asks for them."""
-        if self._interval is not None and self._timer is None:
+        if self._interval is not None and not self._timer.active:
             self._live(self._interval)
 
     def stop(self) -> None:
         """No more signs of life."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._timer.cancel()
 
     def ready(self) -> None:
         """Started, or done with a reload, whatever came of it."""
@@ -100,4 +97,4 @@ class Systemd:
 
     def _live(self, interval: float) -> None:
         self._send("WATCHDOG=1")
-        self._timer = self._clock.callLater(interval, self._live, interval)
+        self._timer.set(interval, partial(self._live, interval))

@@ -17,11 +17,11 @@ from attrs import frozen
 from twisted.internet import tcp, unix
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IDelayedCall, IProtocolFactory
+from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from sgpud.bridge import Reactor
+from sgpud.bridge import Reactor, Timer
 
 LOOK_EVERY = 5.0
 """Seconds between looks at the socket file, to make it anew where it was removed."""
@@ -72,7 +72,7 @@ class UnixSocket:
         self._kind = kind
         self._port: _Port | None = None
         self._bound: tuple[int, ...] | None = None
-        self._timer: IDelayedCall | None = None
+        self._timer = Timer(reactor)
         self._problem = ""
         self._waited = 0.0
 
@@ -83,14 +83,12 @@ class UnixSocket:
 
     def start(self) -> None:
         """Listen, at once or as soon as it can be done; the log says why if not at once."""
-        if self._timer is None:
+        if not self._timer.active:
             self._look()
 
     def stop(self) -> Deferred[Any]:
         """Take the socket away; connections stay. Fires when nothing listens any more."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._timer.cancel()
         # First the file, then the port: who finds nobody answering may remove the file.
         if self._bound is not None and _identity(self.path) == self._bound:
             self.path.unlink(missing_ok=True)
@@ -98,7 +96,6 @@ class UnixSocket:
 
     def _look(self) -> None:
         """Listen, if that is not so: the first time, after a hindrance, after a removal."""
-        self._timer = None
         again = LOOK_EVERY
         try:
             if self._bound is not None and _identity(self.path) != self._bound:
@@ -109,7 +106,7 @@ class UnixSocket:
         except (OSError, CannotListenError) as problem:
             reason = problem.socketError if isinstance(problem, CannotListenError) else problem
             self._say(f"{reason}")
-        self._timer = self._reactor.callLater(again, self._look)
+        self._timer.set(again, self._look)
 
     def _listen(self) -> float:
         if not self.path.parent.exists():

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from twisted.internet.defer import Deferred, succeed
 
-from sgpud.bridge import Reactor
+from sgpud.bridge import Reactor, Timer
 from sgpud.core.gpu.gpu import Gpu
 from sgpud.core.gpu.observations import GpuEvent, GpuProcesses, Sample
 from sgpud.gpus.fake.file import FakeNode
@@ -16,7 +16,6 @@ from sgpud.gpus.nvml.calls import CallCounts
 from sgpud.gpus.nvml.faults import GpuFault, GpuFaultKind
 from sgpud.gpus.nvml.monitor import RELEASE, ignored, unheard
 from sgpud.gpus.nvml.probe.protocol import MEASURE_EVERY
-from sgpud.gpus.nvml.run import Timer
 
 DRIVER = "fake"
 """In place of the driver's version."""

@@ -11,7 +11,7 @@ from attrs import evolve, frozen
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
-from sgpud.bridge import Reactor
+from sgpud.bridge import Reactor, Timer
 from sgpud.core.gpu.gpu import Gpu
 from sgpud.core.gpu.observations import EventKind, GpuEvent, GpuProcesses, Sample
 from sgpud.core.json_checks import UUID
@@ -21,7 +21,7 @@ from sgpud.gpus.nvml.driver_files import LOOK_EVERY, signs
 from sgpud.gpus.nvml.faults import GpuFault, GpuFaultKind, back_off
 from sgpud.gpus.nvml.messages import EventMessage, Facts, GpuErrorMessage, Inventory, SamplesMessage
 from sgpud.gpus.nvml.probe.protocol import MEASURE_EVERY
-from sgpud.gpus.nvml.run import ProbeRun, ProbeTimeouts, Start, Timer
+from sgpud.gpus.nvml.run import ProbeRun, ProbeTimeouts, Start
 
 RELEASE = 15 * 60.0
 """Seconds after which a release ends by itself: time to unload a driver or to reset a GPU, and not

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from sgpud.bridge import Reactor
+from sgpud.bridge import Reactor, Timer
 from sgpud.gpus.nvml.faults import GpuFault, GpuFaultKind
 from sgpud.gpus.nvml.messages import (
     CallsEnded,
@@ -58,30 +57,6 @@ Start = Callable[
     [Sequence[str], Callable[[bytes], None], Callable[["int | None"], None]], ChildProcess
 ]
 """Starts a child: its options, what takes its lines, what takes its exit status. OSError."""
-
-
-class Timer:
-    """One call later, at most: setting it again replaces the former."""
-
-    def __init__(self, reactor: Reactor) -> None:
-        self._reactor = reactor
-        self._call: IDelayedCall | None = None
-
-    def set(self, delay: float, function: Callable[[], Any]) -> None:
-        """Call the function in `delay` seconds, and nothing that was set before."""
-        self.cancel()
-        self._call = self._reactor.callLater(delay, function)
-
-    @property
-    def active(self) -> bool:
-        """Whether a call is to come."""
-        return self._call is not None and self._call.active()
-
-    def cancel(self) -> None:
-        """Call nothing."""
-        if self._call is not None and self._call.active():
-            self._call.cancel()
-        self._call = None
 
 
 class ProbeRun:

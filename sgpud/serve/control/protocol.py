@@ -11,13 +11,13 @@ from typing import Any
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Protocol
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from sgpud.bridge import Clock
+from sgpud.bridge import Clock, Timer
 from sgpud.core.errors import SgpudError
 from sgpud.serve.control.client import REQUEST_LIMIT
 
@@ -91,7 +91,7 @@ class ControlProtocol(Protocol):
         self._peer = Peer(0, 0)
         self._received = b""
         self._asked: str | None = None
-        self._timer: IDelayedCall | None = None
+        self._timer = Timer(clock)
 
     def connectionMade(self) -> None:
         """Ask the kernel who it is, and wait for the request."""
@@ -124,7 +124,7 @@ class ControlProtocol(Protocol):
 
     def connectionLost(self, reason: Failure | None = None) -> None:  # noqa: ARG002
         """Gone. A verb that runs goes on: it was asked for."""
-        self._stop_waiting()
+        self._timer.cancel()
         self.closed.callback(None)
 
     def abort(self) -> None:
@@ -142,7 +142,7 @@ class ControlProtocol(Protocol):
             self._refuse(f"no such verb; there are {', '.join(sorted(self._verbs))}", request.verb)
             return
         self._asked = request.verb
-        self._stop_waiting()
+        self._timer.cancel()
         answer: Deferred[Any] = maybeDeferred(verb, request.arguments)
         answer.addCallback(lambda result: _line({"ok": True, "answer": result}))
         answer.addCallbacks(self._done, self._failed)
@@ -184,13 +184,7 @@ class ControlProtocol(Protocol):
         self._refuse(f"nothing was asked within {PATIENCE:g} s")
 
     def _wait(self, late: Callable[[], None]) -> None:
-        self._stop_waiting()
-        self._timer = self._clock.callLater(PATIENCE, late)
-
-    def _stop_waiting(self) -> None:
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
-        self._timer = None
+        self._timer.set(PATIENCE, late)
 
 
 def _line(answer: Mapping[str, object]) -> bytes:

@@ -6,11 +6,11 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IDelayedCall, IProtocolFactory
+from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from sgpud.bridge import Clock
+from sgpud.bridge import Clock, Timer
 
 TRY_EVERY = 5.0
 """Seconds between tries to listen, while the port is another's or the address is not there."""
@@ -27,7 +27,7 @@ class HttpServer:
         self._listen = listen
         self._site = site
         self._port: Any = None
-        self._timer: IDelayedCall | None = None
+        self._timer = Timer(reactor)
         self._problem = ""
 
     def start(self) -> None:
@@ -40,8 +40,7 @@ class HttpServer:
     def stop(self) -> Deferred[None]:
         """Serve nothing more."""
         self._listen = ""
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
+        self._timer.cancel()
         port, self._port = self._port, None
         return maybeDeferred(port.stopListening if port is not None else lambda: None)
 
@@ -60,4 +59,4 @@ class HttpServer:
                 problem=problem,
                 seconds=TRY_EVERY,
             )
-        self._timer = self._reactor.callLater(TRY_EVERY, self.start)
+        self._timer.set(TRY_EVERY, self.start)
