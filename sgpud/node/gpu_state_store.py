@@ -13,12 +13,12 @@ from twisted.logger import Logger
 
 from sgpud.bridge import Clock
 from sgpud.core.errors import SgpudError
-from sgpud.core.gpu.gpu import Gpu, Mig
+from sgpud.core.gpu.gpu import Gpu, gpu_of
 from sgpud.core.health.causes import Cause
 from sgpud.core.health.machine import Health, HealthPhase
 from sgpud.core.health.node_health import booted, last_known, resumed
 from sgpud.core.health.xids import Remedy
-from sgpud.core.json_checks import is_a, maybe, number, pair, uuid_of
+from sgpud.core.json_checks import is_a, maybe, number, uuid_of
 from sgpud.core.planning.node import Node
 from sgpud.files import read_regular
 from sgpud.node.reconciler import NodeUpdates
@@ -77,7 +77,7 @@ def loaded(content: bytes) -> SavedGpuState:
     if document.get("format") != FORMAT:
         raise StateError(f"unsupported format {document.get('format')!r}, expected {FORMAT}")
     try:
-        gpus = [_gpu(is_a(dict, entry)) for entry in _few(is_a(list, document["gpus"]))]
+        gpus = [gpu_of(entry) for entry in _few(is_a(list, document["gpus"]))]
         healths = _few(is_a(dict, document["healths"]))
         return SavedGpuState(
             boot=is_a(str, document["boot"]),
@@ -131,27 +131,6 @@ def _health_of(entry: dict[str, Any]) -> Health:
 def _cause(entry: dict[str, Any]) -> Cause:
     remedy = _one_of(Remedy, entry["remedy"])
     return Cause(is_a(str, entry["name"]), remedy, is_a(str, entry["detail"]))
-
-
-def _gpu(entry: dict[str, Any]) -> Gpu:
-    mig, compute = entry["mig"], entry["compute"]
-    return Gpu(
-        uuid=uuid_of(entry["uuid"]),
-        index=number(entry["index"]),
-        product=is_a(str, entry["product"]),
-        memory=number(entry["memory"]),
-        reserved=number(entry["reserved"]),
-        minor=maybe(entry["minor"]),
-        pci=is_a(str, entry["pci"]),
-        numa=maybe(entry["numa"]),
-        compute=None if compute is None else pair(compute),
-        mig=None if mig is None else _mig(is_a(dict, mig)),
-        fake=is_a(bool, entry["fake"]),
-    )
-
-
-def _mig(entry: dict[str, Any]) -> Mig:
-    return Mig(uuid_of(entry["parent"]), number(entry["gi"]), number(entry["ci"]))
 
 
 def _few(entries: Any) -> Any:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
+from sgpud.cli import tables
 from sgpud.core.text import SHARE_STATES, one_line, several
 from sgpud.core.units import format_size
 
@@ -154,13 +155,8 @@ def released(found: Document) -> str:
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows as aligned lines."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(_padded(row, widths)).rstrip() for row in rows]
-
-
-def _padded(row: Sequence[str], widths: Iterable[int]) -> list[str]:
-    return [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+    """Rows as aligned lines, as wide as they are."""
+    return tables.table([[tables.Cell(text) for text in row] for row in rows])
 
 
 def _healths(healths: Sequence[Document]) -> list[str]:

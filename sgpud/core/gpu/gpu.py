@@ -7,6 +7,8 @@ from fnmatch import fnmatchcase
 
 from attrs import frozen
 
+from sgpud.core.json_checks import is_a, maybe, number, pair, uuid_of
+
 _PCI = re.compile(r"(?:([0-9a-f]{4,8}):)?([0-9a-f]{2}):([0-9a-f]{2})(?:\.([0-7]))?", re.IGNORECASE)
 
 
@@ -59,6 +61,32 @@ class Gpu:
         """The order in which GPUs are shown and planned: by index, then by instance."""
         gi, ci = (self.mig.gi, self.mig.ci) if self.mig else (-1, -1)
         return (self.index, gi, ci, self.uuid)
+
+
+def gpu_of(entry: object) -> Gpu:
+    """The GPU in a JSON object: the probe's, or one of the state directory's.
+
+    KeyError, TypeError or ValueError for what is not such an object.
+    """
+    said = is_a(dict, entry)
+    compute, mig = said["compute"], said["mig"]
+    return Gpu(
+        uuid=uuid_of(said["uuid"]),
+        index=number(said["index"]),
+        product=is_a(str, said["product"]) or "unnamed GPU",
+        memory=number(said["memory"]),
+        reserved=number(said["reserved"]),
+        minor=maybe(said["minor"]),
+        pci=pci_address(is_a(str, said["pci"])) or "",
+        numa=maybe(said["numa"]),
+        compute=None if compute is None else pair(compute),
+        mig=None if mig is None else _mig_of(is_a(dict, mig)),
+        fake=is_a(bool, said.get("fake", False)),
+    )
+
+
+def _mig_of(said: dict[str, object]) -> Mig:
+    return Mig(uuid_of(said["parent"]), number(said["gi"]), number(said["ci"]))
 
 
 def pci_address(text: str) -> str | None:

@@ -7,9 +7,9 @@ import json
 from attrs import frozen
 
 from sgpud.core.errors import SgpudError
-from sgpud.core.gpu.gpu import Gpu, Mig, pci_address
+from sgpud.core.gpu.gpu import Gpu, gpu_of
 from sgpud.core.gpu.observations import EventKind, GpuEvent, GpuProcess, GpuProcesses, Sample
-from sgpud.core.json_checks import SHOWN, is_a, maybe, number, pair, seconds_of, uuid_of
+from sgpud.core.json_checks import SHOWN, is_a, maybe, number, seconds_of, uuid_of
 from sgpud.gpus.nvml.faults import GpuFault, GpuFaultKind
 
 
@@ -131,7 +131,7 @@ def _inventory(said: dict[str, object]) -> Inventory:
     refused = []
     for entry in is_a(list, said["gpus"]):
         try:
-            gpu = _gpu(entry)
+            gpu = gpu_of(entry)
         except (KeyError, TypeError, ValueError) as error:
             refused.append((_index_of(entry), f"{error} in {str(entry)[:SHOWN]}"))
             continue
@@ -206,24 +206,3 @@ def _running(entry: dict[str, object]) -> GpuProcesses:
     rows = [is_a(list, row) for row in is_a(list, entry["processes"])]
     processes = [GpuProcess(number(pid), maybe(used), maybe(busy)) for pid, used, busy in rows]
     return GpuProcesses(uuid_of(entry["uuid"]), tuple(processes), is_a(str, entry["error"]))
-
-
-def _gpu(entry: dict[str, object]) -> Gpu:
-    compute = entry["compute"]
-    mig = entry["mig"]
-    return Gpu(
-        uuid=uuid_of(entry["uuid"]),
-        index=number(entry["index"]),
-        product=is_a(str, entry["product"]) or "unnamed GPU",
-        memory=number(entry["memory"]),
-        reserved=number(entry["reserved"]),
-        minor=maybe(entry["minor"]),
-        pci=pci_address(is_a(str, entry["pci"])) or "",
-        numa=maybe(entry["numa"]),
-        compute=None if compute is None else pair(compute),
-        mig=None if mig is None else _mig(is_a(dict, mig)),
-    )
-
-
-def _mig(entry: dict[str, object]) -> Mig:
-    return Mig(uuid_of(entry["parent"]), number(entry["gi"]), number(entry["ci"]))

@@ -20,6 +20,8 @@ STATUS = "status.sock"
 """Likewise of the socket on which the status is read."""
 REQUEST_LIMIT = 4096
 """Bytes of a request, without its line end."""
+_LARGEST = 64 * 1024 * 1024
+"""Bytes of an answer that are read."""
 _NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
@@ -57,7 +59,7 @@ def ask(
             path, verb, f"The request has {len(request)} bytes; sgpud takes {REQUEST_LIMIT}"
         )
     try:
-        received = _exchange(path, request + b"\n", time.monotonic() + timeout)
+        received = exchange(path, request + b"\n", timeout)
     except TimeoutError:
         raise ControlError(
             path,
@@ -70,30 +72,29 @@ def ask(
     return _answer(path, verb, received)
 
 
-def _exchange(path: Path, line: bytes, deadline: float) -> bytes:
+def exchange(path: Path, request: bytes, timeout: float) -> bytes:
+    """Send a request to a unix socket; what came until the end. OSError; TimeoutError."""
+    deadline = time.monotonic() + timeout
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(_left(deadline))
+        connection.settimeout(timeout)
         connection.connect(str(path))
         # A refusal can come, and the connection end, before anything was asked.
         with suppress(BrokenPipeError):
-            connection.sendall(line)
+            connection.sendall(request)
         received = bytearray()
-        while True:
-            connection.settimeout(_left(deadline))
+        while len(received) < _LARGEST:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            connection.settimeout(left)
             try:
                 data = connection.recv(65536)
             except ConnectionResetError:
                 data = b""
             if not data:
-                return bytes(received)
+                break
             received += data
-
-
-def _left(deadline: float) -> float:
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left
+        return bytes(received)
 
 
 def _no_connection(path: Path, verb: str, problem: OSError) -> ControlError:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import socket
-import time
 from pathlib import Path
 from typing import Any
 
 from sgpud.core.errors import SgpudError
-from sgpud.serve.control.client import STATUS
+from sgpud.serve.control.client import STATUS, exchange
 
 WITHIN = 10.0
 """Seconds for an answer."""
 _REQUEST = b"GET /status HTTP/1.0\r\nHost: localhost\r\n\r\n"
-_LARGEST = 64 * 1024 * 1024
 
 
 class StatusError(SgpudError):
@@ -34,7 +31,7 @@ def read_status(run: Path, within: float = WITHIN) -> dict[str, Any]:
     """The status document of the sgpud whose sockets are in the folder `run`; StatusError."""
     path = run / STATUS
     try:
-        received = _exchange(path, time.monotonic() + within)
+        received = exchange(path, _REQUEST, within)
     except (FileNotFoundError, ConnectionRefusedError):
         reason = f"No sgpud answers on {path}. Start it (systemctl start sgpud), or name its folder"
         raise StatusError(path, f"{reason} with --run-dir") from None
@@ -46,28 +43,6 @@ def read_status(run: Path, within: float = WITHIN) -> dict[str, Any]:
     except OSError as problem:
         raise StatusError(path, f"Cannot read {path}: {problem.strerror or problem}") from problem
     return _document(path, received)
-
-
-def _exchange(path: Path, deadline: float) -> bytes:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(_left(deadline))
-        connection.connect(str(path))
-        connection.sendall(_REQUEST)
-        received = bytearray()
-        while len(received) < _LARGEST:
-            connection.settimeout(_left(deadline))
-            data = connection.recv(1 << 16)
-            if not data:
-                break
-            received += data
-        return bytes(received)
-
-
-def _left(deadline: float) -> float:
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left
 
 
 def _document(path: Path, received: bytes) -> dict[str, Any]:
