@@ -35,7 +35,7 @@ from sgpud.node.listing_store import ListingStore
 from sgpud.node.reconciler import Reconciler
 from sgpud.node.reload import ConfigReloader, ReloadResult
 from sgpud.node.store import StateDirectory
-from sgpud.node.transition_log import FullTransitionLog
+from sgpud.node.transition_log import FullTransitionLog, MethodLog
 from sgpud.options import Options
 from sgpud.serve.announcer import Announcer
 from sgpud.serve.control.client import CONTROL
@@ -86,6 +86,7 @@ class Daemon:
         self._host = HostWatch(reactor, Path("/"), lambda host: self._reconciler.update(host=host))
         store = StateDirectory(options.state)
         self._listing_store, self._full_log = ListingStore(store), FullTransitionLog()
+        self._method_log = MethodLog()
         self._configuration = ConfigReloader(
             options.config, options.overrides, self._reconciler, store, self._applied
         )
@@ -214,6 +215,7 @@ class Daemon:
     def _planned(self, plan: Plan) -> None:
         self._serving.update(pool.resource for pool in plan.pools)
         self._counters.planned(plan)
+        self._method_log.look(plan)
         self._announcer.changed()
 
     def _reconciled(self, node: Node) -> None:

@@ -1,32 +1,41 @@
 """Which CDI name stands for a GPU, by the specs on the node.
 
-The names in a spec depend on how the toolkit was told to make it: UUIDs, or NVML's indexes. An
-index is believed only if the spec hands over that GPU's own device nodes: indexes shift when a GPU
-is added or fails, and a spec stays as it was made.
+A runtime merges the specs by a rule of its own, and so does this: a folder that comes later wins,
+device by device; a name that two files of one folder define is nobody's; a spec with one invalid
+part is left out whole. Names depend on how the toolkit was told to make the spec (UUIDs, or NVML's
+indexes), and a spec stays as it was made while GPUs come and go: a name is believed only if it
+hands over the GPU's own device nodes.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from attrs import frozen
+from attrs import Factory, define, frozen
 
 from sgpud.core.errors import SgpudError
 from sgpud.core.gpu.gpu import Gpu
-from sgpud.files import read_regular
+from sgpud.files import entries, read_regular, within
 
-FOLDERS = ("etc/cdi", "var/run/cdi")
-"""Where the container runtimes look for specs, by the CDI specification."""
+FOLDERS = ("/etc/cdi", "/var/run/cdi")
+"""Where the container runtimes look for specs, by the CDI specification; the later one wins."""
 LARGEST_SPEC = 4 << 20
-_NODE = re.compile(r".*/(nvidia[0-9]+|nvidia-cap[0-9]+)")
+MAKE = "`nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`"
+_NODE = re.compile(r".*/(nvidia[0-9]+|nvidia-cap[0-9]+|dxg)")
+_KINDS = re.compile(rb"""kind["']?\s*:\s*["']?([A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+)""")
+"""The kind in a file that may be neither JSON nor YAML."""
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.:-]*[A-Za-z0-9])?", re.ASCII)
+_VERSION = re.compile(r"0\.[1-8]\.0|1\.[0-9]{1,3}\.[0-9]{1,3}", re.ASCII)
+_DIGITS_FROM = (0, 5)
+"""The version from which on a name may begin with a digit, and a node may have a hostPath."""
 
 
 @frozen
 class CdiDevice:
-    """One device of a spec."""
+    """One device, as a runtime resolves its name."""
 
     name: str
     nodes: frozenset[str]
@@ -36,80 +45,134 @@ class CdiDevice:
 
 @frozen
 class Specs:
-    """Every device of one kind, in the specs of a node."""
+    """The devices of one kind, in the specs of a node."""
 
     kind: str
-    devices: tuple[CdiDevice, ...]
-    unreadable: tuple[str, ...]
-    """Why a spec was left out; each with its path."""
+    devices: Mapping[str, CdiDevice] = Factory(dict)
+    """Those that a runtime resolves, by name."""
+    conflicts: Mapping[str, tuple[str, str]] = Factory(dict)
+    """The two specs of one folder that define a name, which no runtime resolves then."""
+    unreadable: tuple[str, ...] = ()
+    """Why a spec of this kind, or of a kind that cannot be told, was left out; with its path."""
+    others: Mapping[str, frozenset[str]] = Factory(dict)
+    """The names in specs of other kinds, by kind."""
 
 
 class _NotASpecError(Exception):
     """What is wrong with a document that should be a spec."""
 
 
-def read_specs(root: Path, kind: str) -> Specs:
-    """Read every spec of this kind below `root`; one that cannot be read is left out and named."""
-    devices: list[CdiDevice] = []
-    unreadable = []
-    for folder in FOLDERS:
-        for path in _files(root / folder):
-            shown = f"/{folder}/{path.name}"
+def read_specs(
+    root: Path, kind: str, *, on_other: Callable[[str], None] = lambda _reason: None
+) -> Specs:
+    """Read every spec below `root`; one that cannot be read is left out and named.
+
+    `on_other` gets the reason why one was left out that is not of this kind.
+    """
+    found = _Merge(kind)
+    for rank, folder in enumerate(FOLDERS):
+        for name in entries(root, folder):
+            if not name.endswith((".json", ".yaml")):
+                continue
+            shown = f"{folder}/{name}"
             try:
-                devices += _devices(_document(path), kind, shown)
+                raw = read_regular(within(root, shown), LARGEST_SPEC)
             except OSError as error:
-                unreadable.append(f"{shown} cannot be read: {error.strerror}")
+                found.unreadable.append(f"{shown} cannot be read: {error.strerror}")
+                continue
+            try:
+                found.add(_document(raw, name), shown, rank)
             except (ValueError, RecursionError, SgpudError, _NotASpecError) as error:
-                unreadable.append(f"{shown} is no CDI spec that is understood: {error}")
-    return Specs(kind, tuple(devices), tuple(unreadable))
+                reason = f"{shown} is not a valid CDI spec: {error}"
+                kinds = {each.decode() for each in _KINDS.findall(raw)}
+                (on_other if kinds and kind not in kinds else found.unreadable.append)(reason)
+    return found.specs()
 
 
 def cdi_name(specs: Specs, gpu: Gpu, nodes: Sequence[str]) -> tuple[str, str]:
     """The fully qualified name of a GPU and "", or "" and the reason why there is none.
 
-    `nodes` are the host's device nodes of this GPU (its own, a MIG instance's capabilities too).
+    `nodes` are the host's device nodes of this GPU (its own, a MIG instance's capabilities too);
+    without any only the UUID is taken, as nothing else can be checked.
     """
-    if any(device.name == gpu.uuid for device in specs.devices):
-        return f"{specs.kind}={gpu.uuid}", ""
-    pattern = rf"(?:mig)?{gpu.index}:[0-9]+" if gpu.mig else rf"(?:gpu)?{gpu.index}"
-    named = [device for device in specs.devices if re.fullmatch(pattern, device.name)]
+    named = [device for name, device in specs.devices.items() if _may_mean(name, gpu)]
+    named.sort(key=lambda device: device.name != gpu.uuid)
     own = {node.rpartition("/")[2] for node in nodes}
     for device in named:
-        if own and device.nodes == own:
+        if device.nodes == own or (not own and device.name == gpu.uuid and device.nodes):
             return f"{specs.kind}={device.name}", ""
-    return "", _why_none(specs, gpu, named, own)
+    return "", _why_none(specs, gpu, named, own) + "".join(f"; {why}" for why in specs.unreadable)
+
+
+def _may_mean(name: str, gpu: Gpu) -> bool:
+    pattern = rf"(?:mig)?{gpu.index}:[0-9]+" if gpu.mig else rf"(?:gpu)?{gpu.index}"
+    return name == gpu.uuid or re.fullmatch(pattern, name) is not None
 
 
 def _why_none(specs: Specs, gpu: Gpu, named: Sequence[CdiDevice], own: set[str]) -> str:
-    also = "".join(f"; {reason}" for reason in specs.unreadable)
+    for name, (one, other) in specs.conflicts.items():
+        if _may_mean(name, gpu):
+            return (
+                f"both {one} and {other} define {specs.kind}={name}, and a container runtime"
+                " resolves neither: remove one of the two files"
+            )
     if not specs.devices:
-        return (
-            f"no CDI spec of {specs.kind} in /{' or /'.join(FOLDERS)}"
-            f" (make one with `nvidia-ctk cdi generate`){also}"
-        )
+        kinds = [kind for kind, names in specs.others.items() if gpu.uuid in names]
+        advice = f"make one with {MAKE}"
+        if kinds:
+            listed = " and ".join(kinds)
+            advice = f'{listed} names this GPU: set [container] cdi_kind = "{kinds[0]}"'
+        return f"no CDI spec of {specs.kind} in {' or '.join(FOLDERS)} ({advice})"
     if not named:
-        where = ", ".join(sorted({device.spec for device in specs.devices}))
-        return f"{where} names neither {gpu.uuid} nor index {gpu.index}: make it anew{also}"
+        where = ", ".join(sorted({device.spec for device in specs.devices.values()}))
+        return f"{where} names neither {gpu.uuid} nor index {gpu.index}: recreate it with {MAKE}"
+    first = named[0]
+    name = f"{specs.kind}={first.name} of {first.spec}"
+    if not first.nodes:
+        return f"{name} hands over no GPU: recreate the spec with {MAKE}"
     if not own:
-        return f"{specs.kind}={named[0].name} cannot be checked: the device nodes are not known"
-    given = ", ".join(sorted(named[0].nodes)) or "no GPU"
+        return f"{name} cannot be checked: the GPU's device nodes are not known"
     return (
-        f"{specs.kind}={named[0].name} of {named[0].spec} hands over {given}, and this GPU is"
-        f" {', '.join(sorted(own))}: make the spec anew{also}"
+        f"{name} hands over {', '.join(sorted(first.nodes))}, and this GPU is"
+        f" {', '.join(sorted(own))}: recreate the spec with {MAKE}"
     )
 
 
-def _files(folder: Path) -> list[Path]:
-    try:
-        found = [path for path in folder.iterdir() if path.suffix in (".json", ".yaml")]
-    except OSError:
-        return []
-    return sorted(found)
+@define
+class _Merge:
+    """The devices of one kind, by the rule of the runtimes."""
+
+    kind: str
+    devices: dict[str, tuple[int, CdiDevice]] = Factory(dict)
+    """By name, with the rank of the folder."""
+    conflicts: dict[str, tuple[str, str]] = Factory(dict)
+    unreadable: list[str] = Factory(list)
+    others: dict[str, frozenset[str]] = Factory(dict)
+
+    def add(self, document: object, shown: str, rank: int) -> None:
+        kind, devices = _parsed(document, shown)
+        if kind != self.kind:
+            self.others[kind] = self.others.get(kind, frozenset()) | set(devices)
+            return
+        for name, device in devices.items():
+            known = self.devices.get(name)
+            if known and known[0] == rank:
+                self.conflicts[name] = (known[1].spec, shown)
+            else:
+                self.devices[name] = (rank, device)
+
+    def specs(self) -> Specs:
+        return Specs(
+            self.kind,
+            {name: one for name, (_, one) in self.devices.items() if name not in self.conflicts},
+            self.conflicts,
+            tuple(self.unreadable),
+            self.others,
+        )
 
 
-def _document(path: Path) -> object:
-    raw = read_regular(path, LARGEST_SPEC)
-    if path.suffix == ".json":
+def _document(raw: bytes, name: str) -> object:
+    if name.endswith(".json"):
         return json.loads(raw.decode("utf-8-sig"))
     from sgpud.yaml_reader import read_documents  # noqa: PLC0415 - most nodes have no YAML
 
@@ -117,24 +180,42 @@ def _document(path: Path) -> object:
     return next(iter(read_documents(raw)), None)
 
 
-def _devices(document: object, kind: str, spec: str) -> Iterator[CdiDevice]:
+def _parsed(document: object, spec: str) -> tuple[str, dict[str, CdiDevice]]:
+    """The kind and the devices of a spec."""
     if not isinstance(document, dict) or not isinstance(document.get("cdiVersion"), str):
         raise _NotASpecError("cdiVersion is missing")
+    version = document["cdiVersion"].removeprefix("v")
     if not isinstance(document.get("kind"), str):
         raise _NotASpecError("kind is missing")
-    if document["kind"] != kind:
-        return
+    if not _VERSION.fullmatch(version):
+        raise _NotASpecError(f"no runtime knows cdiVersion {version[:20]}")
+    digits = tuple(int(part) for part in version.split(".")[:2]) >= _DIGITS_FROM
+    common = set(_nodes(document.get("containerEdits"), digits=digits))
+    found: dict[str, CdiDevice] = {}
     for device in _list(document, "devices"):
         if not isinstance(device, dict) or not isinstance(device.get("name"), str):
             raise _NotASpecError("a device without a name")
-        edits = device.get("containerEdits") or {}
-        yield CdiDevice(device["name"], frozenset(_nodes(edits)), spec)
+        name = device["name"]
+        if not _NAME.fullmatch(name):
+            raise _NotASpecError(f"a device with the invalid name {name[:40]!r}")
+        if name[0].isdigit() and not digits:
+            raise _NotASpecError(
+                f"device {name} begins with a digit, which cdiVersion 0.5.0 is the first to allow,"
+                f" and it says {version}"
+            )
+        if name in found:
+            raise _NotASpecError(f"two devices with the name {name}")
+        nodes = common.union(_nodes(device.get("containerEdits"), digits=digits))
+        found[name] = CdiDevice(name, frozenset(nodes), spec)
+    return document["kind"], found
 
 
-def _nodes(edits: object) -> Iterator[str]:
-    for node in _list(edits, "deviceNodes"):
+def _nodes(edits: object, *, digits: bool) -> Iterator[str]:
+    for node in _list(edits or {}, "deviceNodes"):
         if not isinstance(node, dict):
             raise _NotASpecError("a device node without a path")
+        if node.get("hostPath") and not digits:
+            raise _NotASpecError("a device node has a hostPath, which needs cdiVersion 0.5.0")
         found = _NODE.fullmatch(str(node.get("hostPath") or node.get("path")))
         if found:
             yield found[1]
@@ -145,5 +226,5 @@ def _list(holder: object, key: str) -> list[object]:
     if value is None:
         return []
     if not isinstance(value, list):
-        raise _NotASpecError(f"{key} is no list")
+        raise _NotASpecError(f"{key} is not a list")
     return value

@@ -13,80 +13,86 @@ from sgpud.bridge import Reactor, Timer, in_thread
 from sgpud.core.allocation.injection import DeviceNode, GpuAccess, NodeHost
 from sgpud.core.gpu.gpu import Gpu, Mig
 from sgpud.core.sharing.rules import HostMount, InjectionSettings
-from sgpud.files import open_regular, read_regular
+from sgpud.files import read_regular, within
 from sgpud.gpus.cdi import cdi_name, read_specs
+from sgpud.gpus.container_runtime import nvidia_config, nvidia_runtime, takes_mounts, there
 
 REQUIRED = ("nvidiactl", "nvidia-uvm")
 OPTIONAL = ("nvidia-uvm-tools", "nvidia-modeset")
-RUNTIME_FILES = (
-    "usr/bin/nvidia-container-runtime",
-    "usr/local/nvidia/toolkit/nvidia-container-runtime",
-    "etc/nvidia-container-runtime/config.toml",
-)
-"""Each one shows that NVIDIA's runtime is installed: by the package, or by the GPU operator."""
-RUNTIME_CONFIGS = (
-    "etc/containerd/config.toml",
-    "etc/containerd/conf.d/*.toml",
-    "etc/crio/crio.conf",
-    "etc/crio/crio.conf.d/*",
-    "etc/docker/daemon.json",
-    "var/lib/rancher/k3s/agent/etc/containerd/config.toml",
-)
-"""Where a container runtime would name NVIDIA's."""
-LARGEST_CONFIG = 1 << 20
-_CAPABILITIES = "proc/driver/nvidia/capabilities"
+_ACCESS_FILE = 1 << 12
+"""Bytes of a capability's file, at most."""
+_CAPABILITIES = "/proc/driver/nvidia/capabilities"
 _MINOR = re.compile(r"^DeviceFileMinor:\s*([0-9]{1,9})\s*$", re.MULTILINE)
 
 
-def look(root: Path, gpus: Iterable[Gpu], cdi_kind: str, mounts: Iterable[HostMount]) -> NodeHost:
+def look(
+    root: Path,
+    gpus: Iterable[Gpu],
+    cdi_kind: str,
+    mounts: Iterable[HostMount],
+    on_other: Callable[[str], None] = lambda _reason: None,
+) -> NodeHost:
     """Look at the node below `root`; never raises, what cannot be read counts as absent.
+
+    `on_other` as of read_specs.
 
     Nothing here opens a device node. Fake GPUs have no access: their containers get
     variables only.
     """
-    specs = read_specs(root, cdi_kind)
-    missing = [f"/dev/{name}" for name in REQUIRED if not _is_there(root / "dev" / name)]
+    specs = read_specs(root, cdi_kind, on_other=on_other)
+    missing = [f"/dev/{name}" for name in REQUIRED if not there(root, f"/dev/{name}")]
+    windows = there(root, "/dev/dxg")
     access = {}
     for gpu in gpus:
         if gpu.fake:
             continue
         wanted, reason = _nodes(root, gpu)
-        absent = [node for node in wanted if not _is_there(root / node.lstrip("/"))]
+        absent = [node for node in wanted if not there(root, node)]
         name, why = cdi_name(specs, gpu, () if reason else wanted)
         if absent and not reason:
-            reason = f"{' and '.join(absent)} missing: `nvidia-modprobe -c {gpu.minor}` makes nodes"
+            reason = f"{' and '.join(absent)} missing: run `nvidia-modprobe -c {gpu.minor}`"
         nodes = () if reason else tuple(DeviceNode(node, node) for node in wanted)
         access[gpu.uuid] = GpuAccess(nodes, reason, name, why)
     return NodeHost(
-        runtime=_runtime(root),
+        runtime=nvidia_runtime(root),
+        volume_mounts=takes_mounts(nvidia_config(root)),
         common_nodes=tuple(
             DeviceNode(f"/dev/{name}", f"/dev/{name}")
             for name in (*REQUIRED, *OPTIONAL)
-            if _is_there(root / "dev" / name)
+            if there(root, f"/dev/{name}")
         ),
-        device_nodes_missing=f"{' and '.join(missing)} missing: run `nvidia-modprobe -c0 -u`"
-        if missing
-        else "",
-        mounts=tuple(mount for mount in mounts if _is_there(root / mount.host.lstrip("/"))),
+        device_nodes_missing=_missing(missing, windows=windows),
+        mounts=tuple(mount for mount in mounts if there(root, mount.host)),
         access=access,
     )
+
+
+def _missing(nodes: Sequence[str], *, windows: bool) -> str:
+    if not nodes:
+        return ""
+    if windows:
+        return (
+            "this is WSL2, where every GPU is behind /dev/dxg and has no node of its own: install"
+            " nvidia-container-toolkit, which hands that over (nvidia-runtime)"
+        )
+    return f"{' and '.join(nodes)} missing: run `nvidia-modprobe -c0 -u`"
 
 
 def _nodes(root: Path, gpu: Gpu) -> tuple[tuple[str, ...], str]:
     """The device nodes of one GPU as the host names them, or none and the reason."""
     if gpu.minor is None:
-        return (), "NVML does not tell its minor number"
+        return (), "NVML does not report its minor number"
     own = f"/dev/nvidia{gpu.minor}"
     if gpu.mig is None:
         return (own,), ""
     nodes = [own]
     for access in _access_files(gpu.minor, gpu.mig):
         try:
-            found = _MINOR.search(read_regular(root / access, LARGEST_CONFIG).decode())
+            found = _MINOR.search(read_regular(within(root, access), _ACCESS_FILE).decode())
         except (OSError, UnicodeDecodeError):
             found = None
         if not found:
-            return (), f"/{access} does not tell the number of its capability node"
+            return (), f"{access} does not tell the number of its capability node"
         nodes.append(f"/dev/nvidia-caps/nvidia-cap{found[1]}")
     return tuple(nodes), ""
 
@@ -94,41 +100,6 @@ def _nodes(root: Path, gpu: Gpu) -> tuple[tuple[str, ...], str]:
 def _access_files(minor: int, mig: Mig) -> tuple[str, str]:
     instance = f"{_CAPABILITIES}/gpu{minor}/mig/gi{mig.gi}"
     return f"{instance}/access", f"{instance}/ci{mig.ci}/access"
-
-
-def _runtime(root: Path) -> str:
-    for name in RUNTIME_FILES:
-        if _is_there(root / name):
-            return f"/{name} exists"
-    for pattern in RUNTIME_CONFIGS:
-        folder, _, last = pattern.rpartition("/")
-        for path in _matching(root / folder, last):
-            if b"nvidia-container-runtime" in _beginning(path):
-                return f"/{folder}/{path.name} names nvidia-container-runtime"
-    return ""
-
-
-def _matching(folder: Path, pattern: str) -> list[Path]:
-    try:
-        return sorted(folder.glob(pattern))
-    except OSError:
-        return []
-
-
-def _beginning(path: Path) -> bytes:
-    try:
-        with open_regular(path) as opened:
-            return opened.read(LARGEST_CONFIG)
-    except OSError:
-        return b""
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        path.stat()
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 LOOK_EVERY = 30.0
@@ -147,6 +118,7 @@ class HostWatch:
         self._told = told
         self._asked: tuple[tuple[Gpu, ...], InjectionSettings] = ((), InjectionSettings())
         self._known: NodeHost | None = None
+        self._passed_over: set[str] = set()
         self._busy = False
         self._again = False
         self._timer = Timer(reactor)
@@ -175,9 +147,15 @@ class HostWatch:
         self._busy = True
         # In a thread: a folder of CDI specs can be large, and a disk slow.
         looking = in_thread(
-            self._reactor, lambda: look(self._root, gpus, injection.cdi_kind, injection.mounts)
+            self._reactor,
+            lambda: look(self._root, gpus, injection.cdi_kind, injection.mounts, self._pass_over),
         )
         looking.addBoth(self._looked)
+
+    def _pass_over(self, reason: str) -> None:
+        if reason not in self._passed_over:
+            self._passed_over.add(reason)
+            self._log.debug("Ignoring a CDI spec of another kind: {reason}", reason=reason)
 
     def _looked(self, result: NodeHost | Failure) -> None:
         self._busy = False

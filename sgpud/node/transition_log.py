@@ -1,4 +1,4 @@
-"""Logs changes of GPUs: health, cordons, full GPUs."""
+"""Logs changes of GPUs: health, cordons, full GPUs, and how they are handed over."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Mapping
 
 from twisted.logger import Logger, LogLevel
 
+from sgpud.core.allocation.injection import InjectionChoice, NodeHost
 from sgpud.core.health.causes import GONE, advice
 from sgpud.core.health.machine import Health, HealthPhase
 from sgpud.core.planning.node import Node
+from sgpud.core.planning.plan import Plan
 
 
 class FullTransitionLog:
@@ -32,6 +34,39 @@ class FullTransitionLog:
         for uuid in self._full.keys() - full.keys():
             self._log.info("GPU {gpu} gets pods again: it is no longer full", gpu=uuid)
         self._full = full
+
+
+class MethodLog:
+    """Logs how GPUs are handed to containers, and why so, at first and whenever it changes."""
+
+    _log = Logger()
+
+    def __init__(self) -> None:
+        """No method has been chosen at first."""
+        self._logged: InjectionChoice | None = None
+
+    def look(self, plan: Plan) -> None:
+        """Log a change since the last call; nothing while the node has not been looked at."""
+        choice, before = plan.chosen, self._logged
+        if choice is None or choice == before:
+            return
+        if choice.unavailable and plan.host == NodeHost():
+            return
+        self._logged = choice
+        if before is None or (before.method, before.why) != (choice.method, choice.why):
+            self._log.info(
+                "GPUs are handed to containers by {method}: {why}",
+                method=choice.method.value,
+                why=choice.why,
+            )
+        known = before.unavailable if before else {}
+        for uuid, reason in choice.unavailable.items():
+            if known.get(uuid) != reason:
+                self._log.warn(
+                    "GPU {gpu} cannot be handed over, its free shares are withheld: {reason}",
+                    gpu=uuid,
+                    reason=reason,
+                )
 
 
 _LEVELS = {

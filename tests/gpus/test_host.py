@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sgpud.core.allocation.injection import DeviceNode, GpuAccess, NodeHost
 from sgpud.core.gpu.gpu import Gpu, Mig
 from sgpud.core.sharing.rules import GKE_DRIVER, HostMount
+from sgpud.gpus.cdi import read_specs
 from sgpud.gpus.host import look
 from tests.gpus.nvml.stub import GPU_A, GPU_B, MIG_1
 
@@ -206,6 +207,99 @@ def test_another_kind_is_no_spec_of_ours(node: Node) -> None:
     assert host.access[GPU_A].cdi == f"example.com/gpu={GPU_A}"
 
 
+def test_a_later_folder_wins_device_by_device(node: Node) -> None:
+    node.put("etc/cdi/a.json", spec(device("0", "/dev/nvidia1"), device("1", "/dev/nvidia2")))
+    node.put("var/run/cdi/a.json", spec(device("0", "/dev/nvidia7")))
+    assert "/var/run/cdi/a.json hands over nvidia7" in node.access(A).cdi_missing
+    other = evolve(A, uuid="GPU-other", index=1, minor=2)
+    assert node.access(other).cdi == "nvidia.com/gpu=1"
+
+
+def test_a_name_in_two_files_of_one_folder_is_a_conflict(node: Node) -> None:
+    for name in ("a", "b"):
+        node.put(f"etc/cdi/{name}.json", spec(device(GPU_A, "/dev/nvidia1")))
+    reason = node.access(A).cdi_missing
+    assert f"both /etc/cdi/a.json and /etc/cdi/b.json define {KIND}={GPU_A}" in reason
+    # A folder that comes later does not mend it: the runtimes drop the name for good.
+    node.put("var/run/cdi/c.json", spec(device(GPU_A, "/dev/nvidia1")))
+    assert node.access(A).cdi == ""
+
+
+@pytest.mark.parametrize(
+    ("nodes", "said"),
+    [(("/dev/nvidia7",), "hands over nvidia7"), ((), "hands over no GPU"), (("/dev/x",), "no GPU")],
+)
+def test_a_uuid_is_checked_like_every_other_name(
+    node: Node, nodes: tuple[str, ...], said: str
+) -> None:
+    node.put("etc/cdi/a.json", spec(device(GPU_A, *nodes)))
+    assert said in node.access(A).cdi_missing
+    node.put("etc/cdi/a.json", spec(device(GPU_A, *nodes), device("0", "/dev/nvidia1")))
+    assert node.access(A).cdi == "nvidia.com/gpu=0"
+
+
+def test_nodes_of_the_whole_spec_are_handed_over_with_every_device(node: Node) -> None:
+    whole = json.loads(spec(device(GPU_A, "/dev/nvidia1")))
+    whole["containerEdits"] = {"deviceNodes": [{"path": "/dev/nvidia7"}]}
+    node.put("etc/cdi/a.json", json.dumps(whole))
+    assert "hands over nvidia1, nvidia7" in node.access(A).cdi_missing
+
+
+@pytest.mark.parametrize(
+    ("version", "name", "said"),
+    [
+        ("0.3.0", "0", "begins with a digit"),
+        ("9.9.9", "gpu0", "no runtime knows cdiVersion 9.9.9"),
+        ("0.3.0", "gpu0", ""),
+        ("0.5.0", "0", ""),
+        ("1.1.0", "0", ""),
+    ],
+)
+def test_a_spec_is_only_what_its_version_allows(
+    node: Node, version: str, name: str, said: str
+) -> None:
+    text = spec(device(name, "/dev/nvidia1")).replace("0.6.0", version)
+    node.put("etc/cdi/a.json", text)
+    assert said in node.access(A).cdi_missing
+    assert bool(node.access(A).cdi) is not bool(said)
+
+
+def test_another_kind_that_names_the_gpu_is_said(node: Node) -> None:
+    other = "k8s.device-plugin.nvidia.com/gpu"
+    node.put("var/run/cdi/a.json", spec(device(GPU_A, "/dev/nvidia1"), kind=other))
+    assert f'set [container] cdi_kind = "{other}"' in node.access(A).cdi_missing
+
+
+def test_an_invalid_spec_of_another_kind_is_passed_over(node: Node) -> None:
+    node.put("etc/cdi/a.json", spec(device("n/a"), kind="vendor.com/nic"))
+    node.put("etc/cdi/b.yaml", "kind: vendor.com/nic\ncdiVersion: [")
+    node.put("etc/cdi/c.json", spec(device(GPU_A, "/dev/nvidia1")))
+    passed: list[str] = []
+    found = read_specs(node.root, KIND, on_other=passed.append)
+    assert (list(found.devices), found.unreadable) == ([GPU_A], ())
+    assert [text.split(" is not")[0] for text in passed] == ["/etc/cdi/a.json", "/etc/cdi/b.yaml"]
+
+
+def test_the_links_of_a_node_mounted_elsewhere_lead_inside_it(node: Node) -> None:
+    node.devices("nvidia1")
+    node.put("run/cdi/a.json", spec(device(GPU_A, "/dev/nvidia1")))
+    (node.root / "var").mkdir()
+    (node.root / "var/run").symlink_to("/run")
+    (node.root / "run/cdi/b.json").symlink_to("../../../../cdi/absent.json")
+    node.put("data/containerd/config.toml", "nvidia-container-runtime")
+    (node.root / "etc").mkdir()
+    (node.root / "etc/containerd").symlink_to("../data/containerd")
+    assert node.access(A).cdi == f"{KIND}={GPU_A}"
+    assert node.look().runtime == "/etc/containerd/config.toml names nvidia-container-runtime"
+
+
+def test_wsl2_is_told_what_fits_it(node: Node) -> None:
+    node.put("dev/dxg")
+    missing = node.look(A).device_nodes_missing
+    assert "WSL2" in missing
+    assert "nvidia-modprobe" not in missing
+
+
 def test_a_gpu_that_no_spec_names_is_told_with_the_spec(node: Node) -> None:
     node.put("etc/cdi/a.json", spec(device("5", "/dev/nvidia5")))
     reason = node.access(A).cdi_missing
@@ -221,8 +315,8 @@ def test_a_gpu_that_no_spec_names_is_told_with_the_spec(node: Node) -> None:
         ("a.json", "[]", "cdiVersion is missing"),
         ("a.json", '{"cdiVersion": "0.5.0"}', "kind is missing"),
         ("a.json", spec(device("0"), kind=KIND).replace('"name"', '"nam"'), "without a name"),
-        ("a.json", '{"cdiVersion":"1","kind":"nvidia.com/gpu","devices":{}}', "no list"),
-        ("a.json", spec({"name": "0", "containerEdits": [1]}), "no list"),
+        ("a.json", '{"cdiVersion":"0.6.0","kind":"nvidia.com/gpu","devices":{}}', "not a list"),
+        ("a.json", spec({"name": "0", "containerEdits": [1]}), "not a list"),
         ("a.json", spec({"name": "0", "containerEdits": {"deviceNodes": ["x"]}}), "a path"),
         ("a.json", "[" * 100_000, "recursion"),
         ("a.json", "#" * (5 << 20), "larger than"),
@@ -237,7 +331,7 @@ def test_a_spec_that_cannot_be_understood_is_named_with_the_reason(
     missing = node.access(A).cdi_missing
     assert f"/etc/cdi/{name}" in missing
     assert reason in missing
-    node.put("etc/cdi/good.json", spec(device(GPU_A)))
+    node.put("etc/cdi/good.json", spec(device(GPU_A, "/dev/nvidia1")))
     assert node.access(A).cdi == f"{KIND}={GPU_A}"
 
 
@@ -260,6 +354,20 @@ def test_a_spec_that_cannot_be_understood_is_named_with_the_reason(
             'BinaryName = "/opt/nvidia-container-runtime"',
             "/etc/containerd/config.toml names nvidia-container-runtime",
         ),
+        *(
+            (path, 'BinaryName = "/opt/nvidia-container-runtime"', f"/{path} names nvidia-con")
+            for path in (
+                "etc/cri/conf.d/20-customization.part",
+                "var/lib/rancher/k3s/agent/etc/containerd/config.toml",
+                "var/lib/rancher/rke2/agent/etc/containerd/config.toml",
+                "etc/k0s/containerd.d/nvidia.toml",
+            )
+        ),
+        (
+            "usr/local/bin/nvidia-container-runtime",
+            "",
+            "/usr/local/bin/nvidia-container-runtime exists",
+        ),
         (
             "etc/crio/crio.conf.d/99-nvidia.conf",
             "nvidia-container-runtime",
@@ -273,7 +381,26 @@ def test_the_runtime_counts_as_installed_by_what_is_found(
     node: Node, path: str, text: str, why: str
 ) -> None:
     node.put(path, text)
-    assert node.look().runtime == why
+    found = node.look().runtime
+    assert found.startswith(why)
+    assert bool(found) is bool(why)
+
+
+def test_what_containerds_configuration_imports_counts(node: Node) -> None:
+    node.put("etc/containerd/config.toml", 'imports = ["/opt/conf/*.toml", "more/*.toml"]')
+    node.put("opt/conf/a.toml", "imports = 3")
+    assert node.look().runtime == ""
+    node.put("opt/conf/b.toml", 'BinaryName = "/x/nvidia-container-runtime"')
+    assert node.look().runtime == "/opt/conf/b.toml names nvidia-container-runtime"
+
+
+def test_volume_mounts_are_taken_where_the_runtimes_configuration_says_so(node: Node) -> None:
+    path = "usr/local/nvidia/toolkit/.config/nvidia-container-runtime/config.toml"
+    assert not node.look().volume_mounts
+    node.put(path, "accept-nvidia-visible-devices-as-volume-mounts = true")
+    assert node.look().volume_mounts
+    node.put(path, 'accept-nvidia-visible-devices-as-volume-mounts = "true')
+    assert not node.look().volume_mounts
 
 
 def test_only_mounts_whose_host_path_exists_are_given(node: Node) -> None:

@@ -7,3 +7,91 @@ from __future__ import annotations
 
 # Form: `nvidia-smi -L` on Jetson (Orin, nvgpu driver): a UUID without the GPU- of other machines.
 JETSON_UUID = "1833c8b5-9aa0-5382-b784-68b7e77eb186"
+
+# Form: what `nvidia-ctk cdi generate` writes (toolkit 1.14 and later), one GPU, with an index, a
+# UUID and `all`, by its documentation and by specs that people post.
+TOOLKIT_SPEC = """\
+---
+cdiVersion: 0.5.0
+containerEdits:
+  deviceNodes:
+  - path: /dev/nvidia-uvm
+  - path: /dev/nvidiactl
+  env:
+  - NVIDIA_VISIBLE_DEVICES=void
+  hooks:
+  - args: [nvidia-cdi-hook, update-ldcache, --folder, /usr/lib64]
+    hookName: createContainer
+    path: /usr/bin/nvidia-cdi-hook
+  mounts:
+  - containerPath: /usr/lib64/libcuda.so.550.54.15
+    hostPath: /usr/lib64/libcuda.so.550.54.15
+    options: [ro, nosuid, nodev, bind]
+devices:
+- containerEdits:
+    deviceNodes:
+    - path: /dev/nvidia3
+    - path: /dev/dri/card1
+  name: "0"
+- containerEdits:
+    deviceNodes:
+    - path: /dev/nvidia3
+  name: GPU-00000003-0000-4000-8000-000000000000
+- containerEdits:
+    deviceNodes:
+    - path: /dev/nvidia3
+  name: all
+kind: nvidia.com/gpu
+"""
+
+# Form: a spec of a NIC vendor that people write by hand, with YAML's anchors.
+FOREIGN_SPEC = """\
+cdiVersion: "0.6.0"
+kind: example-nic.com/net
+containerEdits: &edits
+  deviceNodes: [{path: /dev/nic0}]
+devices:
+- {name: port0, containerEdits: *edits}
+"""
+
+# Form: containerd's configuration as RKE2 renders it when it finds NVIDIA's runtime (RKE2's
+# documentation of GPU operator integration).
+RKE2_CONTAINERD = """\
+version = 3
+[plugins.'io.containerd.cri.v1.runtime']
+  enable_cdi = true
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.'nvidia']
+  runtime_type = "io.containerd.runc.v2"
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.'nvidia'.options]
+  BinaryName = "/usr/local/nvidia/toolkit/nvidia-container-runtime"
+  SystemdCgroup = true
+"""
+
+# Form: a ConfigMap of the GPU operator's time slicing as `kubectl get -o yaml` prints it: block
+# scalars with |+ and |2-, and a long line as a folded, quoted text.
+KUBECTL_CONFIG_MAP = """\
+apiVersion: v1
+data:
+  any: |+
+    version: v1
+    sharing:
+      timeSlicing:
+        resources:
+        - name: nvidia.com/gpu
+          replicas: 4
+
+  rtx: |2-
+      # the desktops
+    version: v1
+    sharing: {timeSlicing: {resources: [{name: nvidia.com/gpu, replicas: 8}]}}
+  mig: "version: v1\\nflags:\\n  migStrategy: mixed\\nsharing:\\n  timeSlicing:\\n    resources:\\
+    \\n    - name: nvidia.com/mig-1g.24gb.gfx\\n      replicas: 3\\n"
+  notes: "Ask: the platform team: before you change this [sic"
+kind: ConfigMap
+metadata:
+  annotations:
+    kubectl.kubernetes.io/last-applied-configuration: |
+      {"apiVersion":"v1","data":{},"kind":"ConfigMap","metadata":{"name":"time-slicing"}}
+  name: time-slicing
+  namespace: gpu-operator
+"""

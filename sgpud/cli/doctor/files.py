@@ -32,14 +32,6 @@ def beginning(path: Path) -> str:
         return ""
 
 
-def listed(folder: Path, pattern: str) -> list[Path]:
-    """The files of a folder whose names are such ones."""
-    try:
-        return sorted(folder.glob(pattern))
-    except OSError:
-        return []
-
-
 def answers(path: Path) -> str:
     """`answers`, `absent`, or why nobody answers on a socket."""
     try:

@@ -6,21 +6,22 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from sgpud.cli.doctor.files import beginning, listed, there
+from sgpud.cli.doctor.files import beginning, there
 from sgpud.core.gpu.gpu import Gpu
+from sgpud.files import entries, within
 
-_PROC = "proc/driver/nvidia/version"
-_SYS = "sys/module/nvidia/version"
+_PROC = "/proc/driver/nvidia/version"
+_SYS = "/sys/module/nvidia/version"
 _LIBRARIES = (
-    "usr/lib/x86_64-linux-gnu",
-    "usr/lib/aarch64-linux-gnu",
-    "usr/lib64",
-    "usr/lib",
-    "usr/lib/wsl/lib",
-    "usr/local/nvidia/lib64",
-    "home/kubernetes/bin/nvidia/lib64",
-    "run/nvidia/driver/usr/lib/x86_64-linux-gnu",
-    "run/nvidia/driver/usr/lib64",
+    "/usr/lib/x86_64-linux-gnu",
+    "/usr/lib/aarch64-linux-gnu",
+    "/usr/lib64",
+    "/usr/lib",
+    "/usr/lib/wsl/lib",
+    "/usr/local/nvidia/lib64",
+    "/home/kubernetes/bin/nvidia/lib64",
+    "/run/nvidia/driver/usr/lib/x86_64-linux-gnu",
+    "/run/nvidia/driver/usr/lib64",
 )
 """Folders of the library: of packages, of GKE's driver installer, of the GPU operator."""
 _VERSION = re.compile(r"\b([0-9]{3,4}\.[0-9]{1,4}(?:\.[0-9]{1,3})?)\b")
@@ -32,8 +33,8 @@ _CONTROL = 255
 
 def kernel_version(root: Path) -> str:
     """The version of the loaded kernel module; empty: it is not loaded."""
-    version = beginning(root / _SYS).strip()
-    found = _VERSION.search(version or beginning(root / _PROC))
+    version = beginning(within(root, _SYS)).strip()
+    found = _VERSION.search(version or beginning(within(root, _PROC)))
     return found[1] if found else ""
 
 
@@ -41,10 +42,10 @@ def libraries(root: Path) -> Mapping[str, str]:
     """The versions of every libnvidia-ml in a usual folder, by path on the node."""
     versions = {}
     for folder in _LIBRARIES:
-        for path in listed(root / folder, "libnvidia-ml.so.*"):
-            found = _LIBRARY.fullmatch(path.name)
+        for name in entries(root, folder, "libnvidia-ml.so.*"):
+            found = _LIBRARY.fullmatch(name)
             if found:
-                versions[f"/{folder}/{path.name}"] = found[1]
+                versions[f"{folder}/{name}"] = found[1]
     return versions
 
 
@@ -57,5 +58,6 @@ def links_missing(root: Path, gpus: Iterable[Gpu]) -> tuple[str, ...]:
     return tuple(
         f"/dev/char/{_CHARACTER_MAJOR}:{minor}"
         for name, minor in wanted
-        if there(root / "dev" / name) and not there(root / f"dev/char/{_CHARACTER_MAJOR}:{minor}")
+        if there(within(root, f"/dev/{name}"))
+        and not there(within(root, "/dev/char") / f"{_CHARACTER_MAJOR}:{minor}")
     )

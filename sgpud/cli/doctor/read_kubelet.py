@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import posixpath
 from pathlib import Path
 
 from sgpud.cli.doctor.facts import KubeletFacts
-from sgpud.cli.doctor.files import answers, folder_state, listed, there
+from sgpud.cli.doctor.files import answers, folder_state, there
 from sgpud.config.values import PLUGIN_DIRECTORY, KubeletSettings
+from sgpud.files import entries, within
 from sgpud.kubelet.checkpoint import CheckpointError, registered_ids
 from sgpud.kubelet.directory import CHECKPOINT, KUBELET_SOCKET
 
@@ -18,47 +20,42 @@ _ELSEWHERE = (
 )
 """Where the kubelets of known distributions keep device plugins."""
 _REGISTRY = "plugins_registry"
-_CGROUP = "sys/fs/cgroup"
+_CGROUP = "/sys/fs/cgroup"
 
 
 def kubelet_facts(root: Path, settings: KubeletSettings) -> KubeletFacts:
     """The kubelet below `root`, where the configuration says that it is."""
     directory = settings.plugin_directory
-    folder = below(root, directory)
+    folder = within(root, directory)
+    registry = f"{posixpath.dirname(directory)}/{_REGISTRY}"
     problem, registered = "", {}
     try:
-        registered = registered_ids(folder / CHECKPOINT)
+        registered = registered_ids(within(root, f"{directory}/{CHECKPOINT}"))
     except CheckpointError as error:
         problem = str(error)
     elsewhere = tuple(
         path
         for path in _ELSEWHERE
-        if path != directory and there(below(root, path) / KUBELET_SOCKET)
+        if path != directory and there(within(root, f"{path}/{KUBELET_SOCKET}"))
     )
-    registry = folder.parent / _REGISTRY
     return KubeletFacts(
         directory=directory,
         directory_state=folder_state(folder),
-        socket=answers(folder / KUBELET_SOCKET),
+        socket=answers(within(root, f"{directory}/{KUBELET_SOCKET}")),
         pod_resources_path=settings.pod_resources,
-        pod_resources=answers(below(root, settings.pod_resources)),
+        pod_resources=answers(within(root, settings.pod_resources)),
         elsewhere=elsewhere,
         checkpoint_problem=problem,
         registered=registered,
-        drivers=tuple(path.name for path in listed(registry, "*nvidia.com*.sock")),
+        drivers=tuple(entries(root, registry, "*nvidia.com*.sock")),
     )
 
 
 def cgroups(root: Path) -> str:
     """`v2`, `v1`, `hybrid` (version 1 with 2 beside it), or empty where none is mounted."""
-    base = root / _CGROUP
+    base = within(root, _CGROUP)
     if there(base / "cgroup.controllers"):
         return "v2"
     if there(base / "unified" / "cgroup.controllers"):
         return "hybrid"
     return "v1" if there(base / "memory") or there(base / "devices") else ""
-
-
-def below(root: Path, path: str) -> Path:
-    """A path of the node, as it is found below `root`."""
-    return root / path.lstrip("/")

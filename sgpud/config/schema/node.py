@@ -44,15 +44,16 @@ CONTAINER = (
         choice(InjectionMethod),
         InjectionMethod.AUTO.value,
         "How a container is given its GPU:\n"
-        '- "auto": the first of cdi, nvidia-runtime and device-nodes that the node offers; the log'
-        " says which, and why\n"
+        '- "auto": the first of cdi, nvidia-runtime, volume-mounts and device-nodes for which the'
+        " node has everything; the log says which, and why\n"
         '- "nvidia-runtime": NVIDIA\'s container runtime reads NVIDIA_VISIBLE_DEVICES\n'
         '- "volume-mounts": the same runtime, set up to read mounts in place of that variable\n'
         '- "cdi": the container runtime reads the CDI specs in /etc/cdi and /var/run/cdi\n'
         '- "device-nodes": sgpud hands out the nodes in /dev itself, and the driver\'s libraries'
         " come from mounts below; GKE is like that\n"
         'With more than one resource on a node "nvidia-runtime" is wrong, and "auto" never takes'
-        " it: a container that asks for two of them would see the GPU of one.",
+        " it: a container that asks for two of them would see the GPU of one. docs/handing-over.md"
+        " says what each method needs.",
     ),
     Key(
         "cdi_kind",
@@ -74,7 +75,8 @@ CONTAINER = (
         "Files and folders of the node that each container with a share sees as well: the"
         ' driver\'s libraries. Only the method "device-nodes" looks at it. A mount whose host path'
         " does not exist is left out, so that the default, where GKE keeps the driver, does no"
-        " harm elsewhere.",
+        ' harm elsewhere. "auto" takes device-nodes only where one of them exists; write [] if the'
+        " images bring the driver's libraries themselves.",
     ),
 )
 

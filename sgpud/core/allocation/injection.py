@@ -11,6 +11,12 @@ from sgpud.core.gpu.gpu import Gpu
 from sgpud.core.sharing.rules import HostMount, InjectionMethod, InjectionSettings
 
 VISIBLE = "NVIDIA_VISIBLE_DEVICES"
+WAYS_OUT = (
+    "Make a CDI spec (`nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`), install"
+    " nvidia-container-toolkit, or set [container] mounts to the driver's folder (to [] if the"
+    " images bring the driver's libraries)"
+)
+"""What makes one of the methods work, whatever the node is."""
 VOLUME_ROOT = "/var/run/nvidia-container-devices"
 """Where NVIDIA's runtime looks for GPUs named by mounts; the variable then holds this path."""
 
@@ -43,6 +49,8 @@ class NodeHost:
 
     runtime: str = ""
     """Why NVIDIA's container runtime counts as installed (what was found), or empty."""
+    volume_mounts: bool = False
+    """Whether that runtime is configured to take GPUs that are named by volume mounts."""
     common_nodes: tuple[DeviceNode, ...] = ()
     """Nodes that every container with a GPU needs: nvidiactl, nvidia-uvm and the optional ones."""
     device_nodes_missing: str = ""
@@ -95,7 +103,9 @@ def choose(
     """The method for this node. `several`: more than one resource is configured.
 
     With several resources `auto` never takes nvidia-runtime: two answers for one container would
-    set its variable to different values, and the kubelet keeps either.
+    set its variable to different values, and the kubelet keeps either; mounts of two answers add
+    up. It takes device-nodes only where the driver's libraries come with them: by a configured
+    mount that exists, or with none configured, which says that the images bring the libraries.
     """
     if wanted.method is not InjectionMethod.AUTO:
         return InjectionChoice(
@@ -111,13 +121,30 @@ def choose(
         return InjectionChoice(
             InjectionMethod.NVIDIA_RUNTIME, f"NVIDIA's runtime is on the node: {host.runtime}"
         )
+    if host.runtime and host.volume_mounts:
+        why = f"NVIDIA's runtime is on the node and takes volume mounts: {host.runtime}"
+        return InjectionChoice(InjectionMethod.VOLUME_MOUNTS, why)
     no_nodes = lacks(InjectionMethod.DEVICE_NODES, host, gpus)
+    if not (host.mounts or not wanted.mounts):
+        places = ", ".join(mount.host for mount in wanted.mounts)
+        bare = f"device-nodes: the driver's libraries do not come with them, as {places} is absent"
+        no_nodes = {gpu.uuid: no_nodes.get(gpu.uuid, bare) for gpu in gpus if not gpu.fake}
     if not no_nodes:
-        return InjectionChoice(InjectionMethod.DEVICE_NODES, "the device nodes are there")
-    runtime = "not with several resources" if host.runtime else "not found on the node"
+        with_libraries = (
+            f"{host.mounts[0].host} has the driver's libraries"
+            if host.mounts
+            else "[container] mounts is empty: images bring the driver's libraries"
+        )
+        why = f"the device nodes are there, and {with_libraries}"
+        return InjectionChoice(InjectionMethod.DEVICE_NODES, why)
+    runtime = (
+        "not with several resources, and it does not take volume mounts"
+        if host.runtime
+        else "not found on the node"
+    )
     missing = {
         uuid: f"no method to hand the GPU over: {no_cdi.get(uuid, 'cdi: a GPU has no name')}; "
-        f"nvidia-runtime: {runtime}; {reason}; install one, or set [container] method"
+        f"nvidia-runtime: {runtime}; {reason}. {WAYS_OUT}"
         for uuid, reason in no_nodes.items()
     }
     return InjectionChoice(InjectionMethod.DEVICE_NODES, "no other method is there", missing)

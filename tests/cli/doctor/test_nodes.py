@@ -249,7 +249,7 @@ def test_another_plugin_gives_out_the_same_gpus(node: FakeNode, foreign: str) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("foreign", [uuid(1), "nvidia0/vgpu2", "eth0"])
+@pytest.mark.parametrize("foreign", [uuid(1), "nvidia0-_-7", "nvidia0/vgpu2", "eth0"])
 def test_another_plugin_serves_the_same_resource(node: FakeNode, foreign: str) -> None:
     node.register({"deepomatic.com/shared-gpu": [f"{uuid(1)}::3", foreign]})
     one = node.only("rivals")

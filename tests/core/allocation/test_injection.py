@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sgpud.core.allocation.injection import (
+    WAYS_OUT,
     DeviceNode,
     GpuAccess,
     GrantedGpu,
@@ -174,23 +175,48 @@ def test_auto_never_takes_the_runtime_for_several_resources() -> None:
 
 
 def test_auto_takes_device_nodes_where_nothing_else_is() -> None:
-    bare = NodeHost(access={uuid(n): GpuAccess((card(n),), cdi_missing="no spec") for n in (0, 1)})
+    access = {uuid(n): GpuAccess((card(n),), cdi_missing="no spec") for n in (0, 1)}
+    bare = NodeHost(mounts=(GKE,), access=access)
     assert chosen(bare).method is InjectionMethod.DEVICE_NODES
     assert chosen(bare).unavailable == {}
 
 
+def test_auto_takes_device_nodes_only_where_the_drivers_libraries_come_with_them() -> None:
+    access = {uuid(n): GpuAccess((card(n),), cdi_missing="no spec") for n in (0, 1)}
+    bare = NodeHost(access=access)
+    found = chosen(bare)
+    assert set(found.unavailable) == {uuid(0), uuid(1)}
+    for way in ("nvidia-ctk cdi generate", "nvidia-container-toolkit", "[container] mounts"):
+        assert way in found.unavailable[uuid(0)]
+    assert f"as {GKE.host} is absent" in found.unavailable[uuid(0)]
+    brought = choose(InjectionSettings(mounts=()), bare, [ONE, TWO], several=False)
+    assert (brought.method, brought.unavailable) == (InjectionMethod.DEVICE_NODES, {})
+    assert "mounts is empty" in brought.why
+
+
+def test_auto_takes_volume_mounts_for_several_resources_where_the_runtime_does() -> None:
+    nodes = evolve(
+        FULL,
+        volume_mounts=True,
+        access={uuid(n): evolve(access(n), cdi="", cdi_missing="x") for n in (0, 1)},
+    )
+    assert chosen(nodes, several=True).method is InjectionMethod.VOLUME_MOUNTS
+    assert chosen(nodes).method is InjectionMethod.NVIDIA_RUNTIME
+
+
 def test_where_no_method_serves_a_gpu_the_reason_names_all_three() -> None:
     host = NodeHost(
+        mounts=(GKE,),
         access={
             uuid(0): GpuAccess((card(0),), cdi_missing="no spec"),
             uuid(1): GpuAccess(nodes_missing="/dev/nvidia1 is missing", cdi_missing="no spec"),
-        }
+        },
     )
     found = chosen(host)
     assert (found.method, set(found.unavailable)) == (InjectionMethod.DEVICE_NODES, {uuid(1)})
     assert found.unavailable[uuid(1)] == (
         "no method to hand the GPU over: cdi: no spec; nvidia-runtime: not found on the node; "
-        "device-nodes: /dev/nvidia1 is missing; install one, or set [container] method"
+        f"device-nodes: /dev/nvidia1 is missing. {WAYS_OUT}"
     )
     several = chosen(evolve(host, runtime="/usr/bin/x"), several=True).unavailable[uuid(1)]
     assert "nvidia-runtime: not with several resources" in several
