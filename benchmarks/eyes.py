@@ -16,9 +16,10 @@ from benchmarks.resources import SETTLE, WATCHED, idlers, stub_library
 from sgpud.core.gpu.gpu import Gpu
 from sgpud.core.gpu.observations import GpuProcess, GpuProcesses, ProcessOwner, Sample, Usage
 from sgpud.core.intset import IntSet
+from sgpud.core.planning.advance import advance
 from sgpud.core.planning.holdings import CheckpointState, Holder
 from sgpud.core.planning.node import Node as Facts
-from sgpud.core.planning.node import advance, measured
+from sgpud.core.planning.node import measured
 from sgpud.core.planning.plan import plan
 from sgpud.core.sharing.rules import Sharing
 from sgpud.core.status.view import (

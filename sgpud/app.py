@@ -10,11 +10,13 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+from attrs import frozen
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 
 from sgpud.bridge import Reactor, in_thread
 from sgpud.config.values import Config, LogSettings
+from sgpud.core.allocation.allocate import RefusedError
 from sgpud.core.explain.explain import Evidence
 from sgpud.core.planning.node import Node, checkpoint_read
 from sgpud.core.planning.plan import Plan
@@ -48,6 +50,23 @@ from sgpud.serve.systemd import Systemd
 PARTS = ("reconciler", "GPU monitor", "holder tracker", "plugin directory watcher")
 TEMPORARY = 75
 """Exit status when only a restart helps (EX_TEMPFAIL of sysexits.h)."""
+
+
+@frozen
+class _Calls:
+    """Hears of the kubelet's calls."""
+
+    counters: EventCounters
+    holders: HolderTracker
+
+    def refused(self, resource: str, refusal: RefusedError) -> None:
+        self.counters.refused(resource, refusal)
+        if not refusal.invalid:
+            # The kubelet chose from what sgpud listed: have the list follow.
+            self.holders.look()
+
+    def listed(self, resource: str) -> None:
+        self.counters.listed(resource)
 
 
 class Daemon:
@@ -122,7 +141,7 @@ class Daemon:
             self._publisher,
             path,
             secrets.token_hex(4),
-            self._counters,
+            _Calls(self._counters, self._holders),
             partial(FolderWatcher, reactor),
             ServingObserver(
                 taken=self._took_over,

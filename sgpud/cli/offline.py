@@ -15,8 +15,9 @@ from sgpud.config.problems import ConfigError
 from sgpud.config.values import Config
 from sgpud.core.gpu.gpu import Gpu
 from sgpud.core.health.node_health import gpus_seen
+from sgpud.core.planning.advance import advance
 from sgpud.core.planning.holdings import CheckpointState
-from sgpud.core.planning.node import Node, advance
+from sgpud.core.planning.node import Node
 from sgpud.core.planning.plan import plan as make_plan
 from sgpud.core.status.view import (
     ConfigurationView,

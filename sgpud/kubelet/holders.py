@@ -29,6 +29,8 @@ WHILE_WAITING = 5.0
 """Seconds between refreshes while something waits for a release."""
 OTHERWISE = 60.0
 """Seconds between refreshes else."""
+LOOKS_APART = 1.0
+"""Seconds between two refreshes at least: refused pods are made again at once."""
 READ_APART = 0.2
 """Seconds between two reads of the file at least: a burst of allocations rewrites it each time."""
 
@@ -89,6 +91,7 @@ class HolderTracker:
         self._nudged_for: tuple[frozenset[str], frozenset[str]] | None = None
         self._names: dict[str, tuple[str, str]] = {}
         self._asked_for: frozenset[str] = frozenset()
+        self._wanted = False
         self._doubt = ""
 
     def start(self) -> None:
@@ -119,6 +122,14 @@ class HolderTracker:
         if self._reading is None or not self._reading.active():
             wait = max(0.0, self._last_read + READ_APART - self._reactor.seconds())
             self._reading = self._reactor.callLater(wait, self.read)
+
+    def look(self) -> None:
+        """Refresh soon: who holds what is not what it was."""
+        due = max(0.0, self._last_refresh + LOOKS_APART - self._reactor.seconds())
+        waits = self._refreshing
+        if waits is not None and waits.active() and waits.getTime() > self._reactor.seconds() + due:
+            waits.reset(due)
+            self._wanted = True
 
     def take_over(self) -> None:
         """Read, and tell also which ids the kubelet knew before this process lists any.
@@ -166,7 +177,7 @@ class HolderTracker:
 
     def _tick(self) -> None:
         self._refreshing = self._reactor.callLater(WHILE_WAITING, self._tick)
-        due = self._reactor.seconds() >= self._last_refresh + OTHERWISE
+        due = self._wanted or self._reactor.seconds() >= self._last_refresh + OTHERWISE
         new = bool(self._unnamed - self._asked_for)
         if (due or new or self._wiring.waiting()) and self._asking is None:
             self._refresh()
@@ -178,6 +189,7 @@ class HolderTracker:
         return frozenset(holder.pod for holder in holders) - self._names.keys()
 
     def _refresh(self) -> None:
+        self._wanted = False
         self._last_refresh = self._reactor.seconds()
         self._asked_for = self._unnamed
         if not self._lists.reachable:

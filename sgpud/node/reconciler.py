@@ -8,8 +8,9 @@ from typing import Any, Protocol
 from attrs import evolve
 
 from sgpud.bridge import Clock, Timer
+from sgpud.core.planning.advance import advance, next_turn
 from sgpud.core.planning.holdings import Grant, unconfirmed
-from sgpud.core.planning.node import Node, advance, next_turn
+from sgpud.core.planning.node import Node
 from sgpud.core.planning.plan import Plan, plan
 
 GRANT_DELAY = 0.5

@@ -14,8 +14,9 @@ from sgpud.core.gpu.observations import EventKind, GpuEvent, Sample
 from sgpud.core.health.causes import HealthPolicy
 from sgpud.core.health.node_health import heard
 from sgpud.core.intset import IntSet
+from sgpud.core.planning.advance import advance
 from sgpud.core.planning.holdings import CheckpointState, Grant, Holder
-from sgpud.core.planning.node import Node, advance
+from sgpud.core.planning.node import Node
 from sgpud.core.planning.plan import GpuShares, Plan, Pool, plan
 from sgpud.core.sharing.rules import GpuRule, ShareTerms, Sharing
 from sgpud.core.sharing.share_id import share_id

@@ -14,7 +14,8 @@ from sgpud.core.gpu.gpu import Gpu
 from sgpud.core.gpu.observations import EventKind, GpuEvent, Sample
 from sgpud.core.health.machine import HealthPhase
 from sgpud.core.health.node_health import UnknownGpuError, health_of
-from sgpud.core.planning.node import Node, advance
+from sgpud.core.planning.advance import advance
+from sgpud.core.planning.node import Node
 from sgpud.node.gpu_facts import LOG_AGAIN, GpuFacts
 from tests.surroundings import listening
 

@@ -9,8 +9,10 @@ from enum import Enum
 from attrs import field, frozen
 
 from sgpud.core.allocation.injection import GrantedGpu, Injection, answer
+from sgpud.core.allocation.pending import PendingGrants
 from sgpud.core.errors import SgpudError
 from sgpud.core.intset import IntSet
+from sgpud.core.planning.holdings import Grant
 from sgpud.core.planning.plan import Availability, GpuShares, Plan, Pool
 from sgpud.core.sharing.rules import Multiple
 from sgpud.core.sharing.share_id import SEPARATOR
@@ -58,12 +60,17 @@ class RefusalRule(Enum):
     """An id is not listed: it never was, or it left the list."""
     UNHEALTHY = "unhealthy"
     """The GPU is lost or unhealthy."""
+    WITHHELD = "withheld"
+    """The GPU is cordoned, full, suspect or not confirmed: no more of its shares are given."""
+    ROOM = "room"
+    """The GPU has no room for them: as many of its shares as it has are held."""
     METHOD = "method"
     """The node lacks what the method needs for this GPU."""
     MULTIPLE = "multiple"
     """The ids are against `[sharing] multiple`."""
 
 
+_NO_METHOD = "how to hand GPUs over is not known yet"
 _INVALID = (RefusalRule.NOTHING, RefusalRule.TWICE, RefusalRule.UNKNOWN)
 
 
@@ -86,6 +93,32 @@ class RefusedError(SgpudError):
 
 
 @frozen
+class Request:
+    """What a container is to be given: the ids that the kubelet chose, by the GPU they are of."""
+
+    ids: Sequence[str]
+    numbers: Mapping[int, IntSet]
+    """By position of the GPU in the pool."""
+
+
+@frozen
+class Choice:
+    """What a container gets, before it is put in words."""
+
+    taken: tuple[tuple[GpuShares, IntSet], ...]
+
+    def grant(self, resource: str, at: float) -> Grant:
+        """The note of it, given at `at` (since the epoch)."""
+        return Grant(
+            resource,
+            {group.uuid: numbers for group, numbers in self.taken},
+            {group.uuid: group.parts for group, _ in self.taken},
+            at,
+            {group.uuid: group.size for group, _ in self.taken if group.size},
+        )
+
+
+@frozen
 class Allocation:
     """One container's allocation."""
 
@@ -104,32 +137,71 @@ def allocate(
     """What a container that was chosen these ids gets; RefusedError otherwise.
 
     `at` is now, in seconds since the epoch; the container is told, unless it is 0. The order of the
-    ids does not matter. Draining and withheld shares are granted while their GPU is well: the
-    kubelet may have chosen them from the list before, and a refusal fails the pod.
+    ids does not matter. These are the three steps in one; only the second has to see every grant.
     """
-    places = _places(index, ids)
+    chosen = choose(plan, pool, requested(index, ids), PendingGrants())
+    return allocation(plan, pool, chosen, at)
+
+
+def requested(index: IdIndex, ids: Sequence[str]) -> Request:
+    """The ids, understood; RefusedError where they are not ids of this pool, each once."""
     numbers: dict[int, list[int]] = {}
-    for place in sorted(places):
+    for place in sorted(_places(index, ids)):
         numbers.setdefault(place >> SHIFT, []).append(place & _NUMBER)
-    groups = [pool.groups[position] for position in numbers]
-    for group in groups:
-        _check(group, plan, ids)
-    _check_multiple(groups, ids, pool)
-    per_gpu = {group.uuid: group.parts for group in groups}
-    sizes = {group.uuid: group.size for group in groups if group.size}
+    return Request(
+        ids,
+        {
+            position: IntSet.span(found[0], found[0] + 1) if len(found) == 1 else IntSet.of(found)
+            for position, found in numbers.items()
+        },
+    )
+
+
+def choose(plan: Plan, pool: Pool, request: Request, pending: PendingGrants) -> Choice:
+    """What is given; RefusedError otherwise.
+
+    It is judged by the room that there is now, beside the grants that the plan does not count yet:
+    a share that is asked for is free, whoever the plan says holds it. What was withheld or began to
+    drain a moment ago is still given, unless its GPU is sick: the kubelet may have chosen it from
+    the list before, and a refusal fails the pod.
+    """
+    if plan.chosen is None:
+        raise RefusedError(RefusalRule.METHOD, request.ids, _NO_METHOD)
+    taken = [(pool.groups[position], numbers) for position, numbers in request.numbers.items()]
+    for group, numbers in taken:
+        _check(group, numbers, plan, request.ids, pending)
+    _check_multiple([group for group, _ in taken], request.ids, pool)
+    return Choice(tuple(taken))
+
+
+def choose_all(
+    plan: Plan, pool: Pool, requests: Sequence[Request], pending: PendingGrants
+) -> list[Choice]:
+    """What several containers are given, each beside those before it; all of it, or RefusedError.
+
+    Nothing is noted in `pending`.
+    """
+    beside = pending.copy() if len(requests) > 1 else pending
+    found = []
+    for request in requests:
+        found.append(choose(plan, pool, request, beside))
+        if len(requests) > 1:
+            beside.note(found[-1].grant(pool.resource, 0.0))
+    return found
+
+
+def allocation(plan: Plan, pool: Pool, choice: Choice, at: float) -> Allocation:
+    """The answer for a container that gets this."""
+    if plan.chosen is None:
+        raise RefusedError(RefusalRule.METHOD, (), _NO_METHOD)
+    grant = choice.grant(pool.resource, at)
     taken = [
-        GrantedGpu(group.gpu, len(found), group.parts, group.size)
-        for group, found in zip(groups, numbers.values(), strict=True)
+        GrantedGpu(group.gpu, len(numbers), group.parts, group.size)
+        for group, numbers in choice.taken
         if group.gpu is not None
     ]
-    if plan.chosen is None:
-        raise RefusedError(RefusalRule.METHOD, ids, "how to hand GPUs over is not known yet")
     given = answer(plan.chosen, plan.host, taken, prefix=pool.prefix, at=at)
-    shares = {
-        group.uuid: IntSet.span(found[0], found[0] + 1) if len(found) == 1 else IntSet.of(found)
-        for group, found in zip(groups, numbers.values(), strict=True)
-    }
-    return Allocation(given, shares, per_gpu, sizes)
+    return Allocation(given, grant.shares, grant.per_gpu, grant.sizes)
 
 
 def _places(index: IdIndex, ids: Sequence[str]) -> list[int]:
@@ -147,12 +219,21 @@ def _places(index: IdIndex, ids: Sequence[str]) -> list[int]:
     return [place for _, place in found if place is not None]
 
 
-def _check(group: GpuShares, plan: Plan, ids: Sequence[str]) -> None:
+def _check(
+    group: GpuShares, numbers: IntSet, plan: Plan, ids: Sequence[str], pending: PendingGrants
+) -> None:
     missing = plan.chosen.unavailable.get(group.uuid) if plan.chosen else None
     if group.availability is Availability.UNHEALTHY or group.gpu is None:
         rule, reason = RefusalRule.UNHEALTHY, group.reason
     elif missing:
         rule, reason = RefusalRule.METHOD, missing
+    elif not numbers - group.late:
+        return
+    elif group.availability is Availability.WITHHELD:
+        rule, reason = RefusalRule.WITHHELD, group.reason
+    elif pending.room(group, numbers) < len(numbers):
+        rule = RefusalRule.ROOM
+        reason = f"as many of its shares are held as it has now ({group.factor})"
     else:
         return
     mine = [item for item in ids if item.startswith(group.uuid + SEPARATOR)]

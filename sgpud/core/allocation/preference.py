@@ -14,8 +14,8 @@ from sgpud.core.sharing.share_id import share_id
 
 _NUMBER = (1 << SHIFT) - 1
 
-Rank = tuple[bool, float, int, str]
-"""What GPUs are ordered by, the best first: sick last, load, measured free memory, UUID."""
+Rank = tuple[float, int, str]
+"""What GPUs are ordered by, the best first: load, measured free memory, UUID."""
 
 
 @frozen
@@ -39,11 +39,13 @@ class _Room:
     free: Iterator[int]
     """The numbers of the free shares, the lowest first."""
     left: int
-    """How many those are."""
+    """How many of those can be given now."""
     load: float
     """The fraction of the GPU that is held; for memory shares, how many of them are left."""
     each: float
     """What one more share adds to it."""
+    offered: int
+    """How many free ones there are."""
     given: list[int] = field(factory=list)
 
     @property
@@ -61,9 +63,9 @@ def prefer(
 ) -> Preference:
     """Exactly `size` ids out of `available`, those of `must` among them: never an error.
 
-    `available` includes `must`, as the kubelet sends it. What a request asks too much of (more
-    than there are, an id that nobody knows) is filled up with whatever is available: a refusal
-    with a reason is Allocate's to give.
+    `available` includes `must`, as the kubelet sends it. What Allocate would refuse is left out
+    where that can be; what a request asks too much of (more than can be given, an id that nobody
+    knows) is filled up with whatever is available: a refusal with a reason is Allocate's to give.
     """
     size = max(0, size)
     chosen = list(dict.fromkeys(must))[:size]
@@ -72,7 +74,7 @@ def prefer(
     musts: dict[int, list[int]] = {}
     for place in required:
         musts.setdefault(place >> SHIFT, []).append(place & _NUMBER)
-    offered = tuple(room.left + len(musts.get(room.position, ())) for room in rooms)
+    offered = tuple(room.offered + len(musts.get(room.position, ())) for room in rooms)
     _fill(rooms, required, size - len(chosen), plan.placement, pool)
     chosen += [share_id(room.group.uuid, number) for room in rooms for number in room.given]
     if len(chosen) < size:
@@ -115,8 +117,19 @@ def _rooms(pool: Pool, frees: Iterable[tuple[Iterator[int], int]]) -> list[_Room
         else:
             held = max(0, len(group.active) - left)
             load, each = float(group.elsewhere) + held / group.parts, 1 / group.parts
-        rooms.append(_Room(position, group, free, left, load, each))
+        able = min(left, _able(group, left))
+        rooms.append(_Room(position, group, free, able, load, each, left))
     return rooms
+
+
+def _able(group: GpuShares, free: int) -> int:
+    """How many of so many free shares of a GPU Allocate would give."""
+    if group.size and group.availability is not Availability.UNHEALTHY:
+        return free
+    if group.availability is not Availability.AVAILABLE:
+        return 0
+    # What is free and counts as held has ended: its room is there, too.
+    return max(0, group.room + max(0, free - len(group.free)))
 
 
 def _fill(
@@ -130,8 +143,7 @@ def _fill(
         measured = room.group.measured
         # What nobody has measured lately comes after what is known.
         steps = UNMEASURED if measured is None else measured if packs else -measured
-        sick = room.group.availability is Availability.UNHEALTHY
-        return (sick, -room.load if packs else room.load, steps, room.group.uuid)
+        return (-room.load if packs else room.load, steps, room.group.uuid)
 
     if need > 0 and pool.multiple is Multiple.SAME:
         fitting = [room for room in rooms if room.left >= need]

@@ -94,6 +94,26 @@ def partitions(sharing: Sharing, gpus: Iterable[Gpu]) -> dict[Key, Partition]:
     return found
 
 
+def room_beside(
+    key: Key,
+    partition: Partition | None,
+    held: IntSet,
+    held_shares: Mapping[Key, tuple[HeldShares, ...]],
+) -> int:
+    """How many shares a GPU has room for beside what is held of it, in bytes for memory.
+
+    Negative: so many of the held ones are more than it has. Without a partition it is not shared.
+    """
+    if partition is None or not partition.shares:
+        return -len(held)
+    unlike = sum(batch.count for batch in held_shares.get(key, ()) if batch.size != partition.size)
+    whole = (
+        Fraction(partition.usable, partition.size) if partition.size else Fraction(partition.shares)
+    )
+    left = whole * max(Fraction(0), 1 - elsewhere(key, partition, held_shares))
+    return int(left) - max(0, len(held) - unlike)
+
+
 def taken_over(listing: Listing, registered: Mapping[Key, IntSet]) -> Listing:
     """The listing with the ids that the kubelet knew before this process listed anything.
 
@@ -185,7 +205,7 @@ def _expired(block: ListedShares, facts: ListingInputs, now: float) -> ListedSha
 def _active(key: Key, block: ListedShares, taken: IntSet, facts: ListingInputs) -> IntSet:
     """The numbers to keep or to add: what is held, then what is listed already, then new ones."""
     held = facts.held.get(key, IntSet())
-    room = _room(key, len(held), facts)
+    room = room_beside(key, facts.partitions.get(key), held, facts.held_shares)
     if room <= 0:
         return held
     chosen = held
@@ -193,21 +213,6 @@ def _active(key: Key, block: ListedShares, taken: IntSet, facts: ListingInputs) 
         more = source.lowest(room)
         chosen, room = chosen | more, room - len(more)
     return chosen | taken.unused(room) if room > 0 else chosen
-
-
-def _room(key: Key, held: int, facts: ListingInputs) -> int:
-    """How many shares the GPU has room for beside what is held of it, in bytes for memory."""
-    partition = facts.partitions.get(key)
-    if partition is None or not partition.shares:
-        return 0
-    unlike = sum(
-        batch.count for batch in facts.held_shares.get(key, ()) if batch.size != partition.size
-    )
-    whole = (
-        Fraction(partition.usable, partition.size) if partition.size else Fraction(partition.shares)
-    )
-    left = whole * max(Fraction(0), 1 - elsewhere(key, partition, facts.held_shares))
-    return int(left) - max(0, held - unlike)
 
 
 def _moved(block: ListedShares, active: IntSet, now: float) -> ListedShares:

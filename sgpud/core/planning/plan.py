@@ -18,7 +18,9 @@ from sgpud.core.allocation.injection import (
 from sgpud.core.gpu.gpu import Gpu
 from sgpud.core.health.node_health import verdict
 from sgpud.core.intset import IntSet
+from sgpud.core.planning.advance import withheld
 from sgpud.core.planning.holdings import HeldShares, Key, elsewhere, held, held_shares, unconfirmed
+from sgpud.core.planning.listing import room_beside
 from sgpud.core.planning.node import Node
 from sgpud.core.planning.notes import notes
 from sgpud.core.sharing.rules import Advertise, Multiple, Partition, Placement, Sharing
@@ -62,6 +64,11 @@ class GpuShares:
     """Bytes that a share given now stands for; 0: a share is a place on the GPU."""
     measured: int | None = None
     """Measured free memory in steps of 5 % of the GPU's; None: not measured lately."""
+    room: int = 0
+    """Shares that it has beside the held ones; negative: so many of these are more than it has."""
+    late: IntSet = field(factory=IntSet)
+    """Shares that are given although they are no longer Healthy: the kubelet may have chosen them
+    from the list before."""
 
     @property
     def listed(self) -> IntSet:
@@ -148,7 +155,7 @@ def plan(node: Node, now: float) -> Plan | None:
         resource, uuid = key
         group = _group(key, node, partitions.get(key), numbers.get(key, IntSet()), terms)
         group = evolve(group, gpu=present.get(uuid))
-        groups.setdefault(resource, []).append(_guarded(_judged(group, node, chosen), node))
+        groups.setdefault(resource, []).append(_judged(group, node, chosen))
     configured = {resource for resource, _ in partitions}
     pools = tuple(
         pooled(resource, groups[resource], sharing, dropped=resource not in configured)
@@ -183,6 +190,8 @@ def _group(
         or len(block.listed),
         size=size,
         measured=node.free_steps.get(key[1]),
+        room=room_beside(key, partition, holding & block.active, terms),
+        late=node.late.get(key, IntSet()),
     )
 
 
@@ -191,7 +200,9 @@ def awaits(pools: Iterable[Pool]) -> bool:
     return any(
         # The scheduler counts what a finished pod held as free at once: see it soon, where it
         # would bind by the sum of two GPUs' room.
-        group.draining or group.surplus or (group.size and group.held)
+        group.draining
+        or group.surplus
+        or (group.held and (group.size or group.availability is Availability.WITHHELD))
         for pool in pools
         for group in pool.groups
     )
@@ -218,7 +229,12 @@ def _largest(groups: Sequence[GpuShares]) -> list[GpuShares]:
     ]
     best = min(able, default=(0, ""))
     return [
-        evolve(group, availability=Availability.WITHHELD, reason=f"{best[1]} has more room")
+        evolve(
+            group,
+            availability=Availability.WITHHELD,
+            reason=f"{best[1]} has more room",
+            late=group.active,
+        )
         if (-room, group.uuid) in able and group.uuid != best[1]
         else group
         for room, group in zip(rooms, groups, strict=True)
@@ -239,15 +255,7 @@ def _judged(group: GpuShares, node: Node, chosen: InjectionChoice) -> GpuShares:
     found = verdict(node, group.gpu)
     if found.sick:
         return evolve(group, availability=Availability.UNHEALTHY, reason=found.sick)
-    reason = node.probe_problem or found.withheld or chosen.unavailable.get(group.uuid, "")
+    reason = withheld(node, group.gpu) or chosen.unavailable.get(group.uuid, "")
     if reason:
         return evolve(group, availability=Availability.WITHHELD, reason=reason)
-    return group
-
-
-def _guarded(group: GpuShares, node: Node) -> GpuShares:
-    """The group, withheld where its GPU is full."""
-    watch = node.watches.get(group.uuid)
-    if watch and watch.full and group.availability is Availability.AVAILABLE:
-        return evolve(group, availability=Availability.WITHHELD, reason=watch.reason)
     return group

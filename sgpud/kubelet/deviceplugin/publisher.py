@@ -10,6 +10,7 @@ from attrs import evolve, field, frozen
 from sgpud.bridge import RingBuffer, Subscription, Watchable
 from sgpud.core.allocation.allocate import IdIndex, index
 from sgpud.core.allocation.decisions import KEPT, Decision, GpuSnapshot, gpu_snapshots
+from sgpud.core.allocation.pending import PendingGrants
 from sgpud.core.planning.holdings import Grant
 from sgpud.core.planning.plan import Plan, Pool
 from sgpud.kubelet.deviceplugin.messages import ListMessage, list_message
@@ -26,6 +27,8 @@ class ServedPool:
     """What decisions keep of it."""
     nudges: int = 0
     """Raised to send the same list once more, so that the kubelet writes its checkpoint."""
+    pending: PendingGrants = field(factory=PendingGrants)
+    """What was granted since: read and written under the lock of what is published."""
 
 
 @frozen(eq=False)
@@ -74,7 +77,7 @@ class SnapshotPublisher:
                 gpu_snapshots(pool, before.gpu_snapshots if before else ()),
                 before.nudges if before else 0,
             )
-        return self.published.publish(Snapshot(plan, pools), lambda grant: _lists(pools, grant))
+        return self.published.publish(Snapshot(plan, pools), lambda grant: _counts(pools, grant))
 
     def nudge(self) -> None:
         """Have every pool's list sent once more."""
@@ -88,15 +91,18 @@ class SnapshotPublisher:
             self.published.publish(Snapshot(old.plan, pools), lambda _: True)
 
 
-def _lists(pools: Mapping[str, ServedPool], grant: Grant) -> bool:
-    """Whether a grant's shares are in the new lists."""
+def _counts(pools: Mapping[str, ServedPool], grant: Grant) -> bool:
+    """Whether a grant's shares are in the new lists: it is counted beside them then."""
     served = pools.get(grant.resource)
     if served is None:
         return False
     listed = {group.uuid: group.listed for group in served.pool.groups}
-    return not any(
+    listed_all = not any(
         chain.from_iterable(
             numbers - listed[uuid] if uuid in listed else numbers
             for uuid, numbers in grant.shares.items()
         )
     )
+    if listed_all:
+        served.pending.note(grant)
+    return listed_all

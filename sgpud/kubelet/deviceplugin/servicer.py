@@ -17,10 +17,20 @@ from google.protobuf.message import DecodeError
 from twisted.logger import Logger
 
 from sgpud.bridge import Subscription
-from sgpud.core.allocation.allocate import Allocation, RefusalRule, RefusedError, allocate
-from sgpud.core.allocation.decisions import Decision, failed, given, preferred, refused
+from sgpud.core.allocation.allocate import (
+    Allocation,
+    Choice,
+    RefusalRule,
+    RefusedError,
+    Request,
+    allocation,
+    choose_all,
+    requested,
+)
+from sgpud.core.allocation.decisions import failed, given, preferred, refused
 from sgpud.core.allocation.preference import prefer
 from sgpud.core.planning.holdings import Grant
+from sgpud.core.planning.plan import Plan
 from sgpud.kubelet.api import deviceplugin_pb2 as api
 from sgpud.kubelet.deviceplugin.messages import OPTIONS, container_response, has_few_fields
 from sgpud.kubelet.deviceplugin.publisher import ServedPool, Snapshot, SnapshotPublisher
@@ -233,33 +243,39 @@ class DevicePluginServicer:
     def _granted(self, wanted: Sequence[list[str]]) -> list[Allocation]:
         """What each container is given, with the notes taken: all of it, or RefusedError.
 
-        Thought out before the lock is taken: 16 callers wait.
+        Only the choice is made under the lock, where it sees every grant before it: 16 callers
+        wait for it.
         """
-        snapshot = self._publisher.snapshot
-        thought = self._grants(wanted, snapshot)
-        granted = self._publisher.published.decide(
-            lambda latest: thought if latest is snapshot else self._grants(wanted, latest)
-        )
-        for _, decision in granted:
-            self._decided.add(decision)
-        return [allocation for allocation, _ in granted]
+        if not wanted:
+            return []
+        snapshot, now = self._publisher.snapshot, self._wall()
+        known = self._requested(snapshot, wanted)
 
-    def _grants(
-        self, wanted: Sequence[list[str]], snapshot: Snapshot | None
-    ) -> tuple[list[tuple[Allocation, Decision]], list[Grant]]:
-        found = [self._grant(ids, snapshot) for ids in wanted]
-        return [given for given, _ in found], [grant for _, grant in found]
+        def decide(
+            latest: Snapshot | None,
+        ) -> tuple[tuple[Plan, ServedPool, list[Choice]], list[Grant]]:
+            plan, served = self._served(latest, ())
+            requests = known if latest is snapshot else self._requested(latest, wanted)
+            choices = choose_all(plan, served.pool, requests, served.pending)
+            grants = [choice.grant(self._resource, now) for choice in choices]
+            for grant in grants:
+                served.pending.note(grant)
+            return (plan, served, choices), grants
 
-    def _grant(
-        self, ids: list[str], snapshot: Snapshot | None
-    ) -> tuple[tuple[Allocation, Decision], Grant]:
+        plan, served, choices = self._publisher.published.decide(decide)
+        granted = [allocation(plan, served.pool, choice, now) for choice in choices]
+        for one in granted:
+            self._decided.add(given(now, served.pool, served.gpu_snapshots, one))
+        return granted
+
+    def _requested(self, snapshot: Snapshot | None, wanted: Sequence[list[str]]) -> list[Request]:
+        return [requested(self._served(snapshot, ids)[1].index, ids) for ids in wanted]
+
+    def _served(self, snapshot: Snapshot | None, ids: Sequence[str]) -> tuple[Plan, ServedPool]:
         served = snapshot.pools.get(self._resource) if snapshot else None
         if snapshot is None or served is None:
             raise RefusedError(RefusalRule.UNKNOWN, ids, f"{self._resource} is not served: ")
-        now = self._wall()
-        granted = allocate(snapshot.plan, served.pool, served.index, ids, now)
-        grant = Grant(self._resource, granted.shares, granted.per_gpu, now, granted.sizes)
-        return (granted, given(now, served.pool, served.gpu_snapshots, granted)), grant
+        return snapshot.plan, served
 
     def _parsed(
         self, message: type[Asked], request: bytes, context: grpc.ServicerContext, lists: int

@@ -18,9 +18,10 @@ from sgpud.cli.simulate.engine.values import Cluster, PodOutcome, PodRequest, Po
 from sgpud.core.allocation.allocate import RefusedError, allocate, index
 from sgpud.core.allocation.preference import pick, prefer
 from sgpud.core.gpu.gpu import Gpu
+from sgpud.core.planning.advance import advance
 from sgpud.core.planning.holdings import CheckpointState, Holder, held
 from sgpud.core.planning.listing import Listing
-from sgpud.core.planning.node import Node, advance
+from sgpud.core.planning.node import Node
 from sgpud.core.planning.plan import Availability, GpuShares, Plan, Pool, plan
 from sgpud.core.sharing.rules import Advertise, Multiple, Placement, ShareTerms, Sharing
 from sgpud.core.sharing.share_id import parse_share_id, share_id
@@ -200,7 +201,9 @@ def named(node: Node, holder: Holder) -> Given:
 def test_pick_takes_what_prefer_takes(
     config: Sharing, cards: tuple[Gpu, ...], left: list[int], size: int
 ) -> None:
-    made = plan(advance(Node(config, cards, checkpoint=CheckpointState()), 0.0, 0.0), 0.0)
+    # Of these the node can hand over every one.
+    simulated = tuple(evolve(card, fake=True) for card in cards)
+    made = plan(advance(Node(config, simulated, checkpoint=CheckpointState()), 0.0, 0.0), 0.0)
     pool = made.pool(POOL) if made else None
     assert made is not None
     assert pool is not None

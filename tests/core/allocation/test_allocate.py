@@ -5,15 +5,39 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sgpud.core.allocation.allocate import SHOWN, Allocation, RefusalRule, RefusedError, allocate
+from sgpud.core.allocation.allocate import (
+    SHOWN,
+    Allocation,
+    RefusalRule,
+    RefusedError,
+    allocate,
+    choose,
+    requested,
+)
 from sgpud.core.allocation.injection import GpuAccess, NodeHost
+from sgpud.core.allocation.pending import PendingGrants
+from sgpud.core.health.node_health import cordoned
 from sgpud.core.intset import IntSet
+from sgpud.core.planning.advance import LATE, advance
 from sgpud.core.planning.holdings import Grant
 from sgpud.core.planning.listing import DRAIN_FOR
-from sgpud.core.planning.node import Node, advance
+from sgpud.core.planning.node import Node
 from sgpud.core.sharing.rules import InjectionMethod, InjectionSettings, Multiple
 from sgpud.core.sharing.share_id import share_id
-from tests.core.values import OTHER, POOL, fallen, gpu, ids, node, served, sharing, uuid
+from tests.core.values import (
+    OTHER,
+    POOL,
+    checkpoint,
+    fallen,
+    gpu,
+    grant,
+    holder,
+    ids,
+    node,
+    served,
+    sharing,
+    uuid,
+)
 
 RUNTIME = InjectionSettings(InjectionMethod.NVIDIA_RUNTIME)
 FLEET = [gpu(0), gpu(1)]
@@ -146,27 +170,90 @@ def test_the_ids_of_a_long_named_stranger_are_cut() -> None:
     assert len(str(refused(fleet(), ["x" * 100_000]))) < 200
 
 
-def test_draining_and_withheld_shares_are_given() -> None:
-    draining = advance(evolve(fleet(4), sharing=sharing(1, injection=RUNTIME)), 1.0, 1001.0)
-    away = evolve(draining, probe_problem="released")
-    plan, pool, known = served(away)
+def reduced(to: int, at: float = 1.0, **config: Any) -> Node:
+    """The fleet with fewer shares per GPU from `at` on."""
+    return advance(
+        evolve(fleet(), sharing=sharing(to, injection=RUNTIME, **config)), at, 1000.0 + at
+    )
+
+
+def later(of: Node, at: float) -> Node:
+    return advance(of, at, 1000.0 + at)
+
+
+def test_what_began_to_drain_a_moment_ago_is_given_and_then_no_more() -> None:
+    draining = reduced(1)
+    plan, pool, known = served(later(draining, 1.0 + LATE - 0.1))
     assert allocate(plan, pool, known, ids(0, 3)).shares == {uuid(0): IntSet.of([3])}
-    gone = advance(draining, 1.0 + DRAIN_FOR, 1031.0)
-    refusal = refused(gone, ids(0, 3))
+    full = later(evolve(draining, grants=(grant({uuid(0): IntSet.of([0])}, at=1001.0),)), 1 + LATE)
+    assert refused(full, ids(0, 3)).rule is RefusalRule.ROOM
+    refusal = refused(later(draining, 1.0 + DRAIN_FOR), ids(0, 3))
     assert refusal.rule is RefusalRule.UNKNOWN
     assert "not advertised here, now or in the last 30 s" in str(refusal)
 
 
-def test_a_share_of_a_dropped_pool_is_given_on_its_old_terms() -> None:
+def test_what_was_withheld_a_moment_ago_is_given_and_then_no_more() -> None:
+    found = later(cordoned(fleet(), uuid(0), on=True), 1.0)
+    plan, pool, known = served(later(found, 0.9 + LATE))
+    assert allocate(plan, pool, known, ids(0, 3)).shares == {uuid(0): IntSet.of([3])}
+    closed = later(found, 1.0 + LATE)
+    refusal = refused(closed, ids(0, 3))
+    assert (refusal.rule, refusal.invalid) == (RefusalRule.WITHHELD, False)
+    assert "cordoned by the operator" in str(refusal)
+    plan, pool, known = served(closed)
+    assert allocate(plan, pool, known, ids(1, 3)).shares == {uuid(1): IntSet.of([3])}
+
+
+def test_what_began_to_drain_on_a_gpu_that_was_withheld_long_before_is_not_given() -> None:
+    found = later(cordoned(fleet(), uuid(0), on=True), 1.0)
+    smaller = later(evolve(found, sharing=sharing(1, injection=RUNTIME)), 20.0)
+    assert refused(smaller, ids(0, 3)).rule is RefusalRule.WITHHELD
+    plan, pool, known = served(smaller)
+    assert allocate(plan, pool, known, ids(1, 3))
+
+
+def test_a_held_share_that_is_asked_for_is_free_but_not_beyond_what_its_gpu_has() -> None:
+    """The kubelet gives an id twice only when its first holder has ended."""
+    whole = checkpoint(holder({uuid(0): IntSet.span(0, 4)}, per_gpu=4))
+    plan, pool, known = served(node(sharing(4, injection=RUNTIME), FLEET, whole))
+    assert allocate(plan, pool, known, ids(0, 2)).shares == {uuid(0): IntSet.of([2])}
+    shrunk = node(sharing(2, injection=RUNTIME), FLEET, whole)
+    refusal = refused(shrunk, ids(0, 2))
+    assert (refusal.rule, refusal.invalid) == (RefusalRule.ROOM, False)
+    assert "as many of its shares are held as it has now (2)" in str(refusal)
+    two = sharing(2, injection=RUNTIME, multiple=Multiple.SAME)
+    of = node(two, FLEET, whole)
+    assert refused(of, ids(0, 1, 2)).rule is RefusalRule.ROOM
+    plan, pool, known = served(node(two, FLEET, checkpoint(holder({uuid(0): IntSet.span(0, 2)}))))
+    assert len(allocate(plan, pool, known, ids(0, 0, 1)).shares[uuid(0)]) == 2
+
+
+def test_a_held_share_of_a_cordoned_gpu_is_not_given_again() -> None:
+    whole = checkpoint(holder({uuid(0): IntSet.span(0, 4)}, per_gpu=4))
+    of = later(cordoned(node(sharing(4, injection=RUNTIME), FLEET, whole), uuid(0), on=True), 1.0)
+    assert refused(later(of, 1.0 + LATE), ids(0, 2)).rule is RefusalRule.WITHHELD
+
+
+def test_a_grant_that_the_plan_does_not_count_takes_its_room() -> None:
+    three = checkpoint(holder({uuid(0): IntSet.of([0, 1, 2])}, per_gpu=4))
+    plan, pool, known = served(node(sharing(4, injection=RUNTIME), FLEET, three))
+    pending = PendingGrants()
+    first = choose(plan, pool, requested(known, ids(0, 3)), pending)
+    pending.note(first.grant(POOL, 1000.0))
+    assert pending.room(pool.groups[0], IntSet.of([7])) == 0
+    # It has ended again: whoever is given its share has the room that it leaves.
+    assert choose(plan, pool, requested(known, ids(0, 3)), pending) == first
+
+
+def test_a_share_of_a_dropped_pool_is_given_on_its_old_terms_for_a_moment() -> None:
     old = fleet(100, resource=OTHER)
-    renamed = advance(evolve(old, sharing=sharing(20, injection=RUNTIME)), 1.0, 1001.0)
+    renamed = later(evolve(old, sharing=sharing(20, injection=RUNTIME)), 1.0)
     plan, pool, known = served(renamed, OTHER)
     granted = allocate(plan, pool, known, ids(0, 5))
     assert granted.per_gpu == {uuid(0): 100}
     kept = Grant(OTHER, granted.shares, granted.per_gpu, 1001.0)
-    later = advance(evolve(renamed, grants=(kept,)), 40.0, 1040.0)
-    plan, pool, known = served(later, OTHER)
-    assert allocate(plan, pool, known, ids(0, 5)).per_gpu == {uuid(0): 100}
+    after = later(evolve(renamed, grants=(kept,)), 40.0)
+    assert refused(after, ids(0, 5), OTHER).rule is RefusalRule.ROOM
 
 
 def test_one_gpu_s_uuid_may_begin_another_s() -> None:

@@ -2,7 +2,7 @@ from attrs import evolve
 
 from sgpud.core.allocation.allocate import SHIFT, index
 from sgpud.core.intset import IntSet
-from sgpud.core.planning.node import advance
+from sgpud.core.planning.advance import advance
 from tests.core.values import checkpoint, gpu, holder, ids, node, planned, pool_of, sharing, uuid
 
 

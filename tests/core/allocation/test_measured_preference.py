@@ -15,8 +15,9 @@ from sgpud.core.allocation.allocate import RefusalRule, RefusedError, allocate, 
 from sgpud.core.allocation.preference import prefer
 from sgpud.core.gpu.observations import Sample
 from sgpud.core.intset import IntSet
+from sgpud.core.planning.advance import advance
 from sgpud.core.planning.full_guard import FRESH_FOR
-from sgpud.core.planning.node import Node, advance, measured
+from sgpud.core.planning.node import Node, measured
 from sgpud.core.planning.plan import Plan, Pool
 from sgpud.core.sharing.rules import (
     Advertise,

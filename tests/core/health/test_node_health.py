@@ -29,7 +29,8 @@ from sgpud.core.health.node_health import (
     verdict,
 )
 from sgpud.core.intset import IntSet
-from sgpud.core.planning.node import Node, Trust, advance, next_turn
+from sgpud.core.planning.advance import LATE, advance, next_turn
+from sgpud.core.planning.node import Node, Trust
 from sgpud.core.planning.plan import Availability, GpuShares
 from sgpud.core.sharing.rules import InjectionMethod, InjectionSettings
 from tests.core.values import (
@@ -296,7 +297,7 @@ def test_what_the_probe_denies_goes_by_the_two_steps() -> None:
 def test_what_no_probe_confirms_in_time_is_sick() -> None:
     of = advance(last_known(start(), (A, B), "1", 0.0), 0.0, 1000.0)
     of = probe_failed(of, "no driver", driver_gone=True)
-    assert next_turn(of, 0.0, 1000.0) == pytest.approx(120.0)
+    assert next_turn(of, LATE, 1000.0) == pytest.approx(120.0 - LATE)
     assert first(advance(of, 119.0, 1119.0)).availability is WITHHELD
     late = advance(of, 120.0, 1120.0)
     assert group_of(planned(late), 0).availability is UNHEALTHY

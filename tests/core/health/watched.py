@@ -11,9 +11,10 @@ from hypothesis.stateful import RuleBasedStateMachine
 
 from sgpud.core.health.node_health import verdict
 from sgpud.core.intset import IntSet
+from sgpud.core.planning.advance import advance
 from sgpud.core.planning.holdings import CheckpointState, Holder, elsewhere, held, held_shares
 from sgpud.core.planning.listing import DRAIN_FOR, EMPTY_FOR
-from sgpud.core.planning.node import Node, advance
+from sgpud.core.planning.node import Node
 from sgpud.core.planning.plan import Availability, GpuShares, Plan, plan
 from sgpud.core.sharing.share_id import listed_bytes, parse_share_id, share_id
 from sgpud.kubelet.deviceplugin.messages import list_message

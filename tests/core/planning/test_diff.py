@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sgpud.core.intset import IntSet
+from sgpud.core.planning.advance import advance
 from sgpud.core.planning.diff import changes
-from sgpud.core.planning.node import advance
 from sgpud.core.sharing.rules import GpuRule
 from tests.core.values import OTHER, POOL, checkpoint, gpu, holder, node, planned, sharing, uuid
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from sgpud.core.gpu.observations import Sample
 from sgpud.core.intset import IntSet
+from sgpud.core.planning.advance import LATE, advance, next_turn
 from sgpud.core.planning.full_guard import APART, MISSED, FullState, MemoryReading, limits, step
-from sgpud.core.planning.node import Node, advance, measured, next_turn
+from sgpud.core.planning.node import Node, measured
 from sgpud.core.planning.plan import Availability
 from sgpud.core.sharing.rules import (
     FullGuardSettings,
@@ -279,8 +280,10 @@ def test_a_container_that_has_just_come_counts_with_what_is_expected() -> None:
 def test_a_decision_without_measurements_is_said() -> None:
     of = sampled(node(guarded(), [gpu(0)]), 5.0, g0=40)
     assert planned(of).notes == ()
-    turn = next_turn(of, 5.0, 1005.0)
-    assert turn == MISSED * EVERY
+    assert next_turn(of, 5.0, 1005.0) == LATE
+    turn = next_turn(of, 5.0 + LATE, 1005.0 + LATE)
+    assert turn == MISSED * EVERY - LATE
+    turn += LATE
     later = advance(of, 5.0 + turn, 1005.0 + turn)
     (note,) = planned(later).notes
     assert "not measured" in note

@@ -15,9 +15,10 @@ from sgpud.core.allocation.injection import GpuAccess, NodeHost
 from sgpud.core.allocation.preference import prefer
 from sgpud.core.gpu.gpu import Gpu
 from sgpud.core.intset import IntSet
+from sgpud.core.planning.advance import advance
 from sgpud.core.planning.holdings import CheckpointState, Holder
 from sgpud.core.planning.listing import DRAIN_FOR, ListedShares, Listing
-from sgpud.core.planning.node import Node, advance
+from sgpud.core.planning.node import Node
 from sgpud.core.planning.plan import Availability, Plan, Pool
 from sgpud.core.sharing.limits import LimitError, TooLargeError, TooManyError, check_size
 from sgpud.core.sharing.rules import (

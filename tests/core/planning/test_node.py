@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sgpud.core.intset import IntSet
+from sgpud.core.planning.advance import LATE, advance, next_turn
 from sgpud.core.planning.holdings import SETTLED_AFTER, CheckpointState
 from sgpud.core.planning.listing import DRAIN_FOR, Listing
-from sgpud.core.planning.node import Node, advance, checkpoint_read, next_turn
+from sgpud.core.planning.node import Node, checkpoint_read
 from sgpud.core.sharing.limits import TooLargeError, check_size
 from sgpud.core.sharing.rules import GpuRule
 from sgpud.core.sharing.share_id import MESSAGE_LIMIT
@@ -78,9 +79,10 @@ def test_the_next_turn_is_when_a_share_has_drained_or_a_grant_should_be_settled(
     begun = node(sharing(2), [gpu(0)])
     assert next_turn(begun, 0.0, 1000.0) is None
     draining = advance(evolve(begun, sharing=sharing(1)), 5.0, 1005.0)
-    assert next_turn(draining, 6.0, 1006.0) == DRAIN_FOR - 1
+    assert next_turn(draining, 6.0, 1006.0) == LATE - 1
+    assert next_turn(draining, 5.0 + LATE, 1005.0 + LATE) == DRAIN_FOR - LATE
     granted = evolve(draining, grants=(grant({uuid(0): ONE}, at=1005.0),))
-    assert next_turn(granted, 6.0, 1006.0) == SETTLED_AFTER - 1
+    assert next_turn(granted, 11.0, 1011.0) == SETTLED_AFTER - 6
     assert next_turn(granted, 16.0, 1016.0) == DRAIN_FOR - 11
 
 

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from sgpud.core.allocation.injection import GpuAccess, NodeHost
 from sgpud.core.gpu.gpu import Gpu
 from sgpud.core.intset import IntSet
+from sgpud.core.planning.advance import advance
 from sgpud.core.planning.holdings import Holder
 from sgpud.core.planning.listing import DRAIN_FOR
-from sgpud.core.planning.node import Node, advance
+from sgpud.core.planning.node import Node
 from sgpud.core.planning.plan import Availability, Plan, plan
 from sgpud.core.sharing.rules import GpuRule, InjectionMethod, InjectionSettings, Sharing
 from tests.core.values import (

@@ -1,6 +1,6 @@
 """The plan's four rules, over random histories of one node and its kubelet.
 
-The kubelet here is a true one: it chooses from lists that are up to 30 s old, records what it was
+The kubelet here is a true one: it chooses from lists that are up to 5 s old, records what it was
 given a while after Allocate, frees what ended without a word, and writes its checkpoint late. The
 file may also vanish, become unreadable, or lie; what is held in truth is then not known any more,
 but what is believed keeps the rules all the same. A restart forgets everything but the file.
@@ -21,9 +21,11 @@ from sgpud.core.allocation.preference import prefer
 from sgpud.core.gpu.gpu import Gpu
 from sgpud.core.gpu.observations import EventKind, GpuEvent, Sample
 from sgpud.core.health.node_health import heard
+from sgpud.core.planning.advance import LATE, next_turn
 from sgpud.core.planning.holdings import CheckpointState, Grant, Holder
 from sgpud.core.planning.listing import DRAIN_FOR, EMPTY_FOR
-from sgpud.core.planning.node import Node, measured, next_turn
+from sgpud.core.planning.node import Node, measured
+from sgpud.core.planning.plan import Plan
 from sgpud.core.sharing.rules import (
     Advertise,
     GpuRule,
@@ -34,7 +36,7 @@ from sgpud.core.sharing.rules import (
     ShareTerms,
     Sharing,
 )
-from sgpud.core.sharing.share_id import share_id
+from sgpud.core.sharing.share_id import parse_share_id, share_id
 from tests.core.health.watched import READ_WITHIN, SIZES, Pod, Watched, lies, listed, resources
 from tests.core.values import GIB, gpu, uuid
 
@@ -64,6 +66,13 @@ configurations = st.builds(
     numa=st.booleans(),
     injection=st.just(InjectionSettings(InjectionMethod.NVIDIA_RUNTIME)),
 )
+
+FACTS = ["sharing", "gpus", "checkpoint"]
+
+
+def held_of(found: Plan) -> set[tuple[str, int]]:
+    """The shares that the plan counts as held."""
+    return {(g.uuid, number) for pool in found.pools for g in pool.groups for number in g.held}
 
 
 class FourRules(Watched):
@@ -139,9 +148,13 @@ class FourRules(Watched):
     @precondition(lambda self: self.plan is not None)
     @rule(data=st.data(), size=st.integers(1, 3))
     def admit(self, data: st.DataObject, size: int) -> None:
-        """Choose from a list that may be almost 30 s old; Allocate gives it all the same."""
+        """Choose from a list that may be some seconds old; Allocate gives it all the same.
+
+        But for what its GPU has no room for now: the kubelet gives the id of a pod that has ended
+        before anybody else knows of it.
+        """
         assert self.plan is not None
-        views = [self.plan, *(s.plan for s in self.shown if self.now - s.until < DRAIN_FOR)]
+        views = [self.plan, *(s.plan for s in self.shown if self.now - s.until < LATE)]
         view = data.draw(st.sampled_from(views), "view")
         if not view.pools:
             return
@@ -161,7 +174,10 @@ class FourRules(Watched):
         try:
             granted = allocate(self.plan, pool, known, chosen)
         except RefusedError as refusal:
-            assert refusal.rule in (RefusalRule.UNHEALTHY, RefusalRule.MULTIPLE)  # noqa: PT017
+            rules = {RefusalRule.UNHEALTHY, RefusalRule.MULTIPLE}
+            if any(share in held_of(self.plan) for share in map(parse_share_id, chosen)):
+                rules |= {RefusalRule.ROOM, RefusalRule.WITHHELD}
+            assert refusal.rule in rules  # noqa: PT017
             return
         terms = (granted.shares, granted.per_gpu, granted.sizes)
         pod = Pod(resource, *terms, self.now + RECORDED_WITHIN)
@@ -218,9 +234,7 @@ class FourRules(Watched):
     # Restarts. -------------------------------------------------------------------------------
 
     @precondition(lambda self: self.readable)
-    @rule(
-        config=configurations, found=gpus, order=st.permutations(["sharing", "gpus", "checkpoint"])
-    )
+    @rule(config=configurations, found=gpus, order=st.permutations(FACTS))
     def restart(self, config: Sharing, found: tuple[Gpu, ...], order: list[str]) -> None:
         """The kubelet is quicker than our start: what it was given is in its file by then."""
         if self.plan is not None:

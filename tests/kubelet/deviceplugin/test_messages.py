@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from sgpud.core.allocation.injection import DeviceNode, Injection
 from sgpud.core.gpu.gpu import Gpu
 from sgpud.core.intset import IntSet
-from sgpud.core.planning.node import advance
+from sgpud.core.planning.advance import advance
 from sgpud.core.planning.plan import Availability, GpuShares, Pool
 from sgpud.core.sharing.rules import HostMount, InjectionMethod, InjectionSettings
 from sgpud.core.sharing.share_id import LONGEST_ID, MESSAGE_LIMIT, listed_bytes, share_id

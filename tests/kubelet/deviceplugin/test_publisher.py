@@ -4,7 +4,8 @@ from attrs import evolve
 
 from sgpud.bridge import Subscription
 from sgpud.core.intset import IntSet
-from sgpud.core.planning.node import Node, advance
+from sgpud.core.planning.advance import advance
+from sgpud.core.planning.node import Node
 from sgpud.core.planning.plan import Plan
 from sgpud.core.sharing.rules import GpuRule, Sharing
 from sgpud.kubelet.deviceplugin.publisher import ServedPool, Snapshot, SnapshotPublisher

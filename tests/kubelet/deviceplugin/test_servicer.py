@@ -19,7 +19,8 @@ from sgpud.core.allocation.allocate import RefusalRule, RefusedError
 from sgpud.core.allocation.decisions import Decision, DecisionKind, GpuCount
 from sgpud.core.allocation.preference import prefer
 from sgpud.core.intset import IntSet
-from sgpud.core.planning.node import Node, advance
+from sgpud.core.planning.advance import advance
+from sgpud.core.planning.node import Node
 from sgpud.core.sharing.rules import Multiple
 from sgpud.core.sharing.share_id import share_id
 from sgpud.kubelet.api import deviceplugin_pb2 as api

@@ -21,8 +21,9 @@ from sgpud.core.allocation.preference import pick
 from sgpud.core.errors import SgpudError
 from sgpud.core.gpu.gpu import Gpu
 from sgpud.core.intset import IntSet
+from sgpud.core.planning.advance import advance
 from sgpud.core.planning.holdings import CheckpointState
-from sgpud.core.planning.node import Node, advance
+from sgpud.core.planning.node import Node
 from sgpud.core.planning.plan import Availability, GpuShares, Plan, Pool, awaits, plan, pooled
 from sgpud.core.sharing.rules import Advertise, Multiple, Sharing
 from sgpud.core.sharing.share_id import share_id
@@ -203,7 +204,9 @@ class SimulatedNode:
                 zip(served.groups, served.known, strict=True)
             ):
                 if len(group.held) != known:
-                    served.groups[position] = evolve(group, held=IntSet.span(0, known))
+                    room = len(group.active) - known
+                    held = IntSet.span(0, known)
+                    served.groups[position] = evolve(group, held=held, room=room)
             resource = served.pool.resource
             served.pool = pooled(resource, served.groups, self._sharing, dropped=False)
             served.healthy = [len(group.healthy) for group in served.pool.groups]
