@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from sgpud.bridge import Reactor, in_thread
@@ -50,6 +51,9 @@ from sgpud.serve.systemd import Systemd
 PARTS = ("reconciler", "GPU monitor", "holder tracker", "plugin directory watcher")
 TEMPORARY = 75
 """Exit status when only a restart helps (EX_TEMPFAIL of sysexits.h)."""
+
+SAVE_WITHIN = 0.3
+"""Seconds for the last state to be written when stopping, before the lock is released."""
 
 
 @frozen
@@ -103,7 +107,9 @@ class Daemon:
             self._counters.granted,
         )
         self._host = HostWatch(reactor, Path("/"), lambda host: self._reconciler.update(host=host))
-        store = StateDirectory(options.state)
+        self._store = store = StateDirectory(
+            options.state, reactor, partial(in_thread, reactor), self._announcer.changed
+        )
         self._listing_store, self._full_log = ListingStore(store), FullTransitionLog()
         self._method_log = MethodLog()
         self._configuration = ConfigReloader(
@@ -180,7 +186,7 @@ class Daemon:
             self._announcer.stop()
             self._systemd.stopping()
             ends: list[Deferred[Any]] = [
-                self._serving.stop().addBoth(self._release),
+                self._serving.stop().addBoth(self._save).addBoth(self._release),
                 self._source.stop(),
                 self._status_server.stop(),
             ]
@@ -220,7 +226,9 @@ class Daemon:
         states = zip(PARTS, map(attrgetter("alive"), parts), strict=True)
         dead = tuple(name for name, alive in states if not alive)
         unready = () if self._announcer.ready else ("it could not take over yet, see its log",)
-        return InstanceView(self._serving.state, str(self._serving.path), unready, dead)
+        return InstanceView(
+            self._serving.state, str(self._serving.path), unready, dead, self._store.problem
+        )
 
     # Callbacks of the parts. ---------------------------------------------------------------------
 
@@ -252,8 +260,10 @@ class Daemon:
         """Called with the lock taken. The first time, start from what the kubelet knows by now."""
         if not self._served:
             self._served = True
+            self._store.take_over()
             self._configuration.catch_up()
-            self._reconciler.update(listing=self._listing_store.listing(), registered_taken=False)
+            listing = self._listing_store.listing(self._reactor.seconds())
+            self._reconciler.update(listing=listing, registered_taken=False)
             self._gpu_state_store.take_over()
             self._holders.take_over()
             self._reconciler.reconcile()
@@ -276,7 +286,13 @@ class Daemon:
         node = self._reconciler.node
         return self._serving.ready(informed=node.gpus is not None or bool(node.probe_problem))
 
+    def _save(self, _: object) -> Deferred[None]:
+        """Whoever serves next reads what is written by then."""
+        reactor = cast("IReactorTime", self._reactor)
+        return self._store.flush().addTimeout(SAVE_WITHIN, reactor)
+
     def _release(self, result: object) -> object:
+        self._store.stop()
         self._control.stop()
         self._serving.release()
         return result

@@ -149,6 +149,7 @@ class OneAtATime:
         """Whether it is being done."""
         self._again = False
         self._stopped = False
+        self._idle: list[Deferred[None]] = []
 
     def request(self) -> None:
         """Have it done, from the beginning, as soon as it is not being done already."""
@@ -159,6 +160,13 @@ class OneAtATime:
             return
         self.busy = True
         maybeDeferred(self._do).addErrback(self._failed).addCallback(self._done)
+
+    def idle(self) -> Deferred[None]:
+        """Fires when it is not being done, and nobody has asked for it again."""
+        idle: Deferred[None] = Deferred()
+        self._idle.append(idle)
+        self._tell_idle()
+        return idle
 
     def stop(self) -> None:
         """Begin it no more; what is being done comes to its end."""
@@ -173,6 +181,13 @@ class OneAtATime:
         again, self._again = self._again, False
         if again:
             self.request()
+        self._tell_idle()
+
+    def _tell_idle(self) -> None:
+        if not self.busy:
+            idle, self._idle = self._idle, []
+            for one in idle:
+                one.callback(None)
 
 
 class Future(Protocol[R]):

@@ -113,7 +113,7 @@ With `[health] trust_last_known` the GPUs that were known last are listed before
 has answered: held shares Healthy, unless their GPU is known to be sick in this boot, and free ones
 withheld. What the probe confirms is given out, and what it denies is withdrawn in two steps.
 Without a probe for `trust_for` ({trust:.0f} s) held shares turn Unhealthy too. A state file that is
-damaged, or of another version, is set aside as `gpus.json.unusable`, and nothing is trusted.
+damaged, or of another version, is renamed to `gpus.json.corrupt`, and nothing is trusted.
 """
 
 

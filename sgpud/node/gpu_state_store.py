@@ -194,8 +194,9 @@ class GpuStateStore:
         self._checked = checked
         saved = SavedGpuState(self._boot, self._fake, node.driver, node.gpus, node.healths)
         content = dumped(saved)
-        if content != self._written and self._store.write(GPUS, content):
+        if content != self._written:
             self._written = content
+            self._store.write(GPUS, content)
 
     def _resume(self) -> None:
         content = self._store.read(GPUS)
@@ -204,13 +205,7 @@ class GpuStateStore:
         try:
             saved = loaded(content)
         except StateError as problem:
-            aside = self._store.set_aside(GPUS) if self._serves else None
-            self._log.warn(
-                "Ignoring {path}: {problem}. The last state of the GPUs is lost{aside}",
-                path=str(self._store.path(GPUS)),
-                problem=str(problem),
-                aside=f"; the file was renamed to {aside}" if aside else "",
-            )
+            self._store.set_aside(GPUS, problem)
             return
         if saved.fake is self._fake:
             self._reconciler.change(lambda node: self._resumed(node, saved))

@@ -1,7 +1,8 @@
-"""The memory shares listed last, kept in the state directory.
+"""Which shares were listed last, kept in the state directory.
 
-Their number follows from the memory that the driver leaves free. Another driver may leave less; the
-shares that the kubelet knows are then removed in two steps, even across a restart.
+The kubelet's checkpoint names those that were Healthy. What drains is missing there, and how many
+memory shares there are follows from what the driver leaves, which another driver may change: both
+go by two steps, also over a restart.
 """
 
 from __future__ import annotations
@@ -10,81 +11,86 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from twisted.logger import Logger
-
 from sgpud.config.schema.formats import resource_name
 from sgpud.core.intset import IntSet
 from sgpud.core.planning.holdings import Key
-from sgpud.core.planning.listing import ListedShares, Listing
-from sgpud.core.sharing.share_id import parse_share_id, share_id
+from sgpud.core.planning.listing import Draining, ListedShares, Listing
+from sgpud.core.sharing.share_id import MESSAGE_LIMIT, listed_bytes, parse_share_id, share_id
 from sgpud.core.units import LARGEST
 from sgpud.node.store import StateDirectory
 
-MEMORY_SHARES = "memory-shares.json"
+LISTING = "listing.json"
 _MOST = 1 << 20
 """The largest share number accepted: more than any GPU can have at 64 MiB each."""
 
 
 class ListingStore:
-    """Saves the listed memory shares, and restores them at start."""
-
-    _log = Logger()
+    """Saves the listed shares, and restores them at start."""
 
     def __init__(self, store: StateDirectory) -> None:
         """Nothing is written before `keep` is called."""
         self._store = store
-        self._written: Mapping[Key, ListedShares] | None = None
+        self._kept: Mapping[Key, ListedShares] | None = None
 
-    def listing(self) -> Listing:
-        """The last listing; empty if none was saved."""
-        content = self._store.read(MEMORY_SHARES)
+    def listing(self, now: float) -> Listing:
+        """The last listing; empty if none was saved. What drained begins again, at `now`."""
+        content = self._store.read(LISTING)
         if content is None:
             return Listing()
         try:
-            blocks = dict(map(_block, json.loads(content)["shares"]))
+            blocks = dict(_block(entry, now) for entry in json.loads(content)["shares"])
+            _check_size(blocks)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as problem:
-            self._log.warn(
-                "{path} is corrupt; ignoring it: {problem!r}",
-                path=str(self._store.path(MEMORY_SHARES)),
-                problem=problem,
-            )
+            self._store.set_aside(LISTING, f"{type(problem).__name__}: {problem}")
             return Listing()
         return Listing(blocks)
 
     def keep(self, listing: Listing) -> None:
-        """Save the listed memory shares if they have changed."""
-        blocks = {
-            key: ListedShares(block.listed, size=block.size)
-            for key, block in sorted(listing.blocks.items())
-            if block.size
-        }
-        if blocks == self._written or not (blocks or self._written or self._known):
+        """Save the listed shares if they have changed."""
+        if listing.blocks == self._kept:
             return
+        self._kept = listing.blocks
         entries = [
-            {"resource": resource, "gpu": uuid, "size": block.size, "numbers": block.active.ranges}
-            for (resource, uuid), block in blocks.items()
+            {
+                "resource": resource,
+                "gpu": uuid,
+                "size": block.size,
+                "active": block.active.ranges,
+                "draining": block.leaving.ranges,
+            }
+            for (resource, uuid), block in sorted(listing.blocks.items())
         ]
-        self._store.write(MEMORY_SHARES, json.dumps({"shares": entries}).encode())
-        self._written = blocks
-
-    @property
-    def _known(self) -> bool:
-        """Whether an earlier process may have left a file."""
-        return self._written is None and self._store.path(MEMORY_SHARES).exists()
+        self._store.write(LISTING, json.dumps({"shares": entries}).encode())
 
 
-def _block(entry: Any) -> tuple[Key, ListedShares]:
+def _block(entry: Any, now: float) -> tuple[Key, ListedShares]:
     """Parse an entry of the file; one of Python's errors if it is invalid."""
     resource, uuid, size = entry["resource"], entry["gpu"], entry["size"]
-    numbers = IntSet()
-    for start, stop in entry["numbers"]:
+    active, draining = _numbers(entry["active"]), _numbers(entry["draining"])
+    known = parse_share_id(share_id(uuid, _MOST)) == (uuid, _MOST)
+    if resource_name(resource) or not known or not 0 <= _whole(size) <= LARGEST:
+        raise ValueError(resource, uuid, size)
+    leaving = (Draining(draining - active, now),) if draining - active else ()
+    return (resource, uuid), ListedShares(active, leaving, size)
+
+
+def _numbers(ranges: Any) -> IntSet:
+    """These half-open ranges, in any order, in one pass over them."""
+    for start, stop in ranges:
         if not 0 <= _whole(start) < _whole(stop) <= _MOST:
             raise ValueError(start, stop)
-        numbers |= IntSet.span(start, stop)
-    known = parse_share_id(share_id(uuid, _MOST)) == (uuid, _MOST)
-    if resource_name(resource) or not known or not 0 < _whole(size) <= LARGEST:
-        raise ValueError(resource, uuid, size)
-    return (resource, uuid), ListedShares(numbers, size=size)
+    return IntSet.union(IntSet.span(start, stop) for start, stop in ranges)
+
+
+def _check_size(blocks: Mapping[Key, ListedShares]) -> None:
+    """ValueError if no plan can have listed so many: its list would not reach the kubelet."""
+    sizes: dict[str, int] = {}
+    for (resource, uuid), block in blocks.items():
+        sizes[resource] = sizes.get(resource, 0) + listed_bytes(uuid, block.listed)
+    for resource, size in sizes.items():
+        if size > MESSAGE_LIMIT:
+            reason = f"the list of {resource} would have {size} bytes"
+            raise ValueError(reason)
 
 
 def _whole(value: object) -> int:

@@ -8,11 +8,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from sgpud.node.store import unsealed
 from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.daemon.process import SOURCE, Process
 from tests.daemon.record import WITHIN
@@ -191,6 +192,17 @@ level = "{level}"
         pause, end = threading.Event(), time.monotonic() + WITHIN
         while len(self.endpoints()) != count:
             assert time.monotonic() < end, f"not {count} but {self.endpoints()}"
+            pause.wait(0.02)
+
+    def saved(self, name: str, wanted: Callable[[bytes], object]) -> None:
+        """Wait until a file of the state directory has such a content: it is written in a thread.
+
+        Its checksum is part of what is looked at.
+        """
+        pause, end = threading.Event(), time.monotonic() + WITHIN
+        file = self.state / name
+        while not (file.exists() and wanted(unsealed(file.read_bytes()) or b"")):
+            assert time.monotonic() < end, f"{name} never became so"
             pause.wait(0.02)
 
     def endpoints(self) -> set[str]:

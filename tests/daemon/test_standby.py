@@ -77,7 +77,7 @@ def test_the_control_socket_moves_to_the_new_owner(
     kubelet.next_registration(WITHIN)
     assert standby.view()["counters"]["reloads"] == {}
     # Nobody told it of the reload, and it has the file as it is now all the same.
-    became(kubelet, RESOURCE, 8, 8)
+    became(kubelet, RESOURCE, 8, 20)
     standby.end()
     assert not node.control.exists()
 

@@ -16,6 +16,7 @@ from typing import TypeAlias
 
 from attrs import frozen
 
+from sgpud.node.store import unsealed
 from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.daemon.node import GPUS, RESOURCE, A, B, Node, of
 from tests.daemon.process import Line, Process
@@ -282,14 +283,14 @@ def the_last_known_gpus() -> None:
 def a_state_file_that_is_damaged() -> None:
     with playing() as stage:
         path = stage.node.state / "gpus.json"
-        assert json.loads(path.read_text())["gpus"][0]["uuid"] == A
+        assert json.loads(unsealed(path.read_bytes()) or b"")["gpus"][0]["uuid"] == A
         stage.daemon.end()
         path.write_text("nonsense")
         stage.kubelet.skip()
         second = Stage(stage.node, stage.kubelet, stage.node.start(), stage.held)
         second.became(20)
-        second.daemon.said("cannot be used")
-        assert (path.parent / "gpus.json.unusable").read_text() == "nonsense"
+        second.daemon.said("gpus.json is corrupt")
+        assert (path.parent / "gpus.json.corrupt").read_text() == "nonsense"
 
 
 SCENES: tuple[Scene, ...] = (

@@ -2,9 +2,10 @@
 
 import pytest
 
+from sgpud.node.store import sealed
 from sgpud.testing.kubelet.records import AdmissionError
 from sgpud.testing.kubelet.stand_in import StandInKubelet
-from tests.daemon.node import RESOURCE, A, B, Node, of
+from tests.daemon.node import A, B, Node, of
 from tests.daemon.record import WITHIN
 from tests.memory.shared import GIB, MEMORY, admit, became, gpu, healthy, pool, share, start
 
@@ -146,15 +147,7 @@ def test_a_state_file_that_is_broken_costs_nothing_else(
     node: Node, kubelet: StandInKubelet
 ) -> None:
     node.state.mkdir()
-    (node.state / "memory-shares.json").write_text('{"shares": [{"gpu": 5}]}')
+    (node.state / "listing.json").write_bytes(sealed(b'{"shares": [{"gpu": 5}]}'))
     process = start(node, kubelet)
     became(kubelet, 40)
-    assert process.said("is corrupt")
-
-
-def test_places_have_no_file_of_memory_shares(node: Node, kubelet: StandInKubelet) -> None:
-    node.configure()
-    node.start()
-    kubelet.next_devices(RESOURCE, WITHIN)
-    became(kubelet, 20, 20, RESOURCE)
-    assert not (node.state / "memory-shares.json").exists()
+    assert process.said("listing.json is corrupt")

@@ -28,7 +28,7 @@ from sgpud.node.gpu_state_store import (
     dumped,
     loaded,
 )
-from sgpud.node.store import StateDirectory
+from sgpud.node.store import StateDirectory, sealed, unsealed
 from tests.surroundings import listening
 
 A = Gpu("GPU-aaaa", 0, "NVIDIA L4", 24 << 30, 1 << 20, 0, "0000:01:00.0", 1, (8, 9))
@@ -73,8 +73,9 @@ class Life:
         self.reconciler = FakeReconciler(HealthPolicy(trust_last_known=trust))
         boot_id = root / "boot_id"
         boot_id.write_text(f"{boot}\n")
+        self.directory = StateDirectory(root / "state", self.clock)
         self.store = GpuStateStore(
-            StateDirectory(root / "state"),
+            self.directory,
             self.reconciler,
             self.clock,
             fake=False,
@@ -216,7 +217,7 @@ def test_only_the_serving_process_writes(tmp_path: Path) -> None:
     life.sees(A)
     assert not (tmp_path / "state").exists()
     life.store.take_over()
-    assert loaded((tmp_path / "state" / GPUS).read_bytes()).gpus == (A,)
+    assert loaded(life.directory.read(GPUS) or b"").gpus == (A,)
 
 
 def test_a_standby_restores_what_was_saved_while_it_waited(tmp_path: Path) -> None:
@@ -243,23 +244,24 @@ def test_a_cordon_survives_a_reboot(tmp_path: Path) -> None:
 def test_an_invalid_file_is_renamed_and_nothing_is_trusted(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "state" / GPUS
     path.parent.mkdir()
-    path.write_bytes(content)
+    path.write_bytes(sealed(content))
     with listening() as logged:
         life = Life(tmp_path)
         assert path.exists()
         assert life.reconciler.node.gpus is None
+        life.directory.take_over()
         life.store.take_over()
     assert not path.exists()
-    assert (path.parent / f"{GPUS}.unusable").read_bytes() == content
-    assert any("Ignoring " in line for line in logged.lines)
+    assert (path.parent / f"{GPUS}.corrupt").read_bytes() == sealed(content)
+    assert logged.about("is corrupt")
     life.sees(A)
-    assert loaded(path.read_bytes()).gpus == (A,)
+    assert loaded(unsealed(path.read_bytes()) or b"").gpus == (A,)
 
 
 def test_fake_gpus_are_not_restored_as_real_ones(tmp_path: Path) -> None:
     serving(tmp_path).sees(A)
     store = GpuStateStore(
-        StateDirectory(tmp_path / "state"),
+        StateDirectory(tmp_path / "state", Clock()),
         reconciler := FakeReconciler(HealthPolicy()),
         Clock(),
         fake=True,
@@ -277,3 +279,23 @@ def test_ten_thousand_events_are_written_once(tmp_path: Path) -> None:
         life.clock.advance(0.001)
         life.reports(XID_79)
     assert path.stat().st_mtime_ns == before
+
+
+def test_a_disk_that_was_full_for_a_while_costs_nothing(tmp_path: Path) -> None:
+    """Cordoned, and sick, while nothing could be written; killed a minute after it could again."""
+    life = serving(tmp_path)
+    life.sees(A)
+    state = tmp_path / "state"
+    moved = state.rename(tmp_path / "elsewhere")
+    state.touch()
+    life.does(lambda node: cordoned(node, A.uuid, on=True))
+    life.reports(evolve(XID_79, number=48))
+    life.clock.pump([0.5] * 16)
+    assert life.directory.problem
+    state.unlink()
+    moved.rename(state)
+    life.clock.pump([1.0] * 60)
+    assert life.directory.problem == ""
+    again = Life(tmp_path)
+    assert again.phase() is HealthPhase.UNHEALTHY
+    assert health_of(again.reconciler.node, A.uuid).cordoned

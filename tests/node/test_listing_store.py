@@ -1,66 +1,72 @@
-"""The memory shares listed last, in the state directory."""
+"""The shares that were listed last, in the state directory."""
 
+import json
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from twisted.internet.task import Clock
 
 from sgpud.core.intset import IntSet
 from sgpud.core.planning.listing import Draining, ListedShares, Listing
-from sgpud.node.listing_store import MEMORY_SHARES, ListingStore
-from sgpud.node.store import StateDirectory
+from sgpud.node.listing_store import LISTING, ListingStore
+from sgpud.node.store import StateDirectory, sealed
 from tests.core.values import GIB, OTHER, POOL, some_numbers, uuid
+
+NOW = 50.0
+
+
+def store(folder: Path) -> ListingStore:
+    return ListingStore(StateDirectory(folder, Clock()))
 
 
 def kept(folder: Path, listing: Listing) -> ListingStore:
-    """A store after saving this listing."""
-    found = ListingStore(StateDirectory(folder))
+    """A folder in which this was kept."""
+    found = store(folder)
     found.keep(listing)
     return found
 
 
-def test_draining_shares_are_saved_as_listed(tmp_path: Path) -> None:
-    block = ListedShares(IntSet.span(0, 5), (Draining(IntSet.of([7]), 3.0),), GIB)
+@pytest.mark.parametrize("size", [0, GIB])
+def test_what_drains_drains_again_after_a_restart(tmp_path: Path, size: int) -> None:
+    block = ListedShares(IntSet.span(0, 5), (Draining(IntSet.of([7]), 3.0),), size)
     kept(tmp_path, Listing({(POOL, uuid(0)): block}))
-    found = ListingStore(StateDirectory(tmp_path)).listing()
-    assert found == Listing(
-        {(POOL, uuid(0)): ListedShares(IntSet.of([0, 1, 2, 3, 4, 7]), size=GIB)}
+    assert store(tmp_path).listing(NOW) == Listing(
+        {(POOL, uuid(0)): ListedShares(IntSet.span(0, 5), (Draining(IntSet.of([7]), NOW),), size)}
     )
 
 
 @given(some_numbers)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_numbers_are_restored(tmp_path: Path, numbers: IntSet) -> None:
+def test_any_numbers_come_back(tmp_path: Path, numbers: IntSet) -> None:
     kept(tmp_path, Listing({(POOL, uuid(1)): ListedShares(numbers, size=GIB)}))
-    assert ListingStore(StateDirectory(tmp_path)).listing().blocks[POOL, uuid(1)].active == numbers
+    assert store(tmp_path).listing(NOW).blocks[POOL, uuid(1)].active == numbers
 
 
-def test_shares_without_a_size_are_not_saved(tmp_path: Path) -> None:
-    kept(tmp_path, Listing({(POOL, uuid(0)): ListedShares(IntSet.span(0, 5))}))
-    assert not (tmp_path / MEMORY_SHARES).exists()
-    assert ListingStore(StateDirectory(tmp_path)).listing() == Listing()
-
-
-def test_the_file_is_emptied_when_no_memory_share_is_left(tmp_path: Path) -> None:
-    memory = Listing({(OTHER, uuid(0)): ListedShares(IntSet.span(0, 5), size=GIB)})
-    kept(tmp_path, memory)
-    kept(tmp_path, Listing())
-    assert ListingStore(StateDirectory(tmp_path)).listing() == Listing()
-    same = kept(tmp_path, memory)
+def test_when_no_share_is_left_the_file_says_so(tmp_path: Path) -> None:
+    same = kept(tmp_path, Listing({(OTHER, uuid(0)): ListedShares(IntSet.span(0, 5), size=GIB)}))
     same.keep(Listing())
-    assert ListingStore(StateDirectory(tmp_path)).listing() == Listing()
+    assert store(tmp_path).listing(NOW) == Listing()
 
 
-def test_the_same_listing_is_written_once(tmp_path: Path) -> None:
+def test_the_same_is_written_once(tmp_path: Path) -> None:
     memory = Listing({(POOL, uuid(0)): ListedShares(IntSet.span(0, 5), size=GIB)})
-    store = kept(tmp_path, memory)
-    (tmp_path / MEMORY_SHARES).unlink()
-    store.keep(memory)
-    assert not (tmp_path / MEMORY_SHARES).exists()
+    reconciler = kept(tmp_path, memory)
+    (tmp_path / LISTING).unlink()
+    reconciler.keep(memory)
+    assert not (tmp_path / LISTING).exists()
 
 
-ENTRY = f'"resource": "{POOL}", "gpu": "{uuid(0)}"'
+def entry(**fields: object) -> str:
+    whole = {"resource": POOL, "gpu": uuid(0), "size": 5, "active": [[0, 4]], "draining": []}
+    return json.dumps({"shares": [{**whole, **fields}]})
+
+
+def test_the_entry_of_these_tests_is_a_good_one(tmp_path: Path) -> None:
+    (tmp_path / LISTING).write_bytes(sealed(entry().encode()))
+    assert store(tmp_path).listing(NOW).blocks
 
 
 @pytest.mark.parametrize(
@@ -72,24 +78,38 @@ ENTRY = f'"resource": "{POOL}", "gpu": "{uuid(0)}"'
         '{"shares": 5}',
         '{"shares": [5]}',
         '{"shares": [{}]}',
-        f'{{"shares": [{{{ENTRY}, "size": 5, "numbers": [[5, 4]]}}]}}',
-        f'{{"shares": [{{{ENTRY}, "size": 5, "numbers": [[0.5, 4]]}}]}}',
-        f'{{"shares": [{{{ENTRY}, "size": 5, "numbers": [[0, 99999999999]]}}]}}',
-        f'{{"shares": [{{{ENTRY}, "size": 0, "numbers": [[0, 4]]}}]}}',
-        f'{{"shares": [{{{ENTRY}, "size": true, "numbers": [[0, 4]]}}]}}',
-        f'{{"shares": [{{"resource": "x", "gpu": "{uuid(0)}", "size": 5, "numbers": []}}]}}',
-        f'{{"shares": [{{"resource": "{POOL}", "gpu": "../..", "size": 5, "numbers": []}}]}}',
-        f'{{"shares": [{{"resource": 5, "gpu": "{uuid(0)}", "size": 5, "numbers": []}}]}}',
+        entry(active=[[5, 4]]),
+        entry(draining=[[5, 4]]),
+        entry(active=[[0.5, 4]]),
+        entry(active=[[0, 99999999999]]),
+        entry(active=[[0, 1 << 20]]),
+        entry(size=-1),
+        entry(size=True),
+        entry(resource="x"),
+        entry(resource=5),
+        entry(gpu="../.."),
         "[" * 100_000,
     ],
 )
-def test_a_corrupt_file_is_ignored(tmp_path: Path, text: str) -> None:
-    (tmp_path / MEMORY_SHARES).write_text(text)
-    assert ListingStore(StateDirectory(tmp_path)).listing() == Listing()
+def test_a_file_that_is_none_is_set_aside(tmp_path: Path, text: str) -> None:
+    (tmp_path / LISTING).write_bytes(sealed(text.encode()))
+    directory = StateDirectory(tmp_path, Clock())
+    directory.take_over()
+    assert ListingStore(directory).listing(NOW) == Listing()
+    assert [each.name for each in tmp_path.iterdir()] == [f"{LISTING}.corrupt"]
 
 
 @given(st.binary(max_size=60))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_random_bytes_are_a_listing_or_ignored(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / MEMORY_SHARES).write_bytes(content)
-    assert ListingStore(StateDirectory(tmp_path)).listing() == Listing()
+def test_any_bytes_are_a_listing_or_nothing(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / LISTING).write_bytes(sealed(content))
+    assert store(tmp_path).listing(NOW) == Listing()
+
+
+def test_many_ranges_take_as_long_as_they_are_many(tmp_path: Path) -> None:
+    ranges = [[number, number + 1] for number in range(0, 40_000, 2)]
+    (tmp_path / LISTING).write_bytes(sealed(entry(active=ranges).encode()))
+    before = time.process_time()
+    found = store(tmp_path).listing(NOW)
+    assert len(found.blocks[POOL, uuid(0)].active) == len(ranges)
+    assert time.process_time() - before < 2.0  # quadratic: 12 s

@@ -51,7 +51,7 @@ class Bench:
 
     @property
     def store(self) -> StateDirectory:
-        return StateDirectory(self.folder / "state")
+        return StateDirectory(self.folder / "state", Clock())
 
     @property
     def kept(self) -> bytes | None:
@@ -358,7 +358,7 @@ def test_reloads_work_with_a_read_only_state_directory(tmp_path: Path) -> None:
     bench = started(tmp_path)
     with listening() as logged:
         bench.configuration.keep()
-    assert logged.about("Cannot write")
+    assert logged.about("The state is not saved")
     bench.write(GOOD.format(3))
     assert bench.configuration.reload().result == APPLIED
 

@@ -72,6 +72,7 @@ def _top(found: Document) -> Iterator[tuple[str, CellStyle]]:
         ("GPUs", found["probe"]),
         ("Holders", found["holders"]),
         ("Usage", found["usage"]["problem"] if found["gpus"] else ""),
+        ("Not saved", found["unsaved"]),
         ("Not known yet", ", ".join(found["unknown"])),
     ):
         if text:

@@ -88,6 +88,8 @@ class InstanceView:
     """Why a standby could not take over."""
     dead: tuple[str, ...] = ()
     """Parts of it that have ended although it runs."""
+    unsaved: str = ""
+    """As in View."""
 
 
 @frozen
@@ -134,6 +136,8 @@ class NodeView:
     gpus: tuple[GpuStateView, ...] = ()
     """Every GPU, shared or not, in their order."""
     usage: UsageView = NOT_YET
+    unsaved: str = ""
+    """Why a restart would lose the latest state (cordons, healths, configuration), or empty."""
 
 
 def view(
@@ -172,6 +176,7 @@ def view(
         dead=instance.dead,
         gpus=gpu_states(node, _by_gpu(holders), usage, moment.now),
         usage=usage_view(node, usage, moment.now),
+        unsaved=instance.unsaved,
     )
 
 
@@ -182,7 +187,7 @@ def document(seen: NodeView) -> dict[str, object]:
 
 def summary(seen: NodeView) -> str:
     """One line for systemd: what is shared, whether the kubelet knows, and what is wrong."""
-    parts = []
+    parts = [f"failed: {part}" for part in seen.dead]
     if seen.serving != SERVING:
         parts.append(seen.serving)
     if seen.configuration.problems:
@@ -203,6 +208,8 @@ def summary(seen: NodeView) -> str:
             f" ({pool.counts['allocatable']} allocatable)"
         )
     parts += troubles(seen.healths)
+    if seen.unsaved:
+        parts.append(f"the state is not saved: {seen.unsaved}")
     if not seen.pools and not seen.probe:
         waits = f"waiting for {', '.join(seen.unknown)}" if seen.unknown else "no GPU is shared"
         parts.append(waits)

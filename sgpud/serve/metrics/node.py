@@ -66,6 +66,11 @@ NODE: tuple[MetricFamily, ...] = (
         lambda seen: not seen.holders,
     ),
     flag(
+        "sgpud_state_saved",
+        "1 when the state directory has the latest state, 0 when a restart would lose it.",
+        lambda seen: not seen.unsaved,
+    ),
+    flag(
         "sgpud_configuration_current",
         "1 when the configuration file is in use as it is now, 0 when an older configuration is.",
         lambda seen: not seen.configuration.problems,
