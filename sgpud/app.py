@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from attrs import frozen
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from sgpud.bridge import Reactor, in_thread
+from sgpud.bridge import OneAtATime, Reactor, in_thread
 from sgpud.config.values import Config, LogSettings
 from sgpud.core.allocation.allocate import RefusedError
 from sgpud.core.explain.explain import Evidence
@@ -52,6 +52,8 @@ PARTS = ("reconciler", "GPU monitor", "holder tracker", "plugin directory watche
 TEMPORARY = 75
 """Exit status when only a restart helps (EX_TEMPFAIL of sysexits.h)."""
 
+RELOADS_APART = 0.1
+"""Seconds from the end of a requested reload to the next: signals may come faster than they end."""
 SAVE_WITHIN = 0.3
 """Seconds for the last state to be written when stopping, before the lock is released."""
 
@@ -105,6 +107,7 @@ class Daemon:
             self._planned,
             self._reconciled,
             self._counters.granted,
+            self._announcer.changed,
         )
         self._host = HostWatch(reactor, Path("/"), lambda host: self._reconciler.update(host=host))
         self._store = store = StateDirectory(
@@ -159,20 +162,23 @@ class Daemon:
             ),
         )
         self._config_watcher = ConfigFileWatcher(
-            options.config, reactor, partial(FolderWatcher, reactor), self.reload
+            options.config, reactor, partial(FolderWatcher, reactor), self.request_reload
         )
+        self._reloads = OneAtATime(self._reload)
         gpus = (self._source, self._facts)
         commands = verbs(self._evidence, self._configuration.preview, self.reload, *gpus)
         http, decisions = self._configuration.http, self._publisher.decisions.all
         self._status_server = StatusServer(reactor, options.run, http, lambda: self.view, decisions)
         self._control = ControlServer(reactor, options.run / CONTROL, commands)
         self._served = False
+        self._known_dead: tuple[str, ...] = ()
         self._stopped: Deferred[None] | None = None
 
     def start(self) -> None:
         """Start every part."""
-        for part in (self._systemd, self._source, self._serving, self._holders):
+        for part in (self._source, self._serving, self._holders):
             part.start()
+        self._systemd.start(self._lives)
         self._status_server.start()
         if self._options.watch_config:
             self._config_watcher.start()
@@ -185,22 +191,36 @@ class Daemon:
             self._log.info("Stopping")
             self._announcer.stop()
             self._systemd.stopping()
+            self._reloads.stop()
+            # Whatever one of them runs into, the others end, and the lock is released.
             ends: list[Deferred[Any]] = [
-                self._serving.stop().addBoth(self._save).addBoth(self._release),
-                self._source.stop(),
-                self._status_server.stop(),
+                maybeDeferred(self._serving.stop).addBoth(self._save).addBoth(self._release),
+                maybeDeferred(self._source.stop),
+                maybeDeferred(self._status_server.stop),
             ]
             DeferredList(ends).addCallback(self._end)
         return self._stopped
 
     def reload(self) -> ReloadResult:
-        """Reload the configuration: on SIGHUP, `sgpud reload` or a change of the file."""
+        """Reload the configuration now, as `sgpud reload` asks."""
         self._systemd.reloading()
-        outcome = self._configuration.reload()
-        self._counters.reloaded(outcome.result)
-        self._announcer.show()
-        self._systemd.ready()
+        try:
+            outcome = self._configuration.reload()
+            self._counters.reloaded(outcome.result)
+            self._announcer.show()
+        finally:
+            self._systemd.ready()
         return outcome
+
+    def request_reload(self) -> None:
+        """Reload soon: on SIGHUP, or a change of the file. A burst of requests is two reloads."""
+        self._reloads.request()
+
+    def _reload(self) -> Deferred[None]:
+        self.reload()
+        pause: Deferred[None] = Deferred()
+        self._reactor.callLater(RELOADS_APART, pause.callback, None)
+        return pause
 
     @property
     def view(self) -> NodeView:
@@ -222,13 +242,30 @@ class Daemon:
 
     @property
     def _instance(self) -> InstanceView:
-        parts = (self._reconciler, self._source, self._holders, self._serving)
-        states = zip(PARTS, map(attrgetter("alive"), parts), strict=True)
-        dead = tuple(name for name, alive in states if not alive)
         unready = () if self._announcer.ready else ("it could not take over yet, see its log",)
         return InstanceView(
-            self._serving.state, str(self._serving.path), unready, dead, self._store.problem
+            self._serving.state, str(self._serving.path), unready, self._dead, self._store.problem
         )
+
+    @property
+    def _dead(self) -> tuple[str, ...]:
+        """The parts that do not work although the daemon runs."""
+        parts = (self._reconciler, self._source, self._holders, self._serving)
+        states = zip(PARTS, map(attrgetter("alive"), parts), strict=True)
+        return tuple(name for name, alive in states if not alive)
+
+    def _lives(self) -> bool:
+        """Whether every part works: without that the watchdog of systemd is not fed."""
+        dead = self._dead
+        if dead != self._known_dead:
+            self._known_dead = dead
+            self._announcer.show()
+            if dead:
+                self._log.error(
+                    "Failed: {parts}. Without a recovery the watchdog of systemd restarts sgpud",
+                    parts=", ".join(dead),
+                )
+        return not dead
 
     # Callbacks of the parts. ---------------------------------------------------------------------
 
@@ -292,14 +329,19 @@ class Daemon:
         return self._store.flush().addTimeout(SAVE_WITHIN, reactor)
 
     def _release(self, result: object) -> object:
-        self._store.stop()
-        self._control.stop()
+        self._stop_parts(self._store, self._control)
         self._serving.release()
         return result
 
+    def _stop_parts(self, *parts: Any) -> None:
+        for part in parts:
+            try:
+                part.stop()
+            except Exception:  # noqa: PERF203, BLE001 - the next ones have to stop as well
+                self._log.failure("Cannot stop {part}", part=type(part).__name__)
+
     def _end(self, _: object) -> None:
-        for part in (self._reconciler, self._holders, self._host, self._config_watcher):
-            part.stop()
-        self._systemd.stop()
+        parts = (self._reconciler, self._holders, self._host, self._config_watcher, self._systemd)
+        self._stop_parts(*parts)
         if self._stopped is not None:
             self._stopped.callback(None)

@@ -267,6 +267,35 @@ class Reactor(Clock, Protocol):
         """Shut the process down cleanly."""
 
 
+class Debounce:
+    """Calls a function when a burst of requests is over, or has lasted for too long."""
+
+    def __init__(
+        self, clock: Clock, function: Callable[[], object], settle: float, most: float = 1.0
+    ) -> None:
+        """`settle`: seconds without a request that end a burst; `most`: seconds that one may last.
+
+        Without the second bound a steady stream of requests would never come to anything.
+        """
+        self._clock = clock
+        self._function = function
+        self._settle = settle
+        self._most = most
+        self._latest = 0.0
+        self._timer = Timer(clock)
+
+    def request(self) -> None:
+        """Have the function called soon."""
+        now = self._clock.seconds()
+        if not self._timer.active:
+            self._latest = now + self._most
+        self._timer.set(max(0.0, min(self._settle, self._latest - now)), self._function)
+
+    def cancel(self) -> None:
+        """Forget what was requested."""
+        self._timer.cancel()
+
+
 class FolderWatches(Protocol):
     """A source of events: something in a folder may have changed."""
 

@@ -82,6 +82,6 @@ def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     reactor.callWhenRunning(install_signal_handlers)
     reactor.callWhenRunning(daemon.start)
     reactor.addSystemEventTrigger("before", "shutdown", stop)
-    signal.signal(signal.SIGHUP, lambda *_: reactor.callFromThread(daemon.reload))
+    signal.signal(signal.SIGHUP, lambda *_: reactor.callFromThread(daemon.request_reload))
     reactor.run()
     return daemon.exit_status

@@ -13,12 +13,13 @@ from queue import Queue
 from threading import Event, Thread
 from typing import Any, TypeVar
 
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import SynchronousTestCase
 
-from sgpud.bridge import RingBuffer, Subscription, Watchable, deferred, in_thread
+from sgpud.bridge import OneAtATime, RingBuffer, Subscription, Watchable, deferred, in_thread
+from tests.surroundings import listening
 
 LIMIT = 30.0
 """Seconds: far more than any wait of these tests takes."""
@@ -406,3 +407,44 @@ def test_many_threads_add_while_others_read() -> None:
     assert not reads.empty()
     while not reads.empty():
         assert reads.get_nowait()
+
+
+def test_one_at_a_time_and_once_more_for_all_that_asked_meanwhile() -> None:
+    begun: list[Deferred[None]] = []
+
+    def do() -> Deferred[None]:
+        begun.append(Deferred())
+        return begun[-1]
+
+    one = OneAtATime(do)
+    for _ in range(5):
+        one.request()
+    assert len(begun) == 1
+    idle: list[None] = []
+    one.idle().addCallback(idle.append)
+    begun[0].callback(None)
+    assert (len(begun), len(idle)) == (2, 0)
+    begun[1].callback(None)
+    assert (len(begun), len(idle)) == (2, 1)
+    one.request()
+    one.request()
+    one.stop()
+    begun[2].callback(None)
+    one.request()
+    assert len(begun) == 3
+
+
+def test_a_failure_is_logged_and_ends_nothing() -> None:
+    fails = [True, False]
+
+    def do() -> Deferred[None]:
+        if fails.pop(0):
+            raise OSError(5, "injected by the test")
+        return Deferred()
+
+    one = OneAtATime(do)
+    with listening() as said:
+        one.request()
+    assert said.about("Unexpected error in the background")
+    one.request()
+    assert one.busy

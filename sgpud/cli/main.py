@@ -20,7 +20,7 @@ from typing import Any, TextIO  # noqa: E402
 
 from sgpud import __version__  # noqa: E402
 from sgpud.cli import commands  # noqa: E402
-from sgpud.cli.commands import CONFIG, EX_CONFIG, Invocation  # noqa: E402
+from sgpud.cli.commands import CONFIG, Invocation  # noqa: E402
 from sgpud.cli.screens import output  # noqa: E402
 from sgpud.cli.simulate.arguments import add_arguments  # noqa: E402
 from sgpud.core.errors import SgpudError  # noqa: E402
@@ -57,7 +57,7 @@ def main(
         return int(call.arguments.command(call))
     except SgpudError as error:
         print(f"sgpud: {error}", file=err)
-        return EX_CONFIG if hasattr(error, "problems") else 1
+        return error.exit_status
     except OSError as error:
         # Nothing may complain at exit about what could not be written.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -33,6 +33,9 @@ class Problem:
 class ConfigError(SgpudError):
     """The configuration cannot be used; carries every problem found, warnings included."""
 
+    exit_status = 78
+    """EX_CONFIG of sysexits.h."""
+
     def __init__(self, problems: Iterable[Problem]) -> None:
         """Carry the problems, errors first."""
         self.problems = tuple(sorted(problems, key=lambda problem: problem.warning))

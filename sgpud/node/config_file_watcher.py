@@ -7,11 +7,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from sgpud.bridge import Clock, FolderWatches, Timer
+from sgpud.bridge import Clock, Debounce, FolderWatches, Timer
 from sgpud.files import read_regular
 
 SETTLE = 0.2
-"""Seconds without another event before the file is read: editors write in several steps."""
+"""Seconds without another event before the file is read: editors write in several steps. Events
+that never end delay it by a second at most."""
 LARGEST = 1024 * 1024
 """Bytes; larger files are not compared. A configuration has at most 256 KiB."""
 POLL_EVERY = 5.0
@@ -38,26 +39,29 @@ class ConfigFileWatcher:
         self._watcher = watcher(self._on_event)
         self._changed = changed
         self._content = self._read()
-        self._timer = Timer(clock)
+        self._poll = Timer(clock)
+        self._burst = Debounce(clock, self._check, SETTLE)
 
     def start(self) -> None:
         """Start watching."""
         self._watch()
-        self._schedule(POLL_EVERY)
+        self._schedule()
 
     def stop(self) -> None:
         """Stop watching."""
         self._watcher.close()
-        self._timer.cancel()
+        self._burst.cancel()
+        self._poll.cancel()
 
     def _on_event(self) -> None:
-        self._schedule(SETTLE)
+        self._burst.request()
 
-    def _schedule(self, delay: float) -> None:
-        self._timer.set(delay, self._check)
+    def _schedule(self) -> None:
+        self._poll.set(POLL_EVERY, self._check)
 
     def _check(self) -> None:
-        self._schedule(POLL_EVERY)
+        self._schedule()
+        self._burst.cancel()
         self._watch()
         content = self._read()
         if content != self._content:

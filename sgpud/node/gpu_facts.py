@@ -140,8 +140,7 @@ class GpuFacts:
 
     def _note_xid(self, event: GpuEvent) -> None:
         """Count an XID, and log it unless it was logged recently."""
-        times = event.detail.removesuffix(" times")
-        self._count(event.uuid, event.number, int(times) if times.isdigit() else 1)
+        self._count(event.uuid, event.number, event.count)
         now, key = self._clock.seconds(), (event.uuid, event.number)
         if now - self._logged.get(key, -LOG_AGAIN) < LOG_AGAIN:
             return

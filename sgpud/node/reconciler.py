@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from attrs import evolve
+from twisted.logger import Logger
 
 from sgpud.bridge import Clock, Timer
 from sgpud.core.planning.advance import advance, next_turn
@@ -16,6 +17,9 @@ from sgpud.core.planning.plan import Plan, plan
 GRANT_DELAY = 0.5
 """Seconds until a grant shows in the plan. Its shares are held as soon as it is made, whatever the
 plan says; reconciling for each of a burst of allocations would only take CPU time from them."""
+
+RETRY_FIRST, RETRY_MOST = 1.0, 30.0
+"""Seconds until a reconciliation that failed is tried again: at first, and after many failures."""
 
 
 class NodeUpdates(Protocol):
@@ -43,6 +47,8 @@ class PlanPublisher(Protocol):
 class Reconciler:
     """Holds the node's facts, and publishes the plan that follows from them."""
 
+    _log = Logger()
+
     def __init__(
         self,
         clock: Clock,
@@ -51,8 +57,9 @@ class Reconciler:
         published: Callable[[Plan], None],
         reconciled: Callable[[Node], None],
         collected: Callable[[Sequence[Grant]], None] = lambda _: None,
+        failed: Callable[[], None] = lambda: None,
     ) -> None:
-        """`wall`: seconds since the epoch.
+        """`wall`: seconds since the epoch. `failed` is called when `alive` has changed.
 
         `published` is called after each new plan; `reconciled` with the node, after each
         reconciliation, with or without a new plan; `collected` with the grants found by each.
@@ -66,8 +73,11 @@ class Reconciler:
         self._reconciled = reconciled
         self._collected = collected
         self._timer = Timer(clock)
+        self._failed = failed
+        self._failures = 0
         self.alive = True
-        """Whether the last reconciliation completed: one that fails leaves the plan as it was."""
+        """Whether the last reconciliation completed: one that fails leaves the plan as it was, and
+        is tried again."""
 
     @property
     def unconfirmed(self) -> bool:
@@ -105,13 +115,20 @@ class Reconciler:
     def reconcile(self) -> None:
         """Bring the plan up to date now."""
         self._timer.cancel()
-        self.alive = False
-        while not self._publish():
-            # A grant was made that the plan does not list. It is held now, so this loop ends.
-            continue
-        self._reconciled(self.node)
-        self.alive = True
-        delay = next_turn(self.node, self._clock.seconds(), self._wall())
+        try:
+            while not self._publish():
+                # A grant was made that the plan does not list. It is held now, so this loop ends.
+                continue
+            self._reconciled(self.node)
+            delay = next_turn(self.node, self._clock.seconds(), self._wall())
+        except Exception:  # noqa: BLE001 - whatever it is: the plan in force stays, and pods start
+            self._fails()
+            return
+        if not self.alive:
+            self._log.info("The plan follows the facts again")
+            self._failures = 0
+            self.alive = True
+            self._failed()
         if delay is not None:
             self.enqueue(delay)
 
@@ -119,14 +136,27 @@ class Reconciler:
         """Reconcile no more."""
         self._timer.cancel()
 
+    def _fails(self) -> None:
+        delay = min(RETRY_MOST, RETRY_FIRST * 2.0 ** min(self._failures, 16))
+        self._log.failure(
+            "Cannot reconcile: the last plan stays in force. Trying again in {delay:.0f} s",
+            delay=delay,
+        )
+        self._failures += 1
+        self.enqueue(delay)
+        if self.alive:
+            self.alive = False
+            self._failed()
+
     def _publish(self) -> bool:
         """Make the plan and publish it if it has changed; False if it must be made again."""
         wall = self._wall()
         fresh_grants = self._publisher.grants()
         if fresh_grants:
+            # At once: they are held, whatever comes of the rest.
+            self.node = evolve(self.node, grants=(*self.node.grants, *fresh_grants))
             self._collected(fresh_grants)
-        grants = (*self.node.grants, *fresh_grants)
-        self.node = advance(evolve(self.node, grants=grants), self._clock.seconds(), wall)
+        self.node = advance(self.node, self._clock.seconds(), wall)
         fresh = plan(self.node, wall)
         if fresh is None or fresh == self.plan:
             return True

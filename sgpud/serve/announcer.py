@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sgpud.bridge import Clock, Timer
+from twisted.logger import Logger
+
+from sgpud.bridge import Clock, Debounce, Timer
 from sgpud.core.status.view import NodeView, summary
 from sgpud.serve.systemd import Systemd
 
 SHOW_AFTER = 0.05
-"""Seconds until a change shows: a start is many changes."""
+"""Seconds until a change shows: a start is many changes. If they never end, each second."""
 
 ASK_AGAIN = 1.0
 """Seconds until a daemon that was not ready is asked again, whatever happens."""
@@ -17,6 +19,8 @@ ASK_AGAIN = 1.0
 
 class Announcer:
     """Shows the latest view, soon after something has changed."""
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -32,25 +36,37 @@ class Announcer:
         self._is_ready = ready
         self.ready = False
         """Whether it was ready once."""
-        self._timer = Timer(clock)
+        self._burst = Debounce(clock, self.show, SHOW_AFTER)
+        self._again = Timer(clock)
         self._stopped = False
 
     def changed(self) -> None:
         """Something has changed: show it in a moment."""
         if not self._stopped:
-            self._timer.set(SHOW_AFTER, self.show)
+            self._burst.request()
 
     def show(self) -> None:
         """Show it now."""
-        self._timer.cancel()
-        self._systemd.status(summary(self._look()))
+        self._cancel()
+        self._systemd.status(self._summary())
         if not self.ready and self._is_ready():
             self.ready = True
             self._systemd.ready()
         elif not self.ready:
-            self._timer.set(ASK_AGAIN, self.show)
+            self._again.set(ASK_AGAIN, self.show)
 
     def stop(self) -> None:
         """Show nothing more."""
         self._stopped = True
-        self._timer.cancel()
+        self._cancel()
+
+    def _summary(self) -> str:
+        try:
+            return summary(self._look())
+        except Exception:  # noqa: BLE001 - whatever it is, the next look may go well
+            self._log.failure("Cannot make the status line")
+            return "no status: the log has the reason"
+
+    def _cancel(self) -> None:
+        self._burst.cancel()
+        self._again.cancel()

@@ -51,8 +51,8 @@ def watchdog_interval(environ: Mapping[str, str], pid: int) -> float | None:
 class Systemd:
     """Tells systemd how this service does (sd_notify(3)).
 
-    From `start` to `stop` it also gives signs of life from the reactor, so that a blocked one is
-    started again.
+    From `start` to `stop` it also gives signs of life from the reactor, as long as every part is
+    alive: systemd restarts one that is blocked, or that has lost a part for good.
     """
 
     def __init__(
@@ -66,10 +66,10 @@ class Systemd:
         self._timer = Timer(clock)
         self._status = ""
 
-    def start(self) -> None:
-        """Begin with the signs of life, if systemd asks for them."""
+    def start(self, alive: Callable[[], bool] = lambda: True) -> None:
+        """Begin with the signs of life, if systemd asks for them; `alive` is asked before each."""
         if self._interval is not None and not self._timer.active:
-            self._live(self._interval)
+            self._live(self._interval, alive)
 
     def stop(self) -> None:
         """No more signs of life."""
@@ -95,6 +95,7 @@ class Systemd:
         """The end has begun."""
         self._send("STOPPING=1")
 
-    def _live(self, interval: float) -> None:
-        self._send("WATCHDOG=1")
-        self._timer.set(interval, partial(self._live, interval))
+    def _live(self, interval: float, alive: Callable[[], bool]) -> None:
+        self._timer.set(interval, partial(self._live, interval, alive))
+        if alive():
+            self._send("WATCHDOG=1")

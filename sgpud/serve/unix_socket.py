@@ -174,7 +174,7 @@ class UnixSocket:
 def _identity(path: Path) -> tuple[int, ...] | None:
     try:
         found = path.lstat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return (found.st_dev, found.st_ino, found.st_ctime_ns)
 

@@ -3,6 +3,7 @@
 import re
 import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 from sgpud.testing.kubelet.stand_in import StandInKubelet
@@ -135,3 +136,34 @@ def test_a_storm_of_reloads_while_containers_are_admitted(
     became(kubelet, RESOURCE, 200, 200)
     assert set(held) <= kubelet.lists(RESOURCE)[-1].healthy
     assert len(kubelet.attempts) == 1
+
+
+def test_a_socket_that_cannot_be_removed_does_not_keep_the_lock(
+    node: Node, daemon: Process, kubelet: StandInKubelet
+) -> None:
+    """Its folder has become a file: asking for the socket raises NotADirectoryError."""
+    node.run.rename(node.root / "elsewhere")
+    node.run.touch()
+    daemon.end()
+    assert node.endpoints() == set()
+    kubelet.skip()
+    node.start()
+    became(kubelet, RESOURCE, 20, 20)
+
+
+def test_a_storm_of_signals_is_a_few_reloads(
+    node: Node, daemon: Process, kubelet: StandInKubelet
+) -> None:
+    mark = daemon.notices.mark
+    began = time.monotonic()
+    pause = threading.Event()
+    for _ in range(4_000):
+        daemon.send(signal.SIGHUP)
+        pause.wait(0.0005)
+    node.configure(4)
+    daemon.hang_up()
+    became(kubelet, RESOURCE, 8, 20)
+    took = time.monotonic() - began
+    reloads = sum("RELOADING" in notice for notice in daemon.notices.items[mark:])
+    tell(f"4 000 signals in {took:.1f} s: {reloads} reloads")
+    assert reloads <= 2 + took / 0.1

@@ -236,3 +236,11 @@ def test_a_callback_that_raises_is_called_for_the_next_change(tmp_path: Path) ->
     file.write_text("three")
     clock.advance(POLL_EVERY)
     assert contents == ["two", "three"]
+
+
+def test_events_that_never_end_delay_a_change_by_a_second(bench: Bench) -> None:
+    for step in range(400):
+        bench.file.write_text(str(step // 100))
+        bench.sources[0].touch(bench.file.parent)
+        bench.clock.advance(0.04)
+    assert bench.changes == 4

@@ -64,8 +64,7 @@ class World:
             self.facts.reconciled(self.node)
 
     def xid(self, number: int, times: int = 1) -> None:
-        detail = f"{times} times" if times > 1 else ""
-        self.facts.event(GpuEvent(A.uuid, EventKind.XID, number, detail=detail))
+        self.facts.event(GpuEvent(A.uuid, EventKind.XID, number, count=times))
 
     def phase(self) -> HealthPhase:
         return health_of(self.node, A.uuid).phase

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from attrs import define, evolve, field
 from twisted.internet.task import Clock
 
@@ -12,9 +11,10 @@ from sgpud.core.planning.holdings import SETTLED_AFTER, Grant
 from sgpud.core.planning.listing import DRAIN_FOR
 from sgpud.core.planning.node import Node
 from sgpud.core.planning.plan import Plan
-from sgpud.node.reconciler import GRANT_DELAY, Reconciler
+from sgpud.node.reconciler import GRANT_DELAY, RETRY_MOST, Reconciler
 from tests.core.values import POOL, checkpoint, gpu, grant, group_of, holder, planned, sharing, uuid
 from tests.core.values import node as settled
+from tests.surroundings import listening
 
 EPOCH = 1000.0
 GPUS = (gpu(0, fake=True), gpu(1, fake=True))
@@ -294,9 +294,56 @@ def test_a_failed_reconciliation_shows_until_one_completes() -> None:
         bench.clock, lambda: EPOCH, bench.publisher, bench.published.append, reconcile
     )
     reconciler.update(sharing=sharing(4), gpus=GPUS, checkpoint=checkpoint())
-    with pytest.raises(OSError, match="injected by the test"):
+    with listening() as logged:
         reconciler.reconcile()
     assert not reconciler.alive
+    assert logged.about("Cannot reconcile")
     fails.clear()
     reconciler.reconcile()
     assert reconciler.alive
+
+
+def test_a_failed_reconciliation_is_retried_by_itself_and_reported() -> None:
+    bench, changes = started(), list[bool]()
+    fails = [True]
+
+    def reconcile(_: Node) -> None:
+        if fails:
+            raise OSError(5, "injected by the test")
+
+    reconciler = Reconciler(
+        bench.clock,
+        lambda: EPOCH,
+        bench.publisher,
+        bench.published.append,
+        reconcile,
+        failed=lambda: changes.append(reconciler.alive),
+    )
+    reconciler.update(sharing=sharing(4), gpus=GPUS, checkpoint=checkpoint())
+    with listening():
+        bench.clock.pump([0.5] * 40)
+    assert changes == [False]
+    assert min(bench.due) <= RETRY_MOST
+    fails.clear()
+    bench.clock.pump([0.5] * round(2 * RETRY_MOST))
+    assert changes == [False, True]
+
+
+def test_a_grant_is_kept_by_a_reconciliation_that_fails() -> None:
+    bench = started()
+    bench.publisher.given = [grant({GPU0: ONE}, at=EPOCH)]
+
+    def collected(_: object) -> None:
+        raise OSError(5, "injected by the test")
+
+    reconciler = Reconciler(
+        bench.clock,
+        lambda: EPOCH,
+        bench.publisher,
+        bench.published.append,
+        bench.reconciled.append,
+        collected,
+    )
+    with listening():
+        reconciler.reconcile()
+    assert len(reconciler.node.grants) == 1

@@ -6,8 +6,9 @@ from attrs import evolve
 from twisted.internet.task import Clock
 
 from sgpud.core.status.view import ConfigurationView, Counters, NodeView
-from sgpud.serve.announcer import SHOW_AFTER, Announcer
+from sgpud.serve.announcer import ASK_AGAIN, SHOW_AFTER, Announcer
 from sgpud.serve.systemd import Systemd
+from tests.surroundings import listening
 
 VIEW = NodeView(
     version="1.2.3",
@@ -67,3 +68,33 @@ def test_nothing_is_shown_after_the_end() -> None:
     setting.announcer.changed()
     setting.clock.advance(60)
     assert setting.sent == []
+
+
+def test_changes_that_never_end_are_shown_each_second() -> None:
+    setting = Setting()
+    for step in range(400):  # one each 40 ms, for 16 s
+        setting.view = evolve(VIEW, probe=f"problem {step}")
+        setting.announcer.changed()
+        setting.clock.advance(0.04)
+    assert 15 <= len(setting.sent) <= 20
+
+
+def test_they_do_not_keep_it_from_getting_ready() -> None:
+    setting = Setting()
+    setting.announcer.show()
+    setting.ready = True
+    for _ in range(100):
+        setting.announcer.changed()
+        setting.clock.advance(0.04)
+    assert "READY=1" in setting.sent
+
+
+def test_a_view_that_cannot_be_made_is_logged_and_shown_as_soon_as_it_can() -> None:
+    setting = Setting()
+    whole, setting.view = setting.view, None  # type: ignore[assignment]
+    with listening() as said:
+        setting.announcer.show()
+    assert said.about("Cannot make the status line")
+    setting.view = whole
+    setting.clock.advance(ASK_AGAIN)
+    assert setting.sent[-1] == "STATUS=standby; no driver"

@@ -126,3 +126,15 @@ def test_a_real_socket_gets_the_status_in_utf8(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_sdnotify_is_imported_under_systemd_only() -> None:
     assert run({"NOTIFY_SOCKET": ""}) == "False"
+
+
+def test_the_watchdog_is_not_fed_while_a_part_has_failed() -> None:
+    clock, alive = Clock(), [True]
+    systemd, sent = told({**UNDER, "WATCHDOG_USEC": "10000000"}, clock)
+    systemd.start(lambda: alive[0])
+    alive[0] = False
+    clock.pump([5.0] * 3)
+    assert sent == ["WATCHDOG=1"]
+    alive[0] = True
+    clock.advance(5.0)
+    assert sent == ["WATCHDOG=1"] * 2

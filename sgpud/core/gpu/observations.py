@@ -33,6 +33,8 @@ class GpuEvent:
     """The GPU instance that it concerns; None: the whole GPU with all its instances."""
     ci: int | None = None
     detail: str = ""
+    count: int = 1
+    """How many of the same came in one burst."""
 
 
 @frozen

@@ -57,7 +57,7 @@ class NvmlMonitor:
 
     `on_event` gets what happens to a GPU within milliseconds: XIDs and ECC errors, an NVML error
     (`detail` is its text, with its number) and a call that hangs, once each time they begin. Events
-    that come in a burst are told together: `detail` then says how many. `on_samples` gets a
+    that come in a burst are told together: `count` says how many. `on_samples` gets a
     reading of every GPU, and of every MIG instance, each MEASURE_EVERY seconds; `on_processes` gets
     the processes on each of them, just after that.
 
@@ -168,7 +168,7 @@ class NvmlMonitor:
             self._log.warn("GPU {gpu} fails: {error}", gpu=message.gpu, error=message.error)
             self._on_gpu_error(message.gpu, message.error)
         elif isinstance(message, EventMessage):
-            self._on_event(_counted(message))
+            self._on_event(evolve(message.event, count=message.count))
         elif isinstance(message, SamplesMessage):
             self._on_samples(message.samples)
         else:
@@ -235,8 +235,3 @@ class NvmlMonitor:
         if fault != self._reported:
             self._reported = fault
             self._on_fault(fault)
-
-
-def _counted(message: EventMessage) -> GpuEvent:
-    event, count = message.event, message.count
-    return evolve(event, detail=f"{count} times") if count > 1 else event

@@ -395,7 +395,7 @@ class MonitorTests(SynchronousTestCase):
     def test_events_of_a_burst_are_one_that_says_how_many(self) -> None:
         self.child.answer(GPU_A)
         self.child.say("xid", gpu=GPU_A, number=31, gi=None, ci=None, count=9999)
-        assert self.events == [GpuEvent(GPU_A, EventKind.XID, 31, detail="9999 times")]
+        assert self.events == [GpuEvent(GPU_A, EventKind.XID, 31, count=9999)]
 
     def test_events_are_no_sign_that_the_reading_gets_on(self) -> None:
         self.child.answer(GPU_A)
