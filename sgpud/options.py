@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 from attrs import frozen
@@ -21,3 +22,11 @@ class Options:
     strict: bool
     wait: bool
     watch_config: bool
+
+
+def overrides(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """The configuration keys that the command line overrides."""
+    directory = arguments.plugin_dir
+    quoted = directory.replace("\\", "\\\\").replace('"', '\\"') if directory else ""
+    plugin_directory = (f'kubelet.plugin_directory="{quoted}"',) if directory else ()
+    return (*arguments.set, *plugin_directory)

@@ -20,7 +20,7 @@ from twisted.internet.error import ReactorNotRunning
 
 from sgpud.app import Daemon
 from sgpud.gpus.fake.file import load as load_fake_gpus
-from sgpud.options import Options
+from sgpud.options import Options, overrides
 from sgpud.serve.logging.output import start_logging
 
 SWITCH_INTERVAL = 0.0005
@@ -28,14 +28,6 @@ SWITCH_INTERVAL = 0.0005
 by 8.5 ms at the 99th percentile instead of 33."""
 STOP_TIMEOUT = 1.8
 """Seconds from the stop signal until the process exits, whatever hangs."""
-
-
-def overrides(arguments: argparse.Namespace) -> tuple[str, ...]:
-    """The configuration keys that the command line overrides."""
-    directory = arguments.plugin_dir
-    quoted = directory.replace("\\", "\\\\").replace('"', '\\"') if directory else ""
-    plugin_directory = (f'kubelet.plugin_directory="{quoted}"',) if directory else ()
-    return (*arguments.set, *plugin_directory)
 
 
 def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:

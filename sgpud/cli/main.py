@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import signal
+import argparse
+import io
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TextIO
 
-# The default action of SIGHUP would end a daemon that is still importing.
-signal.signal(signal.SIGHUP, signal.SIG_IGN)
-
-import sys  # noqa: E402 - see above
-
-# Twisted imports pyOpenSSL where it is installed: a fifth of the start, for TLS that nobody speaks.
-sys.modules.setdefault("OpenSSL", None)  # type: ignore[arg-type]
-
-import argparse  # noqa: E402
-import io  # noqa: E402
-import os  # noqa: E402
-from collections.abc import Callable, Mapping, Sequence  # noqa: E402
-from typing import Any, TextIO  # noqa: E402
-
-from sgpud import __version__  # noqa: E402
-from sgpud.cli import commands  # noqa: E402
-from sgpud.cli.commands import CONFIG, Invocation  # noqa: E402
-from sgpud.cli.screens import output  # noqa: E402
-from sgpud.cli.simulate.arguments import add_arguments  # noqa: E402
-from sgpud.core.errors import SgpudError  # noqa: E402
+from sgpud import __version__
+from sgpud.cli import commands
+from sgpud.cli.commands import CONFIG, Invocation
+from sgpud.cli.screens import output
+from sgpud.cli.simulate.arguments import add_arguments
+from sgpud.core.errors import SgpudError
 
 STATE = "/var/lib/sgpud"
 RUN = "/run/sgpud"
@@ -206,7 +197,3 @@ def command_line() -> argparse.ArgumentParser:
     )
     converted.add_argument("--entry", metavar="NAME", help="configuration to convert, of several")
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

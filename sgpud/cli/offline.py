@@ -34,7 +34,7 @@ from sgpud.gpus.nvml.faults import GpuFault
 from sgpud.gpus.nvml.monitor import NvmlMonitor
 from sgpud.kubelet.checkpoint import CheckpointError, read
 from sgpud.kubelet.directory import CHECKPOINT
-from sgpud.service import overrides
+from sgpud.options import overrides
 
 
 @frozen

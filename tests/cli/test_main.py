@@ -310,8 +310,12 @@ def test_commands_that_need_no_reactor_import_none(arguments: list[str], status:
 
 
 @pytest.mark.slow
-def test_sighup_is_ignored_before_anything_else_is_imported() -> None:
-    program = "import sgpud.cli.main, signal; print(signal.getsignal(signal.SIGHUP).name)"
+def test_importing_the_command_changes_nothing_in_the_process() -> None:
+    program = (
+        "import signal, sys; before = set(sys.modules)\n"
+        "import sgpud.cli.main, sgpud.__main__\n"
+        "print(signal.getsignal(signal.SIGHUP).name, None in sys.modules.values())"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=ROOT,
@@ -320,17 +324,59 @@ def test_sighup_is_ignored_before_anything_else_is_imported() -> None:
         timeout=60,
         check=True,
     )
-    assert done.stdout == f"{signal.SIG_IGN.name}\n"
-    first = [
-        line
-        for line in (ROOT / "sgpud" / "cli" / "main.py").read_text().splitlines()
-        if line.startswith(("import", "from", "signal."))
-    ]
-    assert first[:3] == [
-        "from __future__ import annotations",
-        "import signal",
-        "signal.signal(signal.SIGHUP, signal.SIG_IGN)",
-    ]
+    assert done.stdout == f"{signal.SIG_DFL.name} False\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import runpy; runpy.run_module('sgpud', run_name='__main__', alter_sys=True)",
+        f"import runpy; sys.path.insert(0, {str(ROOT)!r}); runpy.run_path('debian/bin/sgpud')",
+        "import sgpud.__main__; sgpud.__main__.run()",
+    ],
+)
+def test_every_entry_point_ignores_sighup_before_it_imports_the_command(program: str) -> None:
+    """Seen at the first import of a module of the command line."""
+    look = """
+import signal, sys
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "sgpud.cli":
+            print(signal.getsignal(signal.SIGHUP).name, flush=True)
+
+sys.meta_path.insert(0, Finder())
+sys.argv[1:] = ["--version"]
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", look + program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.splitlines() == [signal.SIG_IGN.name, f"sgpud {__version__}"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["gpus", "plan", "doctor"])
+def test_commands_that_read_the_node_import_neither_grpc_nor_the_daemon(command: str) -> None:
+    program = IMPORTED.replace('"yaml"', '"yaml", "sgpud.app"').replace("status,", "'',")
+    options = ["--simulate", "tests/gpus/simulated.toml", "--run-dir", "/nonexistent"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, command, "--config", "etc/sgpud.toml", *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    heavy = done.stderr.splitlines()[-1]
+    assert "twisted" in heavy
+    assert "grpc" not in heavy
+    assert "sgpud.app" not in heavy
 
 
 @pytest.mark.slow

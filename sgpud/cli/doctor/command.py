@@ -41,8 +41,8 @@ from sgpud.core.allocation.injection import NodeHost, choose
 from sgpud.core.sharing.rules import Sharing
 from sgpud.gpus.cdi import read_specs
 from sgpud.gpus.host import look
+from sgpud.options import overrides
 from sgpud.serve.control.client import ControlError
-from sgpud.service import overrides
 
 CHECKS: tuple[Callable[[NodeFacts], Iterator[Finding]], ...] = (
     check_configuration,
