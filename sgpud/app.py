@@ -27,7 +27,7 @@ from sgpud.gpus.host import HostWatch
 from sgpud.gpus.source import source
 from sgpud.kubelet.deviceplugin.publisher import SnapshotPublisher
 from sgpud.kubelet.deviceplugin.serving import Serving, ServingObserver
-from sgpud.kubelet.directory import CHECKPOINT
+from sgpud.kubelet.directory import CHECKPOINT, check_access
 from sgpud.kubelet.holders import HoldersObserver, HolderTracker
 from sgpud.kubelet.podresources import PodResourcesClient
 from sgpud.node.config_file_watcher import ConfigFileWatcher
@@ -120,6 +120,8 @@ class Daemon:
         )
         self._configuration.start(strict=options.strict)
         config = self._configuration.config
+        path = Path(config.kubelet.plugin_directory)
+        check_access(path)
         self._logs = logs(config.log)
         self._gpu_state_store = GpuStateStore(
             store, self._reconciler, reactor, fake=bool(options.fake_gpus)
@@ -130,7 +132,6 @@ class Daemon:
         )
         self._source, self._usage = source(reactor, options.fake_gpus, self._facts)
         self._source.set_measure_every(config.sharing.measure_every)
-        path = Path(config.kubelet.plugin_directory)
         self._holders = HolderTracker(
             path / CHECKPOINT,
             reactor,
@@ -179,6 +180,13 @@ class Daemon:
         for part in (self._source, self._serving, self._holders):
             part.start()
         self._systemd.start(self._lives)
+        if not self._serving.taken:
+            self._log.info(
+                "Waiting for {directory}: the kubelet creates it", directory=self._serving.path
+            )
+            # Nobody else serves: a reload works, and a bad edit meanwhile is none for the next one.
+            self._store.take_over()
+            self._serving_started()
         self._status_server.start()
         if self._options.watch_config:
             self._config_watcher.start()
@@ -310,6 +318,9 @@ class Daemon:
         self._configuration.keep()
 
     def _waiting(self) -> None:
+        """Another process serves: it has the control socket, and the state directory."""
+        self._stop_parts(self._control)
+        self._configuration.stop_keeping()
         if not self._options.wait:
             self._exit("Not waiting for it (--no-wait)")
 

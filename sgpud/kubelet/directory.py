@@ -18,6 +18,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from sgpud.bridge import FolderWatches, Reactor
+from sgpud.core.errors import SgpudError
 
 LOOK_EVERY = 1.0
 """Seconds between looks without a hint: what inotify does not tell (a mount over the directory)."""
@@ -53,6 +54,32 @@ class _Seen:
 
     socket: Identity | None = None
     checkpoint: Identity | None = field(default=(-1,))
+
+
+class NoPermissionError(SgpudError):
+    """This user cannot serve the plugin directory, now or ever."""
+
+    def __init__(self, path: Path, user: int) -> None:
+        """`path` is what it cannot write, `user` its number."""
+        super().__init__(path, user)
+        self.path, self.user = path, user
+
+    def __str__(self) -> str:
+        """What is missing, and what to do."""
+        return (
+            f"`sgpud run` needs root: user {self.user} cannot write {self.path}. Start the service "
+            "(systemctl start sgpud), or name a writable directory with --plugin-dir"
+        )
+
+
+def check_access(path: Path) -> None:
+    """NoPermissionError if this user can neither write the directory nor create it.
+
+    For ordinary users: what keeps root out (a mount that is still to come) passes by itself.
+    """
+    nearest = next(one for one in (path, *path.parents) if os.path.exists(one))  # noqa: PTH110
+    if os.geteuid() != 0 and not os.access(nearest, os.W_OK | os.X_OK, effective_ids=True):
+        raise NoPermissionError(nearest, os.geteuid())
 
 
 class PluginDirectory:

@@ -153,6 +153,10 @@ class ConfigReloader:
         if content != self._store.read(LAST_GOOD):
             self._store.write(LAST_GOOD, content)
 
+    def stop_keeping(self) -> None:
+        """Save nothing until `keep` is called again."""
+        self._keeps = False
+
     def _check(self) -> tuple[ReloadResult, Config | None]:
         try:
             config = load(self._file, self._overrides)

@@ -1,5 +1,6 @@
 """The plugin directory comes, goes and is replaced under a running daemon."""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -42,6 +43,50 @@ def test_the_directory_does_not_exist_yet(node: Node) -> None:
     with node.kubelet() as kubelet:
         listed(kubelet)
         process.status(lambda status: status.startswith(f"{RESOURCE}: registered, 0 held"))
+
+
+def test_before_it_exists_a_reload_works_and_a_bad_edit_is_survived(node: Node) -> None:
+    process = node.start()
+    process.ready()
+    process.said(f"Waiting for {node.plugin_dir}: the kubelet creates it")
+    node.configure(4)
+    assert process.ask("reload")["result"] == "applied"
+    text = node.config.read_bytes()
+    node.saved("last-good.toml", text.__eq__)
+    process.end()
+    node.write("[sharing]\nduplication_factor = 0\n")
+    second = node.start()
+    second.said("Running on the last good configuration")
+    with node.kubelet() as kubelet:
+        kubelet.next_registration(WITHIN)
+        assert len(kubelet.next_devices(RESOURCE, WITHIN).devices) == 8
+
+
+def test_a_directory_that_comes_with_another_owner_makes_it_a_standby(node: Node) -> None:
+    process = node.start()
+    process.ready()
+    made = node.root / "made"
+    made.mkdir()
+    descriptor = os.open(made, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    made.rename(node.plugin_dir)
+    process.status(lambda status: status.startswith("standby"))
+    assert not node.control.exists()
+    mark = process.notices.mark
+    os.close(descriptor)
+    process.notices.wait(lambda notice: "standby" not in notice.get("STATUS", "standby"), mark)
+    assert process.ask("reload")["result"] == "unchanged"
+
+
+def test_an_ordinary_user_hears_that_it_needs_root(node: Node, kubelet: StandInKubelet) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root may become another user")
+    node.root.chmod(0o755)
+    assert kubelet.plugin_dir == node.plugin_dir
+    process = node.start(before=("setpriv", "--reuid=12345", "--clear-groups"))
+    assert process.wait() == 1
+    (line,) = [line.text for line in process.log.items]
+    assert f"needs root: user 12345 cannot write {node.plugin_dir}" in line
 
 
 def test_no_part_of_its_path_exists_yet(node: Node) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import select
+import signal
+import sys
 import termios
 import tty
 from collections.abc import Callable, Iterator, Sequence
@@ -55,6 +57,8 @@ class Top:
     def _terminal(self) -> Iterator[None]:
         """The terminal, without echo and on its other screen; as it was, whatever happens."""
         before = termios.tcgetattr(self._keys)
+        # So that it unwinds, and the terminal is left as it was.
+        handler = signal.signal(signal.SIGTERM, _terminate)
         self._out.write(_ENTER)
         try:
             # Keys come one by one, Ctrl-C too: it ends this as q does.
@@ -64,6 +68,7 @@ class Top:
             termios.tcsetattr(self._keys, termios.TCSANOW, before)
             self._out.write(_LEAVE)
             self._out.flush()
+            signal.signal(signal.SIGTERM, handler)
 
     def _show(self) -> None:
         columns, lines = self._size()
@@ -79,6 +84,11 @@ class Top:
             self._out.write(f"{line}{_TO_END_OF_LINE}\r\n")
         self._out.write(f"{cut(_FOOT, columns)}{_TO_END_OF_LINE}{_TO_END}")
         self._out.flush()
+
+
+def _terminate(number: int, _: object) -> None:
+    """End with the status that a shell gives a process that this signal ended."""
+    sys.exit(128 + number)
 
 
 def fitted(shown: Sequence[str], lines: int) -> list[str]:

@@ -82,6 +82,11 @@ class Serving:
         return "no plugin directory"
 
     @property
+    def taken(self) -> bool:
+        """Whether this process or another serves the plugin directory; else there is none yet."""
+        return self._directory.ours or self._waiting
+
+    @property
     def alive(self) -> bool:
         """Whether the plugin directory is watched."""
         return self._directory.alive

@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import select
+import signal
 import socket
 import struct
 import subprocess
@@ -100,6 +101,9 @@ class Terminal:
         assert termios.tcgetattr(self._slave) == self.before
         return self._process.returncode
 
+    def terminate(self) -> None:
+        self._process.terminate()
+
     def close(self) -> None:
         self._process.kill()
         self._process.wait(WITHIN)
@@ -161,3 +165,11 @@ def test_no_colours_where_they_are_not_wanted(answers: Answers) -> None:
         shown.press(b"q")
         assert shown.end() == 0
     assert "\x1b[1m" not in shown.shown
+
+
+def test_sigterm_leaves_the_terminal_as_it_was(answers: Answers) -> None:
+    with terminal(answers) as shown:
+        shown.until("q quits")
+        shown.terminate()
+        assert shown.end() == 128 + signal.SIGTERM
+    assert shown.shown.rstrip().endswith("\x1b[?1049l")
