@@ -13,6 +13,7 @@ from typing import Any, cast
 from attrs import frozen
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from sgpud.bridge import OneAtATime, Reactor, in_thread
@@ -52,6 +53,8 @@ PARTS = ("reconciler", "GPU monitor", "holder tracker", "plugin directory watche
 TEMPORARY = 75
 """Exit status when only a restart helps (EX_TEMPFAIL of sysexits.h)."""
 
+FOLLOWED_AFTER = 0.02
+"""Seconds in which a process that waited for the lock has got it."""
 RELOADS_APART = 0.1
 """Seconds from the end of a requested reload to the next: signals may come faster than they end."""
 SAVE_WITHIN = 0.3
@@ -202,9 +205,11 @@ class Daemon:
             self._reloads.stop()
             # Whatever one of them runs into, the others end, and the lock is released.
             ends: list[Deferred[Any]] = [
-                maybeDeferred(self._serving.stop).addBoth(self._save).addBoth(self._release),
+                maybeDeferred(self._serving.stop)
+                .addBoth(self._save)
+                .addBoth(self._release)
+                .addBoth(self._hand_over),
                 maybeDeferred(self._source.stop),
-                maybeDeferred(self._status_server.stop),
             ]
             DeferredList(ends).addCallback(self._end)
         return self._stopped
@@ -305,6 +310,7 @@ class Daemon:
         """Called with the lock taken. The first time, start from what the kubelet knows by now."""
         if not self._served:
             self._served = True
+            self._status_server.take_over()
             self._store.take_over()
             self._configuration.catch_up()
             listing = self._listing_store.listing(self._reactor.seconds())
@@ -343,6 +349,14 @@ class Daemon:
         self._stop_parts(self._store, self._control)
         self._serving.release()
         return result
+
+    def _hand_over(self, _: object) -> Deferred[Any]:
+        """Answer over HTTP until the next process does, if one has been waiting."""
+
+        def end() -> Deferred[Any]:
+            return self._status_server.stop(followed=self._serving.followed)
+
+        return deferLater(cast("IReactorTime", self._reactor), FOLLOWED_AFTER, end)
 
     def _stop_parts(self, *parts: Any) -> None:
         for part in parts:

@@ -134,6 +134,22 @@ class PluginDirectory:
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
 
+    @property
+    def followed(self) -> bool:
+        """Whether another process has the lock, after `release`."""
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        else:
+            return False
+        finally:
+            os.close(descriptor)
+
     def look(self) -> None:
         """Compare the directory with what was seen last, and tell what changed."""
         found = _stat(self.path)

@@ -14,10 +14,9 @@ from functools import partial
 from pathlib import Path
 
 from twisted.internet.defer import Deferred, execute
-from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from sgpud.bridge import Clock, OneAtATime
+from sgpud.bridge import Clock, OneAtATime, Timer
 from sgpud.files import content as content_of
 from sgpud.files import open_regular
 
@@ -67,12 +66,11 @@ class StateDirectory:
         self.directory = directory
         self.problem = ""
         """Why the latest state is not saved; empty if it is."""
-        self._clock = clock
         self._work = work
         self._changed = changed
         self._writes = OneAtATime(self._write_pending)
         self._pending: dict[str, bytes] = {}
-        self._retry: IDelayedCall | None = None
+        self._retry = Timer(clock)
         self._failures = 0
         self._owned = False
 
@@ -126,8 +124,7 @@ class StateDirectory:
     def stop(self) -> None:
         """Write nothing more: another process may from now on."""
         self._writes.stop()
-        if self._retry is not None and self._retry.active():
-            self._retry.cancel()
+        self._retry.cancel()
 
     def set_aside(self, name: str, reason: object) -> None:
         """Rename a corrupt file, for inspection; a process that does not own it only says so."""
@@ -149,8 +146,7 @@ class StateDirectory:
         )
 
     def _write_pending(self) -> Deferred[None]:
-        if self._retry is not None and self._retry.active():
-            self._retry.cancel()
+        self._retry.cancel()
         batch = dict(self._pending)
         return self._work(partial(self._save, batch)).addCallback(self._saved, batch)
 
@@ -176,7 +172,7 @@ class StateDirectory:
         if failed:
             delay = min(RETRY_MOST, RETRY_FIRST * 2.0 ** min(self._failures, 16))
             self._failures += 1
-            self._retry = self._clock.callLater(delay, self._writes.request)
+            self._retry.set(delay, self._writes.request)
         else:
             self._failures = 0
         if self.problem == before:

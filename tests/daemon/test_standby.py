@@ -1,6 +1,7 @@
 """Two on one directory: the second waits, ready, and takes over when the first has ended."""
 
 import signal
+import threading
 from itertools import takewhile
 
 import pytest
@@ -10,6 +11,7 @@ from tests.daemon.node import RESOURCE, Node, shares
 from tests.daemon.process import Process
 from tests.daemon.record import WITHIN, tell
 from tests.daemon.steps import admit, became
+from tests.daemon.web import free_port, get
 
 STANDBY = "standby: another sgpud serves the plugin directory"
 
@@ -145,3 +147,36 @@ def test_one_of_two_serves_a_directory_that_was_replaced(
     kubelet.wait_for(lambda k: k.allocatable(RESOURCE) == 20, WITHIN)
     node.has_endpoints(1)
     assert kubelet.devices(RESOURCE)[share].health == "Healthy"
+
+
+def test_no_scrape_is_lost_over_a_handover(node: Node, kubelet: StandInKubelet) -> None:
+    port = free_port()
+    node.configure(rest=f'[http]\nlisten = "tcp:{port}:interface=127.0.0.1"')
+    first = node.start()
+    first.said("Serving HTTP at")
+    became(kubelet, RESOURCE, 20, 20)
+    second = node.start()
+    second.ready()
+    stopped, scraped = threading.Event(), list[int]()
+    failed: list[Exception] = []
+
+    def scrape() -> None:
+        while not stopped.wait(0.002):
+            try:
+                scraped.append(get(port, "/metrics")[0])
+            except OSError as problem:  # noqa: PERF203 - each of them counts
+                failed.append(problem)
+
+    thread = threading.Thread(target=scrape)
+    thread.start()
+    try:
+        first.end()
+        second.said("Serving HTTP at")
+        became(kubelet, RESOURCE, 20, 20)
+    finally:
+        stopped.set()
+        thread.join(WITHIN)
+    tell(f"{len(scraped)} scrapes, {len(failed)} failed: {failed[:3]}")
+    assert set(scraped) == {200}
+    assert failed == []
+    assert b"sgpud_serving 1.0" in get(port, "/metrics")[1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import re
 import socket
@@ -21,6 +20,7 @@ from tests.daemon.node import GPUS, RESOURCE, A, B, Node
 from tests.daemon.process import Process
 from tests.daemon.record import WITHIN
 from tests.daemon.steps import admit, became
+from tests.daemon.web import free_port, get
 from tests.schema import problems
 from tools.status_schema import schema
 
@@ -48,22 +48,6 @@ def until(node: Node, wanted: Callable[[dict[str, Any]], object]) -> dict[str, A
                 return found
         wait.wait(0.1)
     raise AssertionError(json.dumps(found, indent=1))
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-def get(port: int, path: str, host: str = "127.0.0.1") -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=WITHIN)
-    try:
-        connection.request("GET", path, headers={"Host": host})
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-    finally:
-        connection.close()
 
 
 @contextmanager

@@ -147,6 +147,11 @@ class Serving:
         """
         self._directory.release()
 
+    @property
+    def followed(self) -> bool:
+        """Whether another process serves the directory, after `release`."""
+        return self._directory.followed
+
     def _give_up(self, ended: Deferred[None]) -> None:
         self._log.warn(
             "Not every endpoint has ended within {seconds:g} s: leaving the rest to the next start",

@@ -47,7 +47,10 @@ class Router:
         settings = self._settings()
         page = self._pages.get(request.path)
         local = _is_local(request)
-        if local is not None and not accepted(request.getHeader("host"), settings.hosts):
+        # What everybody may read needs no protection from a page that a browser on the node shows.
+        everybody = page is not None and page.everywhere
+        named = everybody or accepted(request.getHeader("host"), settings.hosts)
+        if local is not None and not named:
             return _line(
                 MISDIRECTED,
                 "Name this host by an IP address, as localhost, or as one of [http] hosts.",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet import tcp
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
@@ -16,8 +18,38 @@ TRY_EVERY = 5.0
 """Seconds between tries to listen, while the port is another's or the address is not there."""
 
 
+class _SharedPort(tcp.Port):
+    """A listening port that the next sgpud may listen at as well, before this one has ended."""
+
+    def createInternetSocket(self) -> socket.socket:
+        made: socket.socket = super().createInternetSocket()  # type: ignore[no-untyped-call]
+        _share(made)
+        return made
+
+
+class _SharedListening:
+    """The reactor, for an endpoint whose port is shared from the beginning."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+
+    def listenTCP(
+        self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
+    ) -> tcp.Port:
+        made = _SharedPort(port, factory, backlog, interface, self._reactor)
+        made.startListening()
+        return made
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+
 class HttpServer:
-    """Serves a site at an endpoint; with an empty one it does nothing."""
+    """Serves a site at an endpoint; with an empty one it does nothing.
+
+    At a handover both listen (SO_REUSEPORT), so that no request is refused. Until it has taken
+    over, a standby listens only where nobody else does: its answers are about itself.
+    """
 
     _log = Logger()
 
@@ -29,12 +61,26 @@ class HttpServer:
         self._port: Any = None
         self._timer = Timer(reactor)
         self._problem = ""
+        self._shared = False
+
+    @property
+    def listening(self) -> bool:
+        """Whether requests are answered."""
+        return self._port is not None
+
+    def take_over(self) -> None:
+        """Listen beside the one that served until now."""
+        self._shared = True
+        if self._timer.active:
+            self._timer.cancel()
+            self.start()
 
     def start(self) -> None:
         """Listen, at once or as soon as it can be done; the log says why if not at once."""
         if not self._listen:
             return
-        endpoint = serverFromString(self._reactor, self._listen)  # type: ignore[no-untyped-call]
+        reactor = _SharedListening(self._reactor) if self._shared else self._reactor
+        endpoint = serverFromString(reactor, self._listen)  # type: ignore[no-untyped-call]
         endpoint.listen(self._site).addCallbacks(self._listens, self._fails)
 
     def stop(self) -> Deferred[None]:
@@ -42,10 +88,17 @@ class HttpServer:
         self._listen = ""
         self._timer.cancel()
         port, self._port = self._port, None
-        return maybeDeferred(port.stopListening if port is not None else lambda: None)
+        if port is None:
+            return succeed(None)
+        if isinstance(port, tcp.Port):
+            # Who has connected by now gets an answer: the kernel would reset what is not accepted.
+            port.doRead()  # type: ignore[no-untyped-call]
+        return maybeDeferred(port.stopListening)
 
     def _listens(self, port: Any) -> None:
         self._port = port
+        if isinstance(port, tcp.Port):
+            _share(port.socket)
         self._problem = ""
         self._log.info("Serving HTTP at {listen}", listen=self._listen)
 
@@ -60,3 +113,8 @@ class HttpServer:
                 seconds=TRY_EVERY,
             )
         self._timer.set(TRY_EVERY, self.start)
+
+
+def _share(made: socket.socket) -> None:
+    """Let another process of the same user listen at the same port."""
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 
 from sgpud.bridge import Reactor
 from sgpud.config.values import HttpSettings
@@ -27,6 +29,11 @@ KIND = SocketKind(
     without="`sgpud plan` tells some of it until it is there",
 )
 
+FOLLOWED_FOR = 0.3
+"""Seconds that the port stays open for the process that has just got the lock."""
+ANSWERED_WITHIN = 0.05
+"""Seconds from the closing of the port to the end of its connections."""
+
 
 class StatusServer:
     """Serves what is to be read, from `start` to `stop`. A standby does where nobody else does."""
@@ -40,6 +47,7 @@ class StatusServer:
         decisions: Callable[[], Sequence[Decision]],
     ) -> None:
         """`run`: the folder of the status socket. `look` makes the view, for each answer."""
+        self._reactor = reactor
         self._clients = StatusSite(Router(pages(look, decisions), settings).answer, reactor)
         self._socket = UnixSocket(reactor, run / STATUS, self._clients, KIND)
         self._http = HttpServer(reactor, settings().listen, self._clients)
@@ -49,8 +57,21 @@ class StatusServer:
         self._socket.start()
         self._http.start()
 
-    def stop(self) -> Deferred[Any]:
-        """Take the socket away, close the port, hang up on everybody."""
-        ends = gatherResults([self._socket.stop(), self._http.stop()])
-        self._clients.hang_up()
-        return ends
+    def take_over(self) -> None:
+        """Serve the port beside the process that this one follows."""
+        self._http.take_over()
+
+    def stop(self, *, followed: bool) -> Deferred[Any]:
+        """Take the socket away, close the port, hang up on everybody.
+
+        `followed`: the next process is about to listen at the port, which stays open until then.
+        """
+        closed = self._socket.stop()
+        if not self._http.listening:
+            self._clients.hang_up()
+            return gatherResults([closed, self._http.stop()])
+        clock = cast("IReactorTime", self._reactor)
+        ended: Deferred[Any] = deferLater(clock, FOLLOWED_FOR if followed else 0, self._http.stop)
+        # Whoever has connected last has its answer by then.
+        ended.addCallback(lambda _: deferLater(clock, ANSWERED_WITHIN, self._clients.hang_up))
+        return gatherResults([closed, ended])
