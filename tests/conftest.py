@@ -30,7 +30,14 @@ settings.register_profile("laptop", deadline=None, suppress_health_check=[Health
 settings.register_profile(
     "ci", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
+settings.register_profile("edit", settings.get_profile("laptop"), max_examples=20)
 settings.load_profile("ci" if IN_CI else "laptop")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Try fewer examples in the edit loop."""
+    if not IN_CI and "not slow" in config.option.markexpr:
+        settings.load_profile("edit")
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -235,7 +235,7 @@ def test_a_list_repeats_a_pod_as_often_as_it_says() -> None:
 def test_nodes_are_a_whole_number(number: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["simulate", "p", "--gpus", "g", f"--nodes={number}"], {})
-    assert "no whole number from 1 to 1000" in capsys.readouterr().err
+    assert "not a whole number from 1 to 1000" in capsys.readouterr().err
 
 
 @given(st.floats() | st.integers() | st.text(max_size=12) | st.none() | st.booleans())
