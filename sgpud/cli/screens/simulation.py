@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sgpud.cli.screens.output import table
@@ -78,8 +78,7 @@ def _story(pod: Document) -> Iterator[str]:
         )
     if pod["waits"]:
         reasons = ", and ".join(WAITS[wait] for wait in pod["waits"])
-        long = clock(pod["waited"]) if pod["waited"] is not None else "some time"
-        yield f"waited {long}: {reasons}"
+        yield f"waited {clock(pod['waited'])}: {reasons}"
     if pod["end"] == "placed":
         gpus = ", ".join(
             f"GPU {gpu}" + (f" x {count}" if count > 1 else "")
@@ -96,7 +95,7 @@ def _story(pod: Document) -> Iterator[str]:
 def _rule(failure: Document) -> str:
     """Why a pod failed, without the ids that the message ends with."""
     why: str = failure["why"]
-    for end in (": GPU-", ": MIG-", ". Free now"):
+    for end in (": GPU ", ". Free now"):
         why = why.partition(end)[0]
     return why
 
@@ -136,45 +135,58 @@ def _summary(run: Document) -> Iterator[str]:
     found = run["summary"]
     yield (
         f"Of {_count(found['requests'], 'pod')}: {found['placed']} placed, "
-        f"{found['waiting']} still waiting at the end, {found['failed']} given up."
+        f"{found['failed']} given up, {found['waiting']} still waiting at the end."
     )
     rules = ", ".join(f"{rule} {count}" for rule, count in found["failures_by_rule"].items())
-    yield f"Failed on a node and recreated: {found['failures']}" + (f" ({rules})" if rules else "")
+    yield (
+        f"Failures on a node: {found['failures']}, of {_count(found['pods_with_failures'], 'pod')}"
+        + (f" ({rules})" if rules else "")
+    )
     yield (
         f"Waited: {found['waited']}, {clock(found['mean_wait'])} on average over all pods, "
-        f"{clock(found['longest_wait'])} at most"
+        f"{clock(found['longest_wait'])} at most (a given-up pod waits to the end)"
     )
     yield (
-        "Waited although the total free memory was enough (fragmentation): "
-        f"{found['waited_though_enough_was_free']}"
+        "Waited or failed although the total free shares were enough (fragmentation): "
+        f"{found['fragmentation']}"
     )
+    declared = [gpu["mean_declared"] for gpu in run["gpus"]]
+    if declared:
+        peak = max(gpu["peak_declared"] for gpu in run["gpus"])
+        yield (
+            f"Declared memory per GPU: {_mean(declared)} on average, {format_size(peak)} at most"
+        )
     for wait, text in WAITS.items():
         if found["waits"][wait]:
             yield f"  {found['waits'][wait]} while {text}"
 
 
 def _compared(runs: Sequence[Document]) -> list[str]:
-    rows = [
-        ("", *(run["configuration"] for run in runs)),
-        *(
-            (name, *(str(run["summary"][key]) for run in runs))
-            for name, key in (
-                ("placed", "placed"),
-                ("waiting at the end", "waiting"),
-                ("given up", "failed"),
-                ("failed on a node", "failures"),
-                ("waited", "waited"),
-                ("although enough was free", "waited_though_enough_was_free"),
-            )
-        ),
-        ("mean wait", *(clock(run["summary"]["mean_wait"]) for run in runs)),
-        ("mean memory per GPU", *(_mean_memory(run["gpus"]) for run in runs)),
-    ]
-    return table(rows)
+    rows = [("", *(run["configuration"] for run in runs))]
+    for name, better, value, shown in _LINES:
+        values = [value(run) for run in runs]
+        best = better(values)
+        differ = len(set(values)) > 1
+        rows.append(
+            (name, *(shown(each) + (" *" if differ and each == best else "") for each in values))
+        )
+    return [*table(rows), "* the best of its line"]
 
 
-def _mean_memory(gpus: Sequence[Document]) -> str:
-    return format_size(round(sum(gpu["mean_memory"] for gpu in gpus) / max(1, len(gpus))))
+def _mean(sizes: Sequence[float]) -> str:
+    return format_size(round(sum(sizes) / max(1, len(sizes))))
+
+
+def _of(key: str) -> Callable[[Document], float]:
+    return lambda run: float(run["summary"][key])
+
+
+def _whole(value: float) -> str:
+    return f"{value:.0f}"
+
+
+def _size(value: float) -> str:
+    return format_size(round(value))
 
 
 def _sign(part: float) -> str:
@@ -197,3 +209,36 @@ def clock(seconds: float) -> str:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+_LINES: tuple[
+    tuple[
+        str,
+        Callable[[Sequence[float]], float],
+        Callable[[Document], float],
+        Callable[[float], str],
+    ],
+    ...,
+] = (
+    ("placed", max, _of("placed"), _whole),
+    ("given up", min, _of("failed"), _whole),
+    ("failures on a node", min, _of("failures"), _whole),
+    ("pods with failures", min, _of("pods_with_failures"), _whole),
+    ("waiting at the end", min, _of("waiting"), _whole),
+    ("mean wait, all pods", min, _of("mean_wait"), clock),
+    ("longest wait", min, _of("longest_wait"), clock),
+    ("fragmentation", min, _of("fragmentation"), _whole),
+    (
+        "mean declared per GPU",
+        max,
+        lambda run: sum(gpu["mean_declared"] for gpu in run["gpus"]) / max(1, len(run["gpus"])),
+        _size,
+    ),
+    (
+        "peak declared per GPU",
+        max,
+        lambda run: max((gpu["peak_declared"] for gpu in run["gpus"]), default=0),
+        _size,
+    ),
+)
+"""What is compared: the line, what is better, the value of a run, and how it is written."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import math
 
+from sgpud.cli.simulate.asked import TimeError, seconds
 from sgpud.cli.simulate.engine.values import TRIES
+from sgpud.cli.simulate.trace import column_map, scale_map
 
 MOST = 1000
 """Nodes, and tries, of a simulation."""
@@ -23,7 +26,26 @@ def add_arguments(parser: argparse.ArgumentParser, usual: str) -> None:
     text = f"attempts per pod that fails on its node, at most ({TRIES})"
     parser.add_argument("--tries", type=_several, default=TRIES, metavar="N", help=text)
     text = f"configuration file; repeat to compare several ({usual} if it exists, else defaults)"
+    columns = "--trace: other names of its columns, e.g. name=id,arrive=creation_time"
+    parser.add_argument("--columns", type=column_map, default={}, metavar="A=B,…", help=columns)
+    scale = "--trace: divide its times, shares or memory, e.g. times=1000,shares=10"
+    parser.add_argument("--scale", type=scale_map, default={}, metavar="A=N,…", help=scale)
+    window = "--trace: play arrivals from this time on, in seconds or e.g. 2h from the first"
+    parser.add_argument("--from", type=_time, default=0.0, metavar="T", help=window, dest="start")
+    parser.add_argument(
+        "--to", type=_time, default=math.inf, metavar="T", help="--trace: and before this time"
+    )
+    parser.add_argument(
+        "--verbose", action="store_true", help="with --json, the failures of every pod too"
+    )
     parser.add_argument("--config", action="append", default=[], metavar="FILE", help=text)
+
+
+def _time(text: str) -> float:
+    try:
+        return seconds(text)
+    except TimeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} {error}") from error
 
 
 def _several(text: str) -> int:

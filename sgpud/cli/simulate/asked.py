@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
+from datetime import datetime, timezone
 
 from attrs import frozen
 
@@ -20,7 +21,10 @@ MOST_PROBLEMS = 100
 MOST_SHARES = 1_000_000
 LONGEST = 1e9
 """Seconds; some 30 years."""
-_NUMBER = re.compile(r"[+-]?[0-9]{1,18}(?:\.[0-9]{1,9})?", re.ASCII)
+LATEST_DATE = 1e11
+"""Seconds since the epoch."""
+_NUMBER = re.compile(r"[+-]?[0-9]{1,18}(?:\.[0-9]{0,18})?(?:[eE][+-]?[0-9]{1,3})?", re.ASCII)
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[ T]")
 
 
 @frozen
@@ -43,21 +47,29 @@ class AskedPod:
 
 @frozen
 class PodList:
-    """A list of pods and where it stands."""
+    """A list of pods and the file it comes from."""
 
     file: str
     pods: tuple[AskedPod, ...]
+    notes: tuple[str, ...] = ()
+    """What was left out of it."""
 
 
 class TimeError(ValueError):
-    """A value that is no time in seconds; its text goes on after the value."""
+    """A value that is not a time in seconds; its text goes on after the value."""
 
 
-def seconds(value: object) -> float:
-    """Seconds of 90, 1.5, "90", "90s", "15m" or "2h"; TimeError for anything else."""
+def seconds(value: object, longest: float = LONGEST) -> float:
+    """Seconds of 90, 1.5, 1e3, "90", "90s", "15m", "2h"; TimeError for anything else.
+
+    With `longest` of LATEST_DATE a date such as 2026-11-29T09:00:00Z is taken, too, as seconds
+    since the epoch.
+    """
     if isinstance(value, str) and not _NUMBER.fullmatch(value):
         if value.startswith("-"):
             raise TimeError("is negative, write when it is after the start")
+        if longest == LATEST_DATE and _DATE.match(value):
+            return _date(value)
         try:
             value = parse_duration(value)
         except DurationError as error:
@@ -69,9 +81,18 @@ def seconds(value: object) -> float:
         raise TimeError("is no number, write seconds")
     if found < 0:
         raise TimeError("is negative, write 0 or more seconds")
-    if found > LONGEST:
-        raise TimeError(f"is too long, write {LONGEST:.0f} seconds at most")
+    if found > longest:
+        raise TimeError(f"is too long, write {longest:.0f} seconds at most")
     return round(found, 3)
+
+
+def _date(text: str) -> float:
+    try:
+        # Python 3.10 takes no Z.
+        found = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
+    except ValueError as error:
+        raise TimeError("is not a date such as 2026-11-29T09:00:00Z") from error
+    return found.replace(tzinfo=found.tzinfo or timezone.utc).timestamp()
 
 
 def requests(listed: PodList, plan: Plan, resource: str) -> list[PodRequest]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from sgpud.cli.simulate.engine.summary import refusals, sums, waited, waits
@@ -12,8 +13,12 @@ PARTS = 60
 """Parts of the picture of each GPU over time."""
 
 
-def run_document(outcome: SimulationResult) -> dict[str, Any]:
-    """What happened under one configuration. Times in seconds, memory in bytes."""
+def run_document(outcome: SimulationResult, *, verbose: bool = True) -> dict[str, Any]:
+    """What happened under one configuration. Times in seconds, memory in bytes.
+
+    Each pod's failures are in it if `verbose`; otherwise their number only.
+    """
+    names = {history.gpu.uuid: f"GPU {history.position}" for history in outcome.histories}
     sharing = outcome.cluster.sharing
     return {
         "settings": {
@@ -26,23 +31,23 @@ def run_document(outcome: SimulationResult) -> dict[str, Any]:
         "notes": list(outcome.notes),
         "summary": _summary(outcome),
         "gpus": [_gpu(outcome, number) for number in range(len(outcome.histories))],
-        "pods": [_pod(entry, outcome.end) for entry in outcome.entries],
+        "pods": [_pod(entry, outcome.end, names, verbose=verbose) for entry in outcome.entries],
     }
 
 
 def _summary(outcome: SimulationResult) -> dict[str, Any]:
     entries = outcome.entries
     ends = Counter(entry.end for entry in entries)
-    waiting = [
-        waited(entry, outcome.end) for entry in entries if entry.end is not PodOutcome.FAILED
-    ]
+    # Given-up pods wait to the end: a policy that loses pods must not look quick.
+    waiting = [waited(entry, outcome.end) for entry in entries]
     return {
         "requests": len(entries),
         **{end.value: ends[end] for end in PodOutcome},
         "failures": sum(len(entry.failures) for entry in entries),
+        "pods_with_failures": sum(bool(entry.failures) for entry in entries),
         "failures_by_rule": refusals(outcome),
-        "waited": sum(bool(entry.waits) for entry in entries),
-        "waited_though_enough_was_free": sum(entry.split for entry in entries),
+        "waited": sum(entry.waited for entry in entries),
+        "fragmentation": sum(entry.split for entry in entries),
         "waits": waits(outcome),
         "longest_wait": max(waiting, default=0.0),
         "mean_wait": sum(waiting) / max(1, len(waiting)),
@@ -66,12 +71,27 @@ def _gpu(outcome: SimulationResult, number: int) -> dict[str, Any]:
         "mean_shares": found.mean_shares,
         "peak_memory": found.peak_memory,
         "mean_memory": found.mean_memory,
+        "peak_declared": found.peak_declared,
+        "mean_declared": found.mean_declared,
         "seconds_over_memory": found.over,
         "picture": list(found.picture),
     }
 
 
-def _pod(entry: PodResult, end: float) -> dict[str, Any]:
+def _pod(
+    entry: PodResult, end: float, names: Mapping[str, str], *, verbose: bool
+) -> dict[str, Any]:
+    failures: dict[str, Any] = {"failure_count": len(entry.failures)}
+    if verbose:
+        failures["failures"] = [
+            {
+                "at": failure.at,
+                "node": failure.node,
+                "rule": failure.rule,
+                "why": _shortened(failure.reason, names),
+            }
+            for failure in entry.failures
+        ]
     return {
         "name": entry.request.name,
         "resource": entry.request.resource,
@@ -80,12 +100,16 @@ def _pod(entry: PodResult, end: float) -> dict[str, Any]:
         "end": entry.end.value,
         "placed": entry.placed,
         "ended": entry.ended,
-        "waited": waited(entry, end) if entry.end is not PodOutcome.FAILED else None,
+        "waited": waited(entry, end),
         "node": entry.node,
         "gpus": {str(gpu): count for gpu, count in entry.gpus.items()},
         "waits": [wait.value for wait in entry.waits],
-        "failures": [
-            {"at": failure.at, "node": failure.node, "rule": failure.rule, "why": failure.reason}
-            for failure in entry.failures
-        ],
+        **failures,
     }
+
+
+def _shortened(reason: str, names: Mapping[str, str]) -> str:
+    """The reason with the GPUs' positions on their node instead of their UUIDs."""
+    for uuid, name in names.items():
+        reason = reason.replace(uuid, name)
+    return reason

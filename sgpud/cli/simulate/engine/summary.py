@@ -17,8 +17,11 @@ class GpuSums:
     peak_shares: int
     mean_shares: float
     peak_memory: int
-    """Bytes."""
+    """Bytes that were used."""
     mean_memory: float
+    peak_declared: int
+    """Bytes that the held shares stood for."""
+    mean_declared: float
     over: float
     """Seconds in which more memory was used than the GPU has for containers."""
     picture: tuple[float, ...]
@@ -39,11 +42,15 @@ def sums(outcome: SimulationResult, history: GpuHistory, parts: int) -> GpuSums:
         if held:
             _paint(picture, (start - outcome.start) / span, (stop - outcome.start) / span, held)
     whole = max(1, history.shares)
+    peak = max((use.held for use in history.uses), default=0)
+    mean = shares / span if span else 0.0
     return GpuSums(
-        max((use.held for use in history.uses), default=0),
-        shares / span if span else 0.0,
+        peak,
+        mean,
         max((use.memory for use in history.uses), default=0),
         memory / span if span else 0.0,
+        peak * history.each,
+        mean * history.each,
         over,
         tuple(part * parts / whole for part in picture),
     )

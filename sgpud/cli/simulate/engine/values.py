@@ -88,9 +88,14 @@ class PodResult:
     failures: tuple[PodFailure, ...] = ()
 
     @property
+    def waited(self) -> bool:
+        """Whether it was not placed at once: a pod recreated after a failure has waited, too."""
+        return self.placed is None or self.placed > self.request.at
+
+    @property
     def split(self) -> bool:
-        """Whether it waited at a moment when the free shares of all nodes would have sufficed."""
-        return any(wait is not WaitReason.FULL for wait in self.waits)
+        """Whether the free shares of all nodes would have sufficed when it waited or failed."""
+        return bool(self.failures) or any(wait is not WaitReason.FULL for wait in self.waits)
 
 
 @frozen
