@@ -1,10 +1,10 @@
-"""Which CDI name stands for a GPU, by the specs on the node.
+"""The CDI name of a GPU, by the specs on the node.
 
 A runtime merges the specs by a rule of its own, and so does this: a folder that comes later wins,
 device by device; a name that two files of one folder define is nobody's; a spec with one invalid
 part is left out whole. Names depend on how the toolkit was told to make the spec (UUIDs, or NVML's
 indexes), and a spec stays as it was made while GPUs come and go: a name is believed only if it
-hands over the GPU's own device nodes.
+injects the GPU's own device nodes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class CdiDevice:
 
     name: str
     nodes: frozenset[str]
-    """The GPU and capability nodes that it hands over, without folders: `nvidia0`."""
+    """The GPU and capability nodes that it injects, without folders: `nvidia0`."""
     spec: str
 
 
@@ -59,13 +59,13 @@ class Specs:
 
 
 class _NotASpecError(Exception):
-    """What is wrong with a document that should be a spec."""
+    """A document that is not a valid CDI spec."""
 
 
 def read_specs(
     root: Path, kind: str, *, on_other: Callable[[str], None] = lambda _reason: None
 ) -> Specs:
-    """Read every spec below `root`; one that cannot be read is left out and named.
+    """Read every spec below `root`; one that cannot be read is ignored and named.
 
     `on_other` gets the reason why one was left out that is not of this kind.
     """
@@ -90,7 +90,7 @@ def read_specs(
 
 
 def cdi_name(specs: Specs, gpu: Gpu, nodes: Sequence[str]) -> tuple[str, str]:
-    """The fully qualified name of a GPU and "", or "" and the reason why there is none.
+    """The fully qualified name of a GPU and "", or "" and why it has none.
 
     `nodes` are the host's device nodes of this GPU (its own, a MIG instance's capabilities too);
     without any only the UUID is taken, as nothing else can be checked.
@@ -129,11 +129,11 @@ def _why_none(specs: Specs, gpu: Gpu, named: Sequence[CdiDevice], own: set[str])
     first = named[0]
     name = f"{specs.kind}={first.name} of {first.spec}"
     if not first.nodes:
-        return f"{name} hands over no GPU: recreate the spec with {MAKE}"
+        return f"{name} injects no GPU: recreate the spec with {MAKE}"
     if not own:
-        return f"{name} cannot be checked: the GPU's device nodes are not known"
+        return f"{name} cannot be verified: the GPU's device nodes are not known"
     return (
-        f"{name} hands over {', '.join(sorted(first.nodes))}, and this GPU is"
+        f"{name} injects {', '.join(sorted(first.nodes))}, but this GPU is"
         f" {', '.join(sorted(own))}: recreate the spec with {MAKE}"
     )
 

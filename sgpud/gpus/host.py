@@ -1,4 +1,4 @@
-"""What the node has for handing GPUs to containers: device nodes, CDI specs, a runtime."""
+"""What the node offers to inject GPUs into containers: device nodes, CDI specs, a runtime."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _missing(nodes: Sequence[str], *, windows: bool) -> str:
 
 
 def _nodes(root: Path, gpu: Gpu) -> tuple[tuple[str, ...], str]:
-    """The device nodes of one GPU as the host names them, or none and the reason."""
+    """The device nodes of one GPU on the host, or none and the reason."""
     if gpu.minor is None:
         return (), "NVML does not report its minor number"
     own = f"/dev/nvidia{gpu.minor}"
@@ -92,7 +92,7 @@ def _nodes(root: Path, gpu: Gpu) -> tuple[tuple[str, ...], str]:
         except (OSError, UnicodeDecodeError):
             found = None
         if not found:
-            return (), f"{access} does not tell the number of its capability node"
+            return (), f"{access} does not contain the minor number of its capability node"
         nodes.append(f"/dev/nvidia-caps/nvidia-cap{found[1]}")
     return tuple(nodes), ""
 
@@ -102,21 +102,21 @@ def _access_files(minor: int, mig: Mig) -> tuple[str, str]:
     return f"{instance}/access", f"{instance}/ci{mig.ci}/access"
 
 
-LOOK_EVERY = 30.0
-"""Seconds between looks: a CDI spec may be written, or a device node made, long after the start."""
+CHECK_EVERY = 30.0
+"""Seconds between checks: CDI specs and device nodes may be created long after the start."""
 
 
 class HostWatch:
-    """Tells what is on the node for these GPUs, at first and whenever it has changed."""
+    """Reports what the node offers for these GPUs, at first and after each change."""
 
     _log = Logger()
 
-    def __init__(self, reactor: Reactor, root: Path, told: Callable[[NodeHost], None]) -> None:
-        """`root` is the node's file system; `told` is called on the reactor."""
+    def __init__(self, reactor: Reactor, root: Path, changed: Callable[[NodeHost], None]) -> None:
+        """`root` is the node's file system; `changed` is called on the reactor."""
         self._reactor = reactor
         self._root = root
-        self._told = told
-        self._asked: tuple[tuple[Gpu, ...], InjectionSettings] = ((), InjectionSettings())
+        self._changed = changed
+        self._wanted: tuple[tuple[Gpu, ...], InjectionSettings] = ((), InjectionSettings())
         self._known: NodeHost | None = None
         self._passed_over: set[str] = set()
         self._busy = False
@@ -125,49 +125,49 @@ class HostWatch:
         self._stopped = False
 
     def look_for(self, gpus: Sequence[Gpu], injection: InjectionSettings) -> None:
-        """Look for these from now on, and first of all at once."""
+        """Check for these from now on, starting now."""
         real = tuple(gpu for gpu in gpus if not gpu.fake)
-        if (real, injection) != self._asked:
-            self._asked = (real, injection)
-            self._look()
+        if (real, injection) != self._wanted:
+            self._wanted = (real, injection)
+            self._check()
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop checking."""
         self._stopped = True
         self._cancel()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         self._cancel()
         if self._busy:
             self._again = True
             return
-        gpus, injection = self._asked
+        gpus, injection = self._wanted
         if not gpus or self._stopped:
             return
         self._busy = True
-        # In a thread: a folder of CDI specs can be large, and a disk slow.
-        looking = in_thread(
+        # In a thread: a folder of CDI specs can be large, and the disk slow.
+        checking = in_thread(
             self._reactor,
             lambda: look(self._root, gpus, injection.cdi_kind, injection.mounts, self._pass_over),
         )
-        looking.addBoth(self._looked)
+        checking.addBoth(self._checked)
 
     def _pass_over(self, reason: str) -> None:
         if reason not in self._passed_over:
             self._passed_over.add(reason)
             self._log.debug("Ignoring a CDI spec of another kind: {reason}", reason=reason)
 
-    def _looked(self, result: NodeHost | Failure) -> None:
+    def _checked(self, result: NodeHost | Failure) -> None:
         self._busy = False
         if self._stopped:
             return
         if isinstance(result, Failure):
-            self._log.failure("Looking at the node's device nodes and CDI specs failed", result)
+            self._log.failure("Checking the node's device nodes and CDI specs failed", result)
         elif result != self._known:
             self._known = result
-            self._told(result)
+            self._changed(result)
         again, self._again = self._again, False
-        self._timer.set(0.0 if again else LOOK_EVERY, self._look)
+        self._timer.set(0.0 if again else CHECK_EVERY, self._check)
 
     def _cancel(self) -> None:
         self._timer.cancel()

@@ -1,4 +1,4 @@
-"""Finds in /proc where processes are. It blocks: for a thread for which nobody waits."""
+"""Finds the cgroup and container of processes in /proc. It blocks: call it in a thread."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from sgpud.core.gpu.cgroup import mounted_in, parse_cgroup
 from sgpud.core.gpu.observations import ProcessOwner
 
 KNOWN_FOR = 60.0
-"""Seconds for which a process is taken to be where it was found: they can be moved, and are not."""
+"""Seconds for which a process is assumed not to change its cgroup: it could, but none does."""
 FIRST_PIDS = 0xEFFFFFFC
-"""The inode of the first PID namespace, the machine's own (PROC_PID_INIT_INO in the kernel)."""
+"""The inode of the host's PID namespace (PROC_PID_INIT_INO in the kernel)."""
 FIRST_CGROUPS = 0xEFFFFFFB
-"""Likewise of the first cgroup namespace (PROC_CGROUP_INIT_INO)."""
+"""The inode of the host's cgroup namespace (PROC_CGROUP_INIT_INO)."""
 ELSEWHERE = (
-    "sgpud does not see the node's processes, as hostPID: true lets it: NVML tells it only of those"
-    " in its own PID namespace"
+    "sgpud cannot see the node's processes without hostPID: true: NVML reports only those in its"
+    " own PID namespace"
 )
 HIDDEN = (
-    "the processes of others are hidden in /proc from sgpud: by hidepid= of its mount, or by"
-    " ProtectProc= of the unit"
+    "other users' processes are hidden in /proc: by its mount option hidepid=, or by ProtectProc="
+    " of the unit"
 )
 _LARGEST = 1 << 20
 _PIECE = 1 << 16
@@ -33,18 +33,18 @@ _PIECE = 1 << 16
 
 @frozen
 class LocatedProcesses:
-    """What a look found."""
+    """The result of a lookup."""
 
     places: dict[int, ProcessOwner]
-    """By process id; one that has ended is not in it."""
+    """By process id, without those that have ended."""
     problem: str
-    """Why it does not know the node's processes, or empty."""
+    """Why the node's processes are unknown, or empty."""
 
 
 @frozen
 class _Known:
     began: str
-    """The process's start, in ticks since the boot: an id can come again."""
+    """When the process started, in ticks since boot: process ids are reused."""
     at: float
     place: ProcessOwner
 
@@ -55,7 +55,7 @@ class ProcessLocator:
     def __init__(
         self, proc: Path, *, ours: bool = False, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`ours`: the ids are of this process's own PID namespace, whichever that is."""
+        """`ours`: the process ids belong to this process's own PID namespace, whichever that is."""
         self._proc = proc
         self._ours = ours
         self._clock = clock
@@ -64,7 +64,7 @@ class ProcessLocator:
     def look(self, pids: Iterable[int]) -> LocatedProcesses:
         """Where each of these processes is now."""
         if not self._ours and self._namespace("pid") != FIRST_PIDS:
-            # A process id of another namespace could be that of some other process here.
+            # A process id of another namespace may be that of another process here.
             elsewhere = ProcessOwner(problem=ELSEWHERE)
             return LocatedProcesses(dict.fromkeys(pids, elsewhere), ELSEWHERE)
         hidden = not os.access(self._proc / "1" / "stat", os.R_OK)
@@ -102,7 +102,7 @@ class ProcessLocator:
         if cgroup.pods:
             with suppress(OSError):
                 mounted = mounted_in(self._read(pid, "mountinfo"))
-                # The cgroup is the kernel's word; mounts are the container's own to change.
+                # The cgroup comes from the kernel; a container can change its mounts.
                 if mounted and mounted[0] in cgroup.pods:
                     container = mounted[1]
         return ProcessOwner(
@@ -125,7 +125,7 @@ class ProcessLocator:
         return text.decode("utf-8", "replace")
 
     def _namespace(self, kind: str) -> int | None:
-        """The inode of this process's namespace; None where the kernel does not tell."""
+        """The inode of this process's namespace; None if it cannot be read."""
         try:
             return (self._proc / "self" / "ns" / kind).stat().st_ino
         except OSError:
@@ -134,7 +134,7 @@ class ProcessLocator:
 
 def _command(stat: str) -> tuple[str, str]:
     """The name of the program and the start of a process, from /proc/PID/stat; ValueError."""
-    # The name stands in brackets, and may hold brackets and blanks itself.
+    # The name is in parentheses, and may itself contain parentheses and spaces.
     before, closed, after = stat.rpartition(")")
     fields = after.split()
     if not closed or len(fields) < 20:  # noqa: PLR2004 - the 22nd field of all is the start

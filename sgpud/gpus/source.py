@@ -18,7 +18,7 @@ from sgpud.gpus.usage_watch import UsageWatch
 
 
 class GpuObserver(Protocol):
-    """What is told of GPUs, as `monitor.Monitor` says."""
+    """Observes GPUs: the callbacks of `nvml.monitor.NvmlMonitor`."""
 
     @property
     def inventory(self) -> Callable[[tuple[Gpu, ...], str], None]:
@@ -26,15 +26,15 @@ class GpuObserver(Protocol):
 
     @property
     def fault(self) -> Callable[[GpuFault], None]:
-        """Gets why nothing can be read."""
+        """Gets why no GPU can be read."""
 
     @property
     def error(self) -> Callable[[str, str], None]:
-        """Gets a GPU that fails by itself, and why."""
+        """Gets a GPU that fails on its own, and why."""
 
     @property
     def event(self) -> Callable[[GpuEvent], None]:
-        """Gets what happens to a GPU."""
+        """Gets an event of a GPU."""
 
     @property
     def samples(self) -> Callable[[tuple[Sample, ...]], None]:
@@ -42,14 +42,14 @@ class GpuObserver(Protocol):
 
 
 def source(
-    reactor: Reactor, fake_gpus: FakeNode | None, hears: GpuObserver
+    reactor: Reactor, fake_gpus: FakeNode | None, observer: GpuObserver
 ) -> tuple[NvmlMonitor | FakeMonitor, UsageWatch]:
-    """What tells of the GPUs, once it is started, and what knows their processes."""
+    """The monitor of the GPUs, not started yet, and the watch over their processes."""
     usage = UsageWatch(reactor, ProcessLocator(Path("/proc"), ours=fake_gpus is not None).look)
-    seen = (hears.inventory, hears.fault, hears.error)
+    seen = (observer.inventory, observer.fault, observer.error)
     more: dict[str, Any] = {
-        "on_event": hears.event,
-        "on_samples": hears.samples,
+        "on_event": observer.event,
+        "on_samples": observer.samples,
         "on_processes": usage.sampled,
     }
     if fake_gpus is None:

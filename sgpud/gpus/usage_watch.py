@@ -1,4 +1,4 @@
-"""Keeps what is known of the processes on the GPUs, and of where they are."""
+"""Keeps the processes on the GPUs, and the containers they belong to."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from sgpud.gpus.process_locator import LocatedProcesses
 
 
 class UsageWatch:
-    """Has the processes of each sample looked up in a thread; the latest result is at hand.
+    """Looks up the processes of each sample in a thread, and keeps the latest result.
 
-    While one look is not done no other is begun: what hangs in /proc holds one thread, and what is
-    known grows old, which its age shows.
+    One lookup at a time: if /proc hangs, it blocks only one thread, and the age of the result shows
+    that it is out of date.
     """
 
     _log = Logger()
@@ -28,10 +28,10 @@ class UsageWatch:
         self._looking = False
         self._problem = ""
         self.latest: Usage | None = None
-        """What is known; None before the first sample."""
+        """The latest result; None before the first sample."""
 
     def sampled(self, running: Sequence[GpuProcesses]) -> None:
-        """NVML has told which processes there are, just now."""
+        """NVML has just reported these processes."""
         if self._looking:
             return
         self._looking = True
@@ -49,10 +49,10 @@ class UsageWatch:
             self._problem = found.problem
             if found.problem:
                 self._log.warn(
-                    "It cannot be told which containers use how much of the GPUs: {problem}",
+                    "Cannot attribute GPU usage to containers: {problem}",
                     problem=found.problem,
                 )
 
     def _failed(self, failure: Failure) -> None:
         self._looking = False
-        self._log.failure("Looking for the places of processes failed", failure)
+        self._log.failure("Looking up the processes on the GPUs failed", failure)

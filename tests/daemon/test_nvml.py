@@ -119,7 +119,7 @@ def test_a_probe_that_is_killed_is_started_again_and_nobody_notices(
     became(kubelet, RESOURCE, 10, 10)
     mark = process.log.mark
     os.kill(child_of(process), signal.SIGKILL)
-    process.said("reading the GPUs anew", mark)
+    process.said("Restarting the NVML process", mark)
     process.said("1 GPU, driver 580.12", mark)
     assert len(kubelet.lists(RESOURCE)) == 1
     assert len(kubelet.attempts) == 1

@@ -123,7 +123,7 @@ def source(told: Told) -> Iterator[Source]:
     told.result(made.stop())
 
 
-def test_it_tells_of_its_gpus_on_a_later_turn(told: Told, source: Source) -> None:
+def test_it_reports_its_gpus_in_a_later_iteration(told: Told, source: Source) -> None:
     source.start()
     assert told.inventories == []
     told.has_inventory(1)
@@ -136,14 +136,14 @@ def test_it_tells_of_its_gpus_on_a_later_turn(told: Told, source: Source) -> Non
     assert told.faults == []
 
 
-def test_it_tells_nothing_twice(told: Told, source: Source) -> None:
+def test_it_reports_nothing_twice(told: Told, source: Source) -> None:
     source.start()
     told.has_inventory(1)
     told.bench.during(0.3)
     assert len(told.inventories) == 1
 
 
-def test_released_it_tells_nothing_until_it_is_acquired(told: Told, source: Source) -> None:
+def test_a_released_source_reports_nothing_until_acquired(told: Told, source: Source) -> None:
     source.start()
     told.has_inventory(1)
     assert told.result(source.release()) is True

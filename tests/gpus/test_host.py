@@ -104,7 +104,7 @@ def same(*paths: str) -> tuple[DeviceNode, ...]:
     return tuple(DeviceNode(path, path) for path in paths)
 
 
-def test_the_nodes_of_a_gpu_are_its_own_by_minor_number_and_the_common_ones(node: Node) -> None:
+def test_the_device_nodes_of_a_gpu_are_its_own_and_the_common_ones(node: Node) -> None:
     node.devices("nvidia1", "nvidia-modeset")
     host = node.look(A)
     assert host.common_nodes == same("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-modeset")
@@ -113,7 +113,7 @@ def test_the_nodes_of_a_gpu_are_its_own_by_minor_number_and_the_common_ones(node
     assert all(each.permissions == "mrw" for each in host.common_nodes)
 
 
-def test_an_absent_node_is_named_with_the_command_that_makes_it(node: Node) -> None:
+def test_a_missing_node_is_named_with_the_command_that_creates_it(node: Node) -> None:
     node.put("dev/nvidiactl")
     host = node.look(A)
     assert "/dev/nvidia-uvm missing" in host.device_nodes_missing
@@ -141,20 +141,20 @@ def test_a_mig_instance_with_a_capability_node_missing_has_none(node: Node) -> N
 
 
 @pytest.mark.parametrize("text", ["", "DeviceFileMinor: \n", "DeviceFileMinor: x", "\x00"])
-def test_a_capability_without_its_number_is_told(node: Node, text: str) -> None:
+def test_a_capability_without_its_number_is_reported(node: Node, text: str) -> None:
     node.devices("nvidia0")
     node.capabilities(66, 67)
     node.put("proc/driver/nvidia/capabilities/gpu0/mig/gi7/ci0/access", text)
-    assert "gpu0/mig/gi7/ci0/access does not tell" in node.access(CUT).nodes_missing
+    assert "gpu0/mig/gi7/ci0/access does not contain" in node.access(CUT).nodes_missing
 
 
-def test_a_cdi_name_is_the_uuid_where_a_spec_has_it(node: Node) -> None:
+def test_a_cdi_name_is_the_uuid_if_a_spec_has_it(node: Node) -> None:
     node.put("var/run/cdi/nvidia.json", spec(device(GPU_A, "/dev/nvidia1")))
     assert node.access(A).cdi == f"nvidia.com/gpu={GPU_A}"
     assert node.access(A).cdi_missing == ""
 
 
-def test_a_cdi_name_is_the_index_where_its_device_node_is_the_gpus(node: Node) -> None:
+def test_a_cdi_name_is_the_index_if_its_device_node_matches(node: Node) -> None:
     node.devices("nvidia0", "nvidia1")
     node.capabilities(66, 67)
     node.put("etc/cdi/nvidia.yaml", BY_INDEX)
@@ -167,13 +167,13 @@ def test_an_index_that_has_moved_to_another_gpu_is_refused(node: Node) -> None:
     node.put("etc/cdi/nvidia.yaml", BY_INDEX)
     access = node.access(evolve(A, minor=0))
     assert access.cdi == ""
-    assert "nvidia.com/gpu=0 of /etc/cdi/nvidia.yaml hands over nvidia1" in access.cdi_missing
+    assert "nvidia.com/gpu=0 of /etc/cdi/nvidia.yaml injects nvidia1" in access.cdi_missing
     assert "this GPU is nvidia0" in access.cdi_missing
 
 
-def test_an_index_that_hands_over_more_than_the_gpu_is_refused(node: Node) -> None:
+def test_an_index_that_injects_more_than_the_gpu_is_refused(node: Node) -> None:
     node.put("etc/cdi/a.json", spec(device("0", "/dev/nvidia1", "/dev/nvidia0")))
-    assert "hands over nvidia0, nvidia1" in node.access(A).cdi_missing
+    assert "injects nvidia0, nvidia1" in node.access(A).cdi_missing
 
 
 def test_an_index_of_a_mig_instance_with_other_capabilities_is_refused(node: Node) -> None:
@@ -185,7 +185,7 @@ def test_an_index_of_a_mig_instance_with_other_capabilities_is_refused(node: Nod
 
 def test_an_index_that_cannot_be_checked_is_refused(node: Node) -> None:
     node.put("etc/cdi/nvidia.yaml", BY_INDEX)
-    assert "cannot be checked" in node.access(evolve(A, minor=None)).cdi_missing
+    assert "cannot be verified" in node.access(evolve(A, minor=None)).cdi_missing
 
 
 def test_the_names_that_carry_the_type_are_read_too(node: Node) -> None:
@@ -200,7 +200,7 @@ def test_the_node_on_the_host_counts_not_the_one_in_the_container(node: Node) ->
     assert node.access(A).cdi == "nvidia.com/gpu=0"
 
 
-def test_another_kind_is_no_spec_of_ours(node: Node) -> None:
+def test_specs_of_another_kind_are_ignored(node: Node) -> None:
     node.put("etc/cdi/a.json", spec(device(GPU_A, "/dev/nvidia1"), kind="example.com/gpu"))
     assert "no CDI spec of nvidia.com/gpu" in node.access(A).cdi_missing
     host = look(node.root, [A], "example.com/gpu", ())
@@ -210,7 +210,7 @@ def test_another_kind_is_no_spec_of_ours(node: Node) -> None:
 def test_a_later_folder_wins_device_by_device(node: Node) -> None:
     node.put("etc/cdi/a.json", spec(device("0", "/dev/nvidia1"), device("1", "/dev/nvidia2")))
     node.put("var/run/cdi/a.json", spec(device("0", "/dev/nvidia7")))
-    assert "/var/run/cdi/a.json hands over nvidia7" in node.access(A).cdi_missing
+    assert "/var/run/cdi/a.json injects nvidia7" in node.access(A).cdi_missing
     other = evolve(A, uuid="GPU-other", index=1, minor=2)
     assert node.access(other).cdi == "nvidia.com/gpu=1"
 
@@ -227,7 +227,7 @@ def test_a_name_in_two_files_of_one_folder_is_a_conflict(node: Node) -> None:
 
 @pytest.mark.parametrize(
     ("nodes", "said"),
-    [(("/dev/nvidia7",), "hands over nvidia7"), ((), "hands over no GPU"), (("/dev/x",), "no GPU")],
+    [(("/dev/nvidia7",), "injects nvidia7"), ((), "injects no GPU"), (("/dev/x",), "no GPU")],
 )
 def test_a_uuid_is_checked_like_every_other_name(
     node: Node, nodes: tuple[str, ...], said: str
@@ -238,11 +238,11 @@ def test_a_uuid_is_checked_like_every_other_name(
     assert node.access(A).cdi == "nvidia.com/gpu=0"
 
 
-def test_nodes_of_the_whole_spec_are_handed_over_with_every_device(node: Node) -> None:
+def test_nodes_of_the_whole_spec_are_injected_with_every_device(node: Node) -> None:
     whole = json.loads(spec(device(GPU_A, "/dev/nvidia1")))
     whole["containerEdits"] = {"deviceNodes": [{"path": "/dev/nvidia7"}]}
     node.put("etc/cdi/a.json", json.dumps(whole))
-    assert "hands over nvidia1, nvidia7" in node.access(A).cdi_missing
+    assert "injects nvidia1, nvidia7" in node.access(A).cdi_missing
 
 
 @pytest.mark.parametrize(
@@ -300,7 +300,7 @@ def test_wsl2_is_told_what_fits_it(node: Node) -> None:
     assert "nvidia-modprobe" not in missing
 
 
-def test_a_gpu_that_no_spec_names_is_told_with_the_spec(node: Node) -> None:
+def test_a_gpu_missing_in_the_specs_is_reported_with_the_spec(node: Node) -> None:
     node.put("etc/cdi/a.json", spec(device("5", "/dev/nvidia5")))
     reason = node.access(A).cdi_missing
     assert "/etc/cdi/a.json names neither" in reason
@@ -323,7 +323,7 @@ def test_a_gpu_that_no_spec_names_is_told_with_the_spec(node: Node) -> None:
         ("a.yaml", "\udcff", "UTF-8"),
     ],
 )
-def test_a_spec_that_cannot_be_understood_is_named_with_the_reason(
+def test_an_invalid_spec_is_named_with_the_reason(
     node: Node, name: str, text: str, reason: str
 ) -> None:
     node.put("etc/cdi/good.json", spec(device("5", "/dev/nvidia5")))
@@ -409,7 +409,7 @@ def test_only_mounts_whose_host_path_exists_are_given(node: Node) -> None:
     assert node.look(mounts=[GKE_DRIVER, other]).mounts == (GKE_DRIVER,)
 
 
-def test_an_empty_node_has_nothing_and_says_so(node: Node) -> None:
+def test_an_empty_node_reports_what_is_missing(node: Node) -> None:
     host = node.look(A)
     assert (host.runtime, host.common_nodes, host.mounts) == ("", (), ())
     assert host.device_nodes_missing
@@ -417,7 +417,7 @@ def test_an_empty_node_has_nothing_and_says_so(node: Node) -> None:
     assert host.access[GPU_A].cdi_missing
 
 
-def test_folders_where_files_should_be_are_no_obstacle(node: Node) -> None:
+def test_folders_in_place_of_files_are_ignored(node: Node) -> None:
     for path in ("etc/cdi/a.json", "etc/docker/daemon.json", "etc/containerd/config.toml"):
         (node.root / path).mkdir(parents=True)
     host = node.look(A)
@@ -431,7 +431,7 @@ def test_fake_gpus_have_no_access(node: Node) -> None:
 
 
 @given(text=st.text(), suffix=st.sampled_from(["json", "yaml"]))
-def test_any_text_as_a_spec_is_passed_over(
+def test_any_text_as_a_spec_is_tolerated(
     tmp_path_factory: pytest.TempPathFactory, text: str, suffix: str
 ) -> None:
     node = Node(tmp_path_factory.mktemp("node", numbered=True))

@@ -59,7 +59,7 @@ def test_a_process_in_a_pod(proc: Proc) -> None:
     assert found.problem == ""
 
 
-def test_mounts_that_name_another_pod_are_not_believed(proc: Proc) -> None:
+def test_mounts_that_name_another_pod_are_not_trusted(proc: Proc) -> None:
     proc.add(12, mounts=MOUNTS.replace(UID, UID.replace("0", "9")))
     assert proc.places().look([12]).places[12].container == ""
 
@@ -94,7 +94,7 @@ def test_a_process_is_remembered_for_a_while(proc: Proc) -> None:
     assert places.look([12]).places[12].pods == ()
 
 
-def test_an_id_that_came_again_is_another_process(proc: Proc) -> None:
+def test_a_reused_process_id_is_another_process(proc: Proc) -> None:
     proc.add(12)
     places = proc.places()
     places.look([12])
@@ -102,7 +102,7 @@ def test_an_id_that_came_again_is_another_process(proc: Proc) -> None:
     assert places.look([12]).places[12].cgroup == "/user.slice"
 
 
-def test_where_others_are_hidden_a_missing_one_has_not_ended(proc: Proc) -> None:
+def test_with_hidden_processes_a_missing_one_has_not_ended(proc: Proc) -> None:
     (proc.root / "1" / "stat").unlink()
     proc.add(12)
     found = proc.places().look([12, 13])
@@ -111,7 +111,7 @@ def test_where_others_are_hidden_a_missing_one_has_not_ended(proc: Proc) -> None
     assert found.places[12].pods == (UID,)
 
 
-def test_garbage_in_stat_is_no_process(proc: Proc) -> None:
+def test_garbage_in_stat_is_ignored(proc: Proc) -> None:
     for text in ("", "12 (x", "12 (x) S 1"):
         proc.add(12)
         (proc.root / "12" / "stat").write_text(text)
@@ -220,7 +220,7 @@ def test_the_kubelets_mount_names_the_container(
     assert (place.pods, place.container) == ((UID,), "main-1")
 
 
-def test_in_a_pid_namespace_of_its_own_nothing_is_claimed(need_tool: Callable[[str], str]) -> None:
+def test_in_a_private_pid_namespace_nothing_is_attributed(need_tool: Callable[[str], str]) -> None:
     hierarchy("v2")  # needs root, as this does
     place, problem = look(1, need_tool("unshare"), "--pid", "--fork", "--mount-proc", ours=False)
     assert problem == ELSEWHERE
@@ -229,7 +229,7 @@ def test_in_a_pid_namespace_of_its_own_nothing_is_claimed(need_tool: Callable[[s
 
 
 @pytest.mark.slow
-def test_in_the_machines_own_pid_namespace_it_is_the_nodes() -> None:
+def test_in_the_hosts_pid_namespace_processes_are_attributed() -> None:
     if Path("/proc/self/ns/pid").stat().st_ino != FIRST_PIDS:
         pytest.skip("the tests run in a PID namespace of their own")
     with process(None) as pid:
@@ -238,7 +238,7 @@ def test_in_the_machines_own_pid_namespace_it_is_the_nodes() -> None:
     assert found.places[pid].command == "cat"
 
 
-def test_a_proc_that_hides_others_is_told_apart_from_an_ended_process(
+def test_a_hidden_process_is_distinguished_from_an_ended_one(
     need_tool: Callable[[str], str],
 ) -> None:
     hierarchy("v2")

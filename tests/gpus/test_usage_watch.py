@@ -63,7 +63,7 @@ def running(*pids: int) -> tuple[GpuProcesses, ...]:
     )
 
 
-def test_the_latest_sample_with_its_places(bench: Bench, threads: Threads) -> None:
+def test_the_latest_sample_with_its_process_owners(bench: Bench, threads: Threads) -> None:
     looks = Looks()
     looks.may.set()
     watch = UsageWatch(threads, looks.look)
@@ -76,7 +76,7 @@ def test_the_latest_sample_with_its_places(bench: Bench, threads: Threads) -> No
     assert began <= watch.latest.at <= bench.reactor.seconds()
 
 
-def test_while_one_look_hangs_no_other_begins(bench: Bench, threads: Threads) -> None:
+def test_one_lookup_at_a_time(bench: Bench, threads: Threads) -> None:
     looks = Looks()
     watch = UsageWatch(threads, looks.look)
     for pid in (1, 2, 3):
@@ -91,7 +91,7 @@ def test_while_one_look_hangs_no_other_begins(bench: Bench, threads: Threads) ->
     assert looks.looked == [[1], [4]]
 
 
-def test_a_look_that_fails_is_not_the_last(bench: Bench, threads: Threads) -> None:
+def test_lookups_go_on_after_a_failure(bench: Bench, threads: Threads) -> None:
     looks = Looks(problem="fails")
     looks.may.set()
     watch = UsageWatch(threads, looks.look)

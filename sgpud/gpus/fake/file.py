@@ -1,16 +1,16 @@
-"""GPUs that exist in a file only: for laptops, for testing manifests, for the demo.
+"""GPUs that exist only in a file: for laptops, for testing manifests, for the demo.
 
 [[gpu]]
 product = "NVIDIA A100-SXM4-40GB"
 memory = "40GiB"
-count = 2                    # that many alike
+count = 2                    # this many of them
 reserved = "512MiB"          # what the driver keeps for itself
 numa = 0
 compute = "8.0"
-mig = ["3g.20gb", "1g.5gb"]  # its MIG instances, with the memory that the name says
-# uuid = "GPU-…"             # of a single GPU; otherwise made from its index
+mig = ["3g.20gb", "1g.5gb"]  # its MIG instances; the name says their memory
+# uuid = "GPU-…"             # for a single GPU; derived from its index by default
 
-What happens to them with time stands below [[event]]: script.py says how.
+[[event]] tables say what happens to them, and when: see script.py.
 """
 
 from __future__ import annotations
@@ -30,35 +30,41 @@ from sgpud.config.source import ConfigSource, file_text, read_text
 from sgpud.core.gpu.gpu import Gpu, Mig
 from sgpud.core.json_checks import UUID
 from sgpud.core.units import parse_size
-from sgpud.gpus.fake.script import EVENTS, ScriptedEvent, happenings, script_problems, size_fault
+from sgpud.gpus.fake.script import (
+    EVENTS,
+    ScriptedEvent,
+    script_problems,
+    scripted_events,
+    size_fault,
+)
 
 SLICES = 7
-"""Compute slices that the MIG instances of one GPU have together, at most."""
+"""The most compute slices that the MIG instances of one GPU have in total."""
 _PROFILE = re.compile(r"([1-7])g\.([1-9][0-9]{0,2})gb(?:\+[a-z.]{1,12})?", re.ASCII)
 _COMPUTE = re.compile(r"([0-9]{1,2})\.([0-9]{1,2})", re.ASCII)
 _LAST_BUS = 255
 
 
 def _memory(text: str) -> str | None:
-    return size_fault(text) or (None if parse_size(text) else "is no GPU's memory")
+    return size_fault(text) or (None if parse_size(text) else "must be more than 0")
 
 
 def _profile(text: str) -> str | None:
-    return None if _PROFILE.fullmatch(text) else 'is no MIG profile, write one such as "1g.5gb"'
+    return None if _PROFILE.fullmatch(text) else 'is not a MIG profile, e.g. "1g.5gb"'
 
 
 def _compute(text: str) -> str | None:
-    return None if _COMPUTE.fullmatch(text) else 'is no compute capability, write "8.0"'
+    return None if _COMPUTE.fullmatch(text) else 'is not a compute capability, e.g. "8.0"'
 
 
 def _uuid(text: str) -> str | None:
     if UUID.fullmatch(text) and not text.startswith("MIG-"):
         return None
-    return "is not a UUID of a GPU, write GPU- and letters, digits or dashes, at most 55 characters"
+    return "is not a GPU UUID: GPU- and letters, digits or dashes, at most 55 characters"
 
 
 def _product(text: str) -> str | None:
-    return None if text.strip() and text.isprintable() else "is no name"
+    return None if text.strip() and text.isprintable() else "is not a printable name"
 
 
 _FILE = Table(
@@ -107,7 +113,7 @@ class FakeNode:
     file: str
     gpus: tuple[Gpu, ...]
     script: tuple[ScriptedEvent, ...] = ()
-    """What happens to them, in the order of its times."""
+    """What happens to them, in the order of time."""
 
 
 def load(path: Path) -> FakeNode:
@@ -133,7 +139,7 @@ def parse_fake_gpus(text: str | bytes, file: str) -> FakeNode:
     problems = list(script_problems(source, gpus))
     if problems:
         raise ConfigError(problems)
-    return FakeNode(file, tuple(gpus), happenings(source))
+    return FakeNode(file, tuple(gpus), scripted_events(source))
 
 
 def _contradictions(source: ConfigSource) -> Iterator[Problem]:
@@ -142,7 +148,7 @@ def _contradictions(source: ConfigSource) -> Iterator[Problem]:
         found = {
             "uuid": "uuid" in entry
             and entry.get("count", 1) > 1
-            and "stands for one GPU, and count says more: write a [[gpu]] for each",
+            and "is for one GPU, but count is more than 1: write a [[gpu]] for each",
             "reserved": parse_size(entry.get("reserved", "0")) >= parse_size(entry["memory"])
             and "leaves no memory",
             "mig": slices > SLICES and f"takes {slices} compute slices, a GPU has {SLICES}",

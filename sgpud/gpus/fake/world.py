@@ -1,4 +1,4 @@
-"""The state of fake GPUs: what a script has done to them so far, and what NVML would tell."""
+"""The state of fake GPUs: the effect of a script so far, and what NVML would report."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from sgpud.gpus.fake.script import ScriptedEvent
 from sgpud.gpus.nvml.faults import GpuFault, GpuFaultKind
 
 RECOVERY_CHANGED = 154
-"""The XID with which the driver says that a GPU's recovery action has changed."""
+"""The XID of the driver for: a GPU's recovery action has changed."""
 LOST, HANGS = "lost", "hang"
 _LOST_TEXT = "GPU is lost (NVML error 15, fake)"
-_HANG_TEXT = "a call did not come back (fake)"
+_HANG_TEXT = "a call did not return (fake)"
 _Place = tuple[int, "int | None", "int | None"]
 
 
 @frozen
 class FakeState:
-    """Fake GPUs at one moment."""
+    """Fake GPUs at one point in time."""
 
     gpus: tuple[Gpu, ...]
-    """Every one that there ever is."""
+    """All GPUs, plugged or not."""
     gone: bool = False
-    """Whether the driver is."""
-    sick: dict[int, str] = field(factory=dict)
+    """Whether the driver is gone."""
+    failed: dict[int, str] = field(factory=dict)
     """By index, LOST or HANGS."""
     unplugged: frozenset[_Place] = frozenset()
     used: dict[str, int] = field(factory=dict)
@@ -37,7 +37,7 @@ class FakeState:
     """By UUID and process id."""
 
     def plugged(self, gpu: Gpu) -> bool:
-        """Whether this GPU is there, well or not."""
+        """Whether this GPU is present, healthy or not."""
         gi, ci = (gpu.mig.gi, gpu.mig.ci) if gpu.mig else (None, None)
         places = {(gpu.index, None, None), (gpu.index, gi, None), (gpu.index, gi, ci)}
         return not self.gone and not places & self.unplugged
@@ -45,17 +45,17 @@ class FakeState:
     @property
     def inventory(self) -> tuple[Gpu, ...]:
         """The GPUs that can be read."""
-        return tuple(gpu for gpu in self.gpus if self.plugged(gpu) and gpu.index not in self.sick)
+        return tuple(gpu for gpu in self.gpus if self.plugged(gpu) and gpu.index not in self.failed)
 
     @property
     def failing(self) -> dict[str, tuple[GpuEvent, str]]:
-        """By UUID, what is told of a physical GPU that cannot be read, and the error's text."""
+        """By UUID, the event and the error text of a physical GPU that cannot be read."""
         found = {}
         for gpu in filter(self.plugged, self.gpus):
-            if self.sick.get(gpu.index) == LOST:
+            if self.failed.get(gpu.index) == LOST:
                 event = GpuEvent(gpu.physical, EventKind.ERROR, detail=_LOST_TEXT)
                 found[gpu.physical] = (event, _LOST_TEXT)
-            elif self.sick.get(gpu.index) == HANGS:
+            elif self.failed.get(gpu.index) == HANGS:
                 found[gpu.physical] = (
                     GpuEvent(gpu.physical, EventKind.HANG, detail=_HANG_TEXT),
                     _HANG_TEXT,
@@ -64,22 +64,22 @@ class FakeState:
 
     @property
     def fault(self) -> GpuFault | None:
-        """Why there is nothing to read; None where there is something."""
+        """Why no GPU can be read; None if one can."""
         if self.gone:
             return GpuFault(GpuFaultKind.NO_DRIVER, "the driver is gone (fake)")
         if self.inventory:
             return None
         if self.failing:
-            told = "; ".join(f"GPU {uuid}: {text}" for uuid, (_, text) in self.failing.items())
-            return GpuFault(GpuFaultKind.UNKNOWN, f"no GPU answers: {told}")
-        return GpuFault(GpuFaultKind.NO_GPU, "the driver is loaded and knows no GPU (fake)")
+            errors = "; ".join(f"GPU {uuid}: {text}" for uuid, (_, text) in self.failing.items())
+            return GpuFault(GpuFaultKind.UNKNOWN, f"no GPU responds: {errors}")
+        return GpuFault(GpuFaultKind.NO_GPU, "the driver is loaded but finds no GPU (fake)")
 
     @property
     def samples(self) -> tuple[Sample, ...]:
-        """What a sample of every GPU, and of every MIG instance, gives."""
+        """A sample of every GPU, and of every MIG instance."""
         found: dict[str, Sample] = {}
         for gpu in filter(self.plugged, self.gpus):
-            if self.sick.get(gpu.index) == HANGS:
+            if self.failed.get(gpu.index) == HANGS:
                 continue
             if gpu.mig:
                 found.setdefault(gpu.physical, self._sample(gpu, gpu.physical))
@@ -88,7 +88,7 @@ class FakeState:
 
     @property
     def running(self) -> tuple[GpuProcesses, ...]:
-        """The processes of every GPU, and of every MIG instance, that answers."""
+        """The processes of every GPU, and of every MIG instance, that responds."""
         return tuple(
             GpuProcesses(
                 gpu.uuid, tuple(one for _, one in sorted(self.processes.get(gpu.uuid, {}).items()))
@@ -97,7 +97,7 @@ class FakeState:
         )
 
     def _used(self, gpu: Gpu) -> int:
-        """Its memory in use, by processes and otherwise; never more than there is."""
+        """Its memory in use, by processes and otherwise; never more than it has."""
         mine = self.processes.get(gpu.uuid, {}).values()
         used = self.used.get(gpu.uuid, 0) + sum(process.used or 0 for process in mine)
         return min(used, gpu.memory - gpu.reserved)
@@ -107,7 +107,7 @@ class FakeState:
         return min(100, sum(process.utilisation or 0 for process in mine))
 
     def _sample(self, gpu: Gpu, uuid: str) -> Sample:
-        if gpu.index in self.sick:
+        if gpu.index in self.failed:
             return Sample(uuid, error=_LOST_TEXT)
         physical = uuid == gpu.physical
         return Sample(
@@ -120,68 +120,68 @@ class FakeState:
         )
 
 
-def after(world: FakeState, happening: ScriptedEvent) -> FakeState:
-    """The world after something has happened."""
-    index, number = happening.gpu, happening.number
-    place = (index, happening.gi, happening.ci)
-    match happening.action:
+def after(world: FakeState, event: ScriptedEvent) -> FakeState:
+    """The state after an event."""
+    index, number = event.gpu, event.number
+    place = (index, event.gi, event.ci)
+    match event.action:
         case "lost" | "hang" as action:
-            changed: dict[str, Any] = {"sick": {**world.sick, index: action}}
+            changed: dict[str, Any] = {"failed": {**world.failed, index: action}}
         case "back":
-            sick = {each: what for each, what in world.sick.items() if each != index}
-            changed = {"sick": sick, "recovery": {**world.recovery, index: 0}}
+            failed = {each: what for each, what in world.failed.items() if each != index}
+            changed = {"failed": failed, "recovery": {**world.recovery, index: 0}}
         case "unplug":
             changed = {"unplugged": world.unplugged | {place}}
         case "plug":
             changed = {"unplugged": world.unplugged - {place}}
         case "driver":
-            changed = {"gone": happening.word == "gone"}
+            changed = {"gone": event.state == "gone"}
         case "recovery":
             changed = {"recovery": {**world.recovery, index: number}}
         case "ecc":
             changed = {"ecc": {**world.ecc, index: world.ecc.get(index, 0) + 1}}
         case "used":
-            meant = {gpu.uuid: number for gpu in world.gpus if _means(happening, gpu)}
-            changed = {"used": {**world.used, **meant}}
+            used = {gpu.uuid: number for gpu in world.gpus if _matches(event, gpu)}
+            changed = {"used": {**world.used, **used}}
         case "process" | "ended":
-            changed = {"processes": _with(world, happening)}
+            changed = {"processes": _with(world, event)}
         case _:
             changed = {}
     return evolve(world, **changed)
 
 
-def _with(world: FakeState, happening: ScriptedEvent) -> dict[str, dict[int, GpuProcess]]:
-    """The processes after one has come, changed or ended."""
+def _with(world: FakeState, event: ScriptedEvent) -> dict[str, dict[int, GpuProcess]]:
+    """The processes after one has started, changed or ended."""
     found = dict(world.processes)
     for gpu in world.gpus:
-        if _means(happening, gpu):
+        if _matches(event, gpu):
             kept = dict(found.get(gpu.uuid, {}))
-            kept.pop(happening.number, None)
-            if happening.action == "process":
-                busy = None if gpu.mig else happening.utilisation or 0
-                kept[happening.number] = GpuProcess(happening.number, happening.memory, busy)
+            kept.pop(event.number, None)
+            if event.action == "process":
+                busy = None if gpu.mig else event.utilisation or 0
+                kept[event.number] = GpuProcess(event.number, event.memory, busy)
             found[gpu.uuid] = kept
     return found
 
 
-def event_of(world: FakeState, happening: ScriptedEvent) -> GpuEvent | None:
-    """What the driver reports at once of something that has happened; None for nothing."""
-    gpu = next((gpu for gpu in world.gpus if _means(happening, gpu)), None)
-    if gpu is None or not world.plugged(gpu) or world.sick.get(gpu.index) == HANGS:
+def event_of(world: FakeState, event: ScriptedEvent) -> GpuEvent | None:
+    """What the driver reports immediately for a scripted event; None for nothing."""
+    gpu = next((gpu for gpu in world.gpus if _matches(event, gpu)), None)
+    if gpu is None or not world.plugged(gpu) or world.failed.get(gpu.index) == HANGS:
         return None
-    if happening.action == "ecc":
-        return GpuEvent(gpu.physical, EventKind.ECC, gi=happening.gi, ci=happening.ci)
-    if happening.action == "recovery":
+    if event.action == "ecc":
+        return GpuEvent(gpu.physical, EventKind.ECC, gi=event.gi, ci=event.ci)
+    if event.action == "recovery":
         return GpuEvent(gpu.physical, EventKind.XID, RECOVERY_CHANGED)
-    if happening.action == "xid":
-        number, gi, ci = happening.number, happening.gi, happening.ci
+    if event.action == "xid":
+        number, gi, ci = event.number, event.gi, event.ci
         return GpuEvent(gpu.physical, EventKind.XID, number, gi, ci)
     return None
 
 
-def _means(happening: ScriptedEvent, gpu: Gpu) -> bool:
-    if happening.gpu != gpu.index:
+def _matches(event: ScriptedEvent, gpu: Gpu) -> bool:
+    if event.gpu != gpu.index:
         return False
-    if happening.gi is None or gpu.mig is None:
+    if event.gi is None or gpu.mig is None:
         return True
-    return gpu.mig.gi == happening.gi and happening.ci in (None, gpu.mig.ci)
+    return gpu.mig.gi == event.gi and event.ci in (None, gpu.mig.ci)

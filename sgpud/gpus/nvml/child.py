@@ -25,9 +25,9 @@ LONGEST_LINE = 1 << 20
 LONGEST_LOG = 2000
 """Bytes of a line on standard error that are logged."""
 REAP_WITHIN = 0.4
-"""Seconds that a killed child is given to go: one that hangs in the kernel may stay for ever."""
+"""Seconds that a killed child has to exit: one that hangs in the kernel may stay forever."""
 REAP_MOST = 30.0
-"""Seconds between two looks at a child that stays."""
+"""The most seconds between two checks of a child that stays."""
 _REAP_EVERY = 0.005
 _CHUNK = 1 << 16
 _DRAIN = 4
@@ -39,7 +39,7 @@ _BOOT = (
 
 @implementer(IReadDescriptor)
 class LineReceiver:
-    """Reads a pipe on the reactor and hands out whole lines, each cut at `longest` bytes."""
+    """Reads a pipe on the reactor and passes on whole lines, each truncated to `longest` bytes."""
 
     def __init__(
         self,
@@ -63,11 +63,11 @@ class LineReceiver:
         return self._fd
 
     def logPrefix(self) -> str:
-        """What this is called in Twisted's own log lines."""
+        """The name in Twisted's own log lines."""
         return "sgpud-probe"
 
     def doRead(self) -> Any:
-        """Read what there is; an exception, returned, tells the reactor that it was the last."""
+        """Read what is available; a returned exception tells the reactor that it has ended."""
         try:
             data = os.read(self._fd, _CHUNK)
         except (BlockingIOError, InterruptedError):
@@ -80,20 +80,20 @@ class LineReceiver:
         return None
 
     def connectionLost(self, reason: Failure) -> None:
-        """The other side has closed; a line without an end is none."""
+        """The other side has closed; an incomplete line is dropped."""
         del reason
         if self._fd >= 0:
             self.close()
             self._on_end()
 
     def close(self) -> None:
-        """Read no more and hand out nothing more. The descriptor is its owner's to close."""
+        """Stop reading and passing lines on. The owner closes the descriptor."""
         if self._fd >= 0:
             self._reactor.removeReader(self)
             self._fd = -1
 
     def drain(self) -> None:
-        """Hand out what stands in the pipe already, as far as a bounded number of reads goes."""
+        """Pass on what is in the pipe already, in a bounded number of reads."""
         for _ in range(_DRAIN):
             if self._fd < 0 or self.doRead() is not None:
                 return
@@ -115,9 +115,8 @@ class LineReceiver:
 class Child:
     """A child process. `on_end` gets its exit status (negative: a signal) after its last line.
 
-    An ended child is never waited for: `end` kills it and reports within REAP_WITHIN seconds
-    whether it is gone; one that hangs in the kernel is looked at from time to time, so that it
-    leaves no zombie.
+    Nothing waits for a killed child: `end` reports within REAP_WITHIN seconds if it has exited;
+    one that hangs in the kernel is polled from time to time, so that it leaves no zombie.
     """
 
     _log = Logger()
@@ -138,7 +137,7 @@ class Child:
             raise ValueError(reason)
         if process.stdin is not None:
             os.set_blocking(process.stdin.fileno(), False)
-        self._said = LineReceiver(reactor, stdout.fileno(), LONGEST_LINE, on_line, self._over)
+        self._output = LineReceiver(reactor, stdout.fileno(), LONGEST_LINE, on_line, self._ended)
         self._errors = LineReceiver(
             reactor, stderr.fileno(), LONGEST_LOG, self._logged, lambda: None
         )
@@ -148,16 +147,16 @@ class Child:
         """The process id."""
         return self._process.pid
 
-    def tell(self, line: bytes) -> None:
-        """Write a line to its standard input; one that it has no room for is not written."""
+    def send(self, line: bytes) -> None:
+        """Write a line to its standard input; if the pipe is full, the line is dropped."""
         pipe = self._process.stdin
         if pipe is not None and not pipe.closed:
             with suppress(OSError):
                 pipe.write(line)
 
     def end(self) -> Deferred[bool]:
-        """Kill it. Nothing is called any more. The result: whether it is gone by then."""
-        self._said.close()
+        """Kill it; no callback is called any more. The result: whether it has exited."""
+        self._output.close()
         self._errors.close()
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGKILL)
@@ -176,8 +175,8 @@ class Child:
             pause = min(waited, REAP_MOST) if gone.called else _REAP_EVERY
             self._reactor.callLater(pause, self._reap, gone, waited + pause)
 
-    def _over(self) -> None:
-        # Its last words say why it ended.
+    def _ended(self) -> None:
+        # Its last lines on standard error say why it ended.
         self._errors.drain()
         self.end().addCallback(lambda _gone: self._on_end(self._process.returncode))
 
@@ -192,14 +191,14 @@ def start_child(
     on_end: Callable[[int | None], None],
     env: Mapping[str, str] | None = None,
 ) -> Child:
-    """Start the child process with these options; OSError where that is not possible.
+    """Start the child process with these options; OSError if that fails.
 
     It finds the same modules as this process, wherever they are installed, and nothing else:
-    -I and -S keep the environment, the current folder and site's .pth files out. Call it in the
+    -I and -S exclude the environment, the current folder and site's .pth files. Call it in the
     thread of the reactor: the kernel ends the child when the thread that started it ends.
     subprocess runs no Python between fork and exec, so it is safe beside gRPC's threads.
     """
-    # sgpud's own folder too: an editable installation is found by a hook, not by a path.
+    # And sgpud's own folder: an editable installation is found by a hook, not by a path.
     folders = [*sys.path, str(Path(__file__).parents[3])]
     paths = "\n".join(str(Path(folder).absolute()) for folder in folders)
     process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""What shows on a node, without a call into NVML, that a driver or a GPU has come or gone."""
+"""Shows, without calling NVML, that a driver or a GPU has appeared or disappeared."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from attrs import frozen
 
 from sgpud.files import read_regular
 
-LOOK_EVERY = 1.0
-"""Seconds between two looks while nothing can be read: three files of the kernel's."""
+CHECK_EVERY = 1.0
+"""Seconds between two checks while no GPU can be read. Each reads three kernel files."""
 
 LONGEST = 4096
 """Bytes of the file that names the driver's version: two lines."""
@@ -17,18 +17,18 @@ LONGEST = 4096
 
 @frozen
 class DriverFiles:
-    """What the kernel shows of NVIDIA's driver."""
+    """What the kernel shows about NVIDIA's driver."""
 
     version: str = ""
-    """The loaded module's; empty: none is loaded."""
+    """The version of the loaded module; empty if none is loaded."""
     gpus: tuple[str, ...] = ()
     """The PCI addresses that it serves."""
     control: bool = False
-    """Whether its control node is there."""
+    """Whether /dev/nvidiactl exists."""
 
 
 def signs(root: Path) -> DriverFiles:
-    """The signs below this root; what cannot be read is as if it were not there."""
+    """The state below this root; what cannot be read counts as absent."""
     driver = root / "proc/driver/nvidia"
     try:
         version = read_regular(driver / "version", LONGEST).decode("utf-8", "replace")

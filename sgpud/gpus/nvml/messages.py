@@ -1,4 +1,4 @@
-"""What the child process says: one line to one frozen value, or a MessageError."""
+"""The messages of the child process: each line is a frozen value, or a MessageError."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sgpud.gpus.nvml.faults import GpuFault, GpuFaultKind
 
 @frozen
 class MessageError(SgpudError):
-    """A line of the child process that is no message."""
+    """A line of the child process that is not a valid message."""
 
     line: bytes
     reason: str
@@ -27,7 +27,7 @@ class MessageError(SgpudError):
 
 @frozen
 class Inventory:
-    """Every GPU there is to share, in the order of their indexes."""
+    """Every GPU that can be shared, in the order of their indexes."""
 
     driver: str
     nvml: str
@@ -38,35 +38,35 @@ class Inventory:
 
 @frozen
 class GpuErrorMessage:
-    """One GPU that fails by itself; it is not in the inventory until it is well."""
+    """One GPU that fails on its own; it is not in the inventory until it works again."""
 
     gpu: str
-    """UUID, or the index where no UUID could be read."""
+    """UUID, or the index if no UUID could be read."""
     error: str
 
 
 @frozen
 class CallStarted:
-    """Calls begin that may not come back."""
+    """Calls have started that may hang."""
 
     call: str
     gpu: str = ""
-    """UUID, or the index where that is not known yet; empty for calls to no single GPU."""
+    """UUID, or the index if the UUID is unknown; empty for calls to no particular GPU."""
     index: int | None = None
     """NVML's index of that GPU."""
 
 
 @frozen
 class CallsEnded:
-    """They came back."""
+    """The calls have returned."""
 
     took: tuple[tuple[str, int, float], ...] = ()
-    """Each call, how often it was made since the last end, and the seconds that it took."""
+    """Each call, how often it was made since the last message, and how many seconds it took."""
 
 
 @frozen
 class EventMessage:
-    """An event of one GPU, as often as it came since the last such message."""
+    """An event of one GPU, and how often it occurred since the last such message."""
 
     event: GpuEvent
     count: int = 1
@@ -87,49 +87,49 @@ class ProcessesMessage:
 
 
 Facts = Inventory | GpuErrorMessage | EventMessage | SamplesMessage | ProcessesMessage
-"""What is told of GPUs."""
+"""Facts about GPUs."""
 Message = Facts | CallStarted | CallsEnded | GpuFault
 
 
 def parse(line: bytes) -> Message:
     """The message in one line. MessageError for anything else, whatever the bytes are."""
     try:
-        said = json.loads(line)
+        message = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise MessageError(line, "not JSON") from error
     try:
-        return _message(said)
+        return _message(message)
     except (KeyError, TypeError, ValueError) as error:
         raise MessageError(line, f"not a message of the probe ({error})") from error
 
 
-def _message(said: dict[str, object]) -> Message:
-    kind = is_a(dict, said)["type"]
+def _message(message: dict[str, object]) -> Message:
+    kind = is_a(dict, message)["type"]
     if kind == "begin":
-        gpu = "" if said["gpu"] is None else is_a(str, said["gpu"])
-        return CallStarted(is_a(str, said["call"]), gpu, maybe(said["index"]))
+        gpu = "" if message["gpu"] is None else is_a(str, message["gpu"])
+        return CallStarted(is_a(str, message["call"]), gpu, maybe(message["index"]))
     if kind == "end":
-        return _end(said)
+        return _end(message)
     if kind == "gpu-error":
-        return GpuErrorMessage(is_a(str, said["gpu"]), is_a(str, said["error"]))
+        return GpuErrorMessage(is_a(str, message["gpu"]), is_a(str, message["error"]))
     if kind == "fault":
-        return GpuFault(GpuFaultKind(said["kind"]), is_a(str, said["detail"]))
+        return GpuFault(GpuFaultKind(message["kind"]), is_a(str, message["detail"]))
     if kind == "inventory":
-        return _inventory(said)
+        return _inventory(message)
     if kind == "samples":
-        return _samples(said)
+        return _samples(message)
     if kind == "processes":
-        return _processes(said)
+        return _processes(message)
     if kind in ("xid", "ecc", "error"):
-        return _happened(EventKind(kind), said)
+        return _happened(EventKind(kind), message)
     reason = f"unknown type {kind!r}"
     raise ValueError(reason)
 
 
-def _inventory(said: dict[str, object]) -> Inventory:
+def _inventory(message: dict[str, object]) -> Inventory:
     gpus: dict[str, Gpu] = {}
     refused = []
-    for entry in is_a(list, said["gpus"]):
+    for entry in is_a(list, message["gpus"]):
         try:
             gpu = gpu_of(entry)
         except (KeyError, TypeError, ValueError) as error:
@@ -140,7 +140,9 @@ def _inventory(said: dict[str, object]) -> Inventory:
             continue
         gpus[gpu.uuid] = gpu
     ordered = tuple(sorted(gpus.values(), key=lambda gpu: gpu.order))
-    return Inventory(is_a(str, said["driver"]), is_a(str, said["nvml"]), ordered, tuple(refused))
+    return Inventory(
+        is_a(str, message["driver"]), is_a(str, message["nvml"]), ordered, tuple(refused)
+    )
 
 
 def _index_of(entry: object) -> str:
@@ -148,22 +150,22 @@ def _index_of(entry: object) -> str:
     return str(entry.get("index", "?")) if isinstance(entry, dict) else "?"
 
 
-def _happened(kind: EventKind, said: dict[str, object]) -> EventMessage:
-    uuid = uuid_of(said["gpu"])
+def _happened(kind: EventKind, message: dict[str, object]) -> EventMessage:
+    uuid = uuid_of(message["gpu"])
     if kind is EventKind.ERROR:
-        return EventMessage(GpuEvent(uuid, kind, detail=is_a(str, said["error"])))
-    xid = number(said["number"]) if kind is EventKind.XID else 0
-    event = GpuEvent(uuid, kind, xid, maybe(said["gi"]), maybe(said["ci"]))
-    return EventMessage(event, number(said["count"]))
+        return EventMessage(GpuEvent(uuid, kind, detail=is_a(str, message["error"])))
+    xid = number(message["number"]) if kind is EventKind.XID else 0
+    event = GpuEvent(uuid, kind, xid, maybe(message["gi"]), maybe(message["ci"]))
+    return EventMessage(event, number(message["count"]))
 
 
-def _samples(said: dict[str, object]) -> SamplesMessage:
+def _samples(message: dict[str, object]) -> SamplesMessage:
     found: dict[str, Sample] = {}
-    for entry in is_a(list, said["gpus"]):
+    for entry in is_a(list, message["gpus"]):
         try:
             sample = _sample(entry)
         except (KeyError, TypeError, ValueError):
-            # The inventory names a GPU that cannot be taken over; its samples are of no use.
+            # The inventory names the GPUs that are ignored; their samples are of no use.
             continue
         found[sample.uuid] = sample
     return SamplesMessage(tuple(found.values()))
@@ -181,8 +183,8 @@ def _sample(entry: dict[str, object]) -> Sample:
     )
 
 
-def _end(said: dict[str, object]) -> CallsEnded:
-    took = is_a(dict, said["took"]).items()
+def _end(message: dict[str, object]) -> CallsEnded:
+    took = is_a(dict, message["took"]).items()
     return CallsEnded(tuple((is_a(str, call), *_counted(counted)) for call, counted in took))
 
 
@@ -191,9 +193,9 @@ def _counted(value: object) -> tuple[int, float]:
     return number(times), seconds_of(seconds)
 
 
-def _processes(said: dict[str, object]) -> ProcessesMessage:
+def _processes(message: dict[str, object]) -> ProcessesMessage:
     found: dict[str, GpuProcesses] = {}
-    for entry in is_a(list, said["gpus"]):
+    for entry in is_a(list, message["gpus"]):
         try:
             running = _running(is_a(dict, entry))
         except (KeyError, TypeError, ValueError):

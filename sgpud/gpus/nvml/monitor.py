@@ -1,4 +1,4 @@
-"""Keeps a child process running that reads the GPUs, and says what it finds."""
+"""Keeps a child process running that reads the GPUs, and reports what it finds."""
 
 from __future__ import annotations
 
@@ -17,43 +17,43 @@ from sgpud.core.gpu.observations import EventKind, GpuEvent, GpuProcesses, Sampl
 from sgpud.core.json_checks import UUID
 from sgpud.gpus.nvml.calls import CallCounts
 from sgpud.gpus.nvml.child import start_child
-from sgpud.gpus.nvml.driver_files import LOOK_EVERY, signs
+from sgpud.gpus.nvml.driver_files import CHECK_EVERY, signs
 from sgpud.gpus.nvml.faults import GpuFault, GpuFaultKind, back_off
 from sgpud.gpus.nvml.messages import EventMessage, Facts, GpuErrorMessage, Inventory, SamplesMessage
 from sgpud.gpus.nvml.probe.protocol import MEASURE_EVERY
 from sgpud.gpus.nvml.run import ProbeRun, ProbeTimeouts, Start
 
 RELEASE = 15 * 60.0
-"""Seconds after which a release ends by itself: time to unload a driver or to reset a GPU, and not
-so long that a forgotten one takes the node out of use for a day."""
+"""Seconds after which a release ends on its own: time to unload a driver or to reset a GPU, but not
+so long that a forgotten release takes the node out of service for a day."""
 
 _GONE = True
 
 
 def ignored(gpu: str, error: str) -> None:
-    """For whoever does not care about single GPUs: the inventory lacks it, and the log has it."""
+    """A GPU error that needs no handling: the inventory lacks the GPU, the log has the error."""
 
 
-def unheard(_: object) -> None:
-    """For whoever only wants to know which GPUs there are."""
+def discarded(_: object) -> None:
+    """A value that needs no handling."""
 
 
 @frozen
 class Machine:
-    """What the node is to a monitor."""
+    """What a monitor needs of the node."""
 
     start: Start
     signs: Callable[[], object] = lambda: None
-    """What tells by a change of itself that reading the GPUs may now go another way."""
+    """Its value changes when the driver or its GPUs have changed."""
 
 
 class NvmlMonitor:
     """The GPUs of this node, through NVML in a child process that is replaced when it fails.
 
     `on_inventory` gets every GPU and the driver's version, at first and after each change; it
-    also ends a fault. `on_fault` is called once for each new reason why nothing can be read: what
-    was known before is then the last known, not gone. `on_gpu_error` gets UUID (or index) and
-    reason for a GPU that fails by itself, and is missing from the inventory.
+    also ends a fault. `on_fault` is called once for each new reason why no GPU can be read: the
+    last inventory is then the last known one. `on_gpu_error` gets UUID (or index) and reason for a
+    GPU that fails on its own, and is missing from the inventory.
 
     `on_event` gets what happens to a GPU within milliseconds: XIDs and ECC errors, an NVML error
     (`detail` is its text, with its number) and a call that hangs, once each time they begin. Events
@@ -61,22 +61,22 @@ class NvmlMonitor:
     reading of every GPU, and of every MIG instance, each MEASURE_EVERY seconds; `on_processes` gets
     the processes on each of them, just after that.
 
-    A child that ends or hangs after it had answered is replaced at once, and becomes a fault only
-    if the next one does not answer. A GPU at which one hung is left out for some minutes.
+    A child that ends or hangs after it had responded is replaced at once; it is a fault only if the
+    next one does not respond. A GPU on which a call hung is left out for some minutes.
     """
 
     _log = Logger()
 
-    def __init__(  # noqa: PLR0913 - each of them hears something else
+    def __init__(  # noqa: PLR0913 - one callback for each kind of fact
         self,
         reactor: Reactor,
         on_inventory: Callable[[tuple[Gpu, ...], str], None],
         on_fault: Callable[[GpuFault], None],
         on_gpu_error: Callable[[str, str], None] = ignored,
         *,
-        on_event: Callable[[GpuEvent], None] = unheard,
-        on_samples: Callable[[tuple[Sample, ...]], None] = unheard,
-        on_processes: Callable[[tuple[GpuProcesses, ...]], None] = unheard,
+        on_event: Callable[[GpuEvent], None] = discarded,
+        on_samples: Callable[[tuple[Sample, ...]], None] = discarded,
+        on_processes: Callable[[tuple[GpuProcesses, ...]], None] = discarded,
         machine: Machine | None = None,
         patience: ProbeTimeouts | None = None,
     ) -> None:
@@ -92,7 +92,7 @@ class NvmlMonitor:
         self._machine = machine or Machine(partial(start_child, reactor), partial(signs, Path("/")))
         self._patience = patience or ProbeTimeouts()
         self._next = Timer(reactor)
-        self._looking = Timer(reactor)
+        self._checking = Timer(reactor)
         self._signs: object = None
         self._suspects_end = Timer(reactor)
         self._suspects: dict[str, None] = {}
@@ -106,21 +106,21 @@ class NvmlMonitor:
         self._begin()
 
     def stop(self) -> Deferred[None]:
-        """End everything. Comes back within half a second, even if the child hangs."""
+        """Stop everything. Takes at most half a second, even if the child hangs."""
         return self._end().addCallback(lambda _gone: None)
 
     def release(self) -> Deferred[bool]:
         """End the child for RELEASE seconds, so that the driver can be unloaded or a GPU reset.
 
-        The result says whether it has let go of the driver; False: it hangs in the kernel.
+        The result says whether the driver was released; False: the child hangs in the kernel.
         """
         gone = self._end()
-        self._report(GpuFault(GpuFaultKind.RELEASED, f"let go of, for {RELEASE / 60:.0f} minutes"))
+        self._report(GpuFault(GpuFaultKind.RELEASED, f"released for {RELEASE / 60:.0f} minutes"))
         self._next.set(RELEASE, self.acquire)
         return gone
 
     def acquire(self) -> None:
-        """End a release, or the wait for the next try; without effect while a child runs."""
+        """End a release, or the wait for the next retry; without effect while a child runs."""
         if self._run is None:
             self._attempt = 0
             self._begin()
@@ -131,33 +131,35 @@ class NvmlMonitor:
         return self._run is not None or self._next.active
 
     def set_measure_every(self, seconds: float) -> None:
-        """Sample every so many seconds from now on."""
+        """Sample every `seconds` from now on."""
         if seconds != self._measure_every:
             self._measure_every = seconds
             if self._run is not None:
-                self._run.tell(f"measure-every {seconds}")
+                self._run.send(f"measure-every {seconds}")
 
     def _begin(self) -> None:
         self._next.cancel()
-        self._looking.cancel()
+        self._checking.cancel()
         self.calls.started()
-        self._run = ProbeRun(self._reactor, self._patience, self._said, self._over, self.calls.took)
+        self._run = ProbeRun(
+            self._reactor, self._patience, self._received, self._over, self.calls.took
+        )
         options = [word for name in self._suspects for word in ("--leave-out", name)]
         options += ["--measure-every", str(self._measure_every)]
         try:
             self._run.start(self._machine.start, options)
         except OSError as error:
-            self._over(GpuFault(GpuFaultKind.DIED, f"the NVML process cannot be started: {error}"))
+            self._over(GpuFault(GpuFaultKind.DIED, f"cannot start the NVML process: {error}"))
 
     def _end(self) -> Deferred[bool]:
         self._next.cancel()
-        self._looking.cancel()
+        self._checking.cancel()
         self._suspects_end.cancel()
         self._suspects = {}
         run, self._run = self._run, None
         return run.end() if run else succeed(_GONE)
 
-    def _said(self, message: Facts) -> None:
+    def _received(self, message: Facts) -> None:
         if isinstance(message, Inventory):
             for gpu, reason in message.refused:
                 self._log.error("GPU {gpu} is not shared: {reason}", gpu=gpu, reason=reason)
@@ -165,7 +167,7 @@ class NvmlMonitor:
             self._reported = None
             self._on_inventory(message.gpus, message.driver)
         elif isinstance(message, GpuErrorMessage):
-            self._log.warn("GPU {gpu} fails: {error}", gpu=message.gpu, error=message.error)
+            self._log.warn("GPU {gpu} failed: {error}", gpu=message.gpu, error=message.error)
             self._on_gpu_error(message.gpu, message.error)
         elif isinstance(message, EventMessage):
             self._on_event(evolve(message.event, count=message.count))
@@ -182,32 +184,32 @@ class NvmlMonitor:
                 self._attempt = 0
             self._suspect(run, fault)
         if fault is None:
-            self._log.info("the node's GPUs have changed: reading them anew")
-            # Indexes may mean other GPUs now.
+            self._log.info("The node's GPUs have changed; reading them again")
+            # Indexes may refer to other GPUs now.
             self._suspects = {}
             self._next.set(back_off(0), self._begin)
         elif answered and self._accident(fault):
-            self._log.warn("reading the GPUs anew: {fault}", fault=fault)
-            # In a turn of its own: what the reactor still has of the old child's descriptors
-            # would be taken for the new one's, which have the same numbers.
+            self._log.warn("Restarting the NVML process: {fault}", fault=fault)
+            # In an iteration of its own: the reactor may still hold the old child's descriptors,
+            # and would confuse them with the new ones, which have the same numbers.
             self._next.set(0, self._begin)
         else:
             self._report(fault)
             self._next.set(back_off(self._attempt), self._begin)
             self._attempt += 1
             self._signs = self._machine.signs()
-            self._looking.set(LOOK_EVERY, self._look)
+            self._checking.set(CHECK_EVERY, self._check)
 
-    def _look(self) -> None:
-        """Do not wait for the next try where the driver or a GPU has come or gone meanwhile."""
+    def _check(self) -> None:
+        """Retry at once if the driver or a GPU has appeared or disappeared meanwhile."""
         if self._machine.signs() != self._signs:
-            self._log.info("the driver or its GPUs have changed: reading them anew")
+            self._log.info("The driver or its GPUs have changed; reading them again")
             self.acquire()
         else:
-            self._looking.set(LOOK_EVERY, self._look)
+            self._checking.set(CHECK_EVERY, self._check)
 
     def _accident(self, fault: GpuFault) -> bool:
-        """Whether a new child may well answer: the first failure for a while, and not NVML's."""
+        """Whether a new child may work: the first failure for a while, and not one of NVML."""
         if fault.kind not in (GpuFaultKind.DIED, GpuFaultKind.HUNG):
             return False
         last, self._replaced = self._replaced, self._reactor.seconds()
@@ -219,13 +221,13 @@ class NvmlMonitor:
             return
         self._suspects |= dict.fromkeys((step.gpu, str(step.index)))
         self._suspects_end.set(self._patience.suspect, self._forgive)
-        self._log.error("GPU {gpu} is left out: {fault}", gpu=step.gpu, fault=fault)
+        self._log.error("Leaving out GPU {gpu}: {fault}", gpu=step.gpu, fault=fault)
         if UUID.fullmatch(step.gpu):
             self._on_event(GpuEvent(step.gpu, EventKind.HANG, detail=fault.detail))
         self._on_gpu_error(step.gpu, fault.detail)
 
     def _forgive(self) -> None:
-        """Try the GPUs that were left out, at the price of one more hang."""
+        """Try the GPUs that were left out again, at the risk of another hang."""
         self._suspects = {}
         if self._run is not None:
             self._run.end()

@@ -1,4 +1,4 @@
-"""One run of the child process as the monitor sees it: its messages, its deadlines, its end."""
+"""One run of the child process: its messages, its deadlines, its end."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from sgpud.gpus.nvml.probe.protocol import HOT_PLUGGED, PERIOD
 
 _GONE = True
 Took = tuple[tuple[str, int, float], ...]
-"""Calls, how often each was made, and the seconds that it took."""
+"""Calls, how often each was made, and how many seconds it took."""
 
 
 @frozen
 class ProbeTimeouts:
-    """How long things may take, in seconds."""
+    """Time limits, in seconds."""
 
     first: float = 30.0
-    """A step of the first reading: without persistence mode NVML initialises each GPU then, which
-    takes seconds, more for large ones. Counted per step, as there can be 16 GPUs."""
+    """A step of the first reading: without persistence mode, NVML then initialises each GPU, which
+    takes seconds, more for large ones. Per step, as there can be 16 GPUs."""
     call: float = 10.0
-    """A step of a later reading: milliseconds for a GPU that is well."""
+    """A step of a later reading: milliseconds for a healthy GPU."""
     steady: float = 30.0
-    """How long a run has to last for its end to count as a single accident."""
+    """How long a run must last for its end to count as an isolated failure."""
     suspect: float = 300.0
     """How long a GPU is left out after a call to it hung."""
 
@@ -47,22 +47,22 @@ class ChildProcess(Protocol):
     """A child process that was started."""
 
     def end(self) -> Deferred[bool]:
-        """Kill it and call nothing any more; whether it is gone, within half a second."""
+        """Kill it and call no callback any more; whether it has exited, within half a second."""
 
-    def tell(self, line: bytes) -> None:
-        """Write a line to its standard input; without effect where it does not read."""
+    def send(self, line: bytes) -> None:
+        """Write a line to its standard input; dropped if it does not read."""
 
 
 Start = Callable[
     [Sequence[str], Callable[[bytes], None], Callable[["int | None"], None]], ChildProcess
 ]
-"""Starts a child: its options, what takes its lines, what takes its exit status. OSError."""
+"""Starts a child: options, callback for lines, callback for the exit status. OSError."""
 
 
 class ProbeRun:
     """A child from its start to its end. `on_over` is called once, unless `end` was.
 
-    It gets why the run is over; None means that the child asks to be started anew.
+    It gets why the run is over; None means that the child asks for a restart.
     """
 
     _log = Logger()
@@ -89,30 +89,30 @@ class ProbeRun:
         self._over = False
         self._since = reactor.seconds()
         self.answered = False
-        """Whether an inventory has come."""
+        """Whether an inventory was received."""
 
     @property
     def age(self) -> float:
-        """Seconds since it began."""
+        """Seconds since the start."""
         return self._reactor.seconds() - self._since
 
     @property
     def suspect(self) -> CallStarted | None:
-        """The step that it is in, if that step concerns a single GPU."""
+        """The current step, if it concerns a single GPU."""
         return self._step if self._step and self._step.gpu else None
 
     def start(self, start: Start, options: Sequence[str]) -> None:
-        """Start the child; OSError where that is not possible."""
+        """Start the child; OSError if that fails."""
         self._process = start(options, self._line, self._ended)
         self._deadline.set(self._patience.first, self._overdue)
 
-    def tell(self, line: str) -> None:
-        """Say something to the child."""
+    def send(self, line: str) -> None:
+        """Send a line to the child."""
         if self._process is not None:
-            self._process.tell(line.encode() + b"\n")
+            self._process.send(line.encode() + b"\n")
 
     def end(self) -> Deferred[bool]:
-        """Kill the child and call nothing any more; whether it is gone, within half a second."""
+        """Kill the child and call no callback any more; whether it has exited in half a second."""
         self._over = True
         self._deadline.cancel()
         return self._process.end() if self._process else succeed(_GONE)
@@ -125,7 +125,7 @@ class ProbeRun:
         except MessageError as error:
             self._garbage += 1
             if self._garbage == 1:
-                self._log.warn("NVML process: ignoring what is no message: {error}", error=error)
+                self._log.warn("NVML process: ignoring an invalid message: {error}", error=error)
             return
         limit = self._patience.call if self.answered else self._patience.first
         if isinstance(message, CallStarted):
@@ -137,7 +137,7 @@ class ProbeRun:
         elif isinstance(message, GpuFault):
             self._fault = message
         elif isinstance(message, EventMessage):
-            # From the thread that waits for events: no sign that the reading one gets on.
+            # From the event thread: it does not show that the reading thread makes progress.
             self._on_message(message)
             return
         else:
@@ -148,8 +148,8 @@ class ProbeRun:
 
     def _overdue(self) -> None:
         step = self._step or CallStarted("the start of the process")
-        said = f"{step.call} did not come back in time, the process is abandoned"
-        self._finish(self._fault or GpuFault(GpuFaultKind.HUNG, said, step.gpu))
+        detail = f"{step.call} did not return in time, killing the process"
+        self._finish(self._fault or GpuFault(GpuFaultKind.HUNG, detail, step.gpu))
 
     def _ended(self, status: int | None) -> None:
         if status == HOT_PLUGGED:
@@ -157,7 +157,9 @@ class ProbeRun:
         else:
             at = f" during {self._step.call}" if self._step else ""
             gpu = self._step.gpu if self._step else ""
-            died = GpuFault(GpuFaultKind.DIED, f"the NVML process ended{at}: {_told(status)}", gpu)
+            died = GpuFault(
+                GpuFaultKind.DIED, f"the NVML process ended{at}: {_ending(status)}", gpu
+            )
             self._finish(self._fault or died)
 
     def _finish(self, fault: GpuFault | None) -> None:
@@ -166,9 +168,9 @@ class ProbeRun:
             self._on_over(fault)
 
 
-def _told(status: int | None) -> str:
+def _ending(status: int | None) -> str:
     if status is None:
-        return "it closed its output, and hangs"
+        return "it closed its output but did not exit"
     if status >= 0:
         return f"exit status {status}"
     try:

@@ -26,7 +26,7 @@ def problems(text: str) -> list[str]:
     return str(caught.value).splitlines()
 
 
-def test_the_file_of_the_tests_is_what_it_says() -> None:
+def test_the_gpus_are_those_of_the_file() -> None:
     found = load(FILE).gpus
     assert [(gpu.index, gpu.product, gpu.memory >> 30) for gpu in found] == [
         (0, "NVIDIA A100-SXM4-40GB", 40),
@@ -42,18 +42,18 @@ def test_the_file_of_the_tests_is_what_it_says() -> None:
     assert load(FILE) == load(FILE)
 
 
-def test_uuids_do_not_depend_on_what_else_the_file_says() -> None:
+def test_uuids_do_not_depend_on_the_rest_of_the_file() -> None:
     assert [gpu.uuid for gpu in gpus(T4 * 3)][:2] == [gpu.uuid for gpu in gpus(T4 + "count = 2\n")]
 
 
-def test_uuids_look_like_real_ones_and_make_share_ids() -> None:
+def test_uuids_look_real_and_make_valid_share_ids() -> None:
     for gpu in load(FILE).gpus:
         assert UUID.fullmatch(gpu.uuid)
         assert len(gpu.uuid) == len("GPU-00000000-0000-0000-0000-000000000000")
         assert parse_share_id(share_id(gpu.uuid, 9999)) == (gpu.uuid, 9999)
 
 
-def test_every_gpu_can_be_meant_by_an_entry_of_a_list() -> None:
+def test_every_gpu_can_be_matched_in_a_list() -> None:
     found = gpus(T4 + "count = 64\n" + (T4 + "count = 64\n") * 4)
     assert len({gpu.uuid for gpu in found}) == len({gpu.pci for gpu in found}) == 320
     assert all(matches(gpu.pci, gpu) for gpu in found)
@@ -74,7 +74,7 @@ def test_an_instance_has_no_more_memory_than_its_gpu() -> None:
 @pytest.mark.parametrize(
     ("line", "text"),
     [
-        ('memory = "15GB"', '3: gpu.memory: "15GB" is no size of memory: write the unit as "GiB"'),
+        ('memory = "15GB"', '3: gpu.memory: "15GB" is not a size: write the unit as "GiB"'),
         ('memory = "0"', "3: gpu.memory: "),
         ("memory = 15", "3: gpu.memory: is the number 15, write a size"),
         ('memory = "1GiB"\nproduct = ""', "4: gpu.product: "),
@@ -86,7 +86,7 @@ def test_an_instance_has_no_more_memory_than_its_gpu() -> None:
         ('memory = "1GiB"\ncompute = "8"', "4: gpu.compute: "),
         ('memory = "1GiB"\nuuid = "MIG-1"', "4: gpu.uuid: "),
         ('memory = "1GiB"\nuuid = "GPU-1::2"', "4: gpu.uuid: "),
-        ('memory = "1GiB"\nuuid = "GPU-1"\ncount = 2', "4: gpu.uuid: stands for one GPU"),
+        ('memory = "1GiB"\nuuid = "GPU-1"\ncount = 2', "4: gpu.uuid: is for one GPU"),
         ('memory = "1GiB"\nreserved = "1GiB"', "4: gpu.reserved: leaves no memory"),
         ('memory = "1GiB"\nmig = ["1g"]', "4: gpu.mig: "),
         ('memory = "1GiB"\nmig = ["4g.20gb", "4g.20gb"]', "4: gpu.mig: takes 8 compute slices"),
@@ -101,7 +101,7 @@ def test_each_problem_names_file_line_and_key(line: str, text: str) -> None:
     assert problem.startswith(f"sim.toml:{text}")
 
 
-def test_all_problems_are_told_in_one_run() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     found = problems('[[gpu]]\nproduct = 1\nmemory = "x"\n[[gpu]]\nmemory = "1GiB"\ncount = "2"\n')
     assert [line.split(" ")[0] for line in found] == [
         "sim.toml:2:",

@@ -118,7 +118,7 @@ def as_script(world: FakeState, counts: dict[str, int]) -> str:
             "lost": f"error nvmlDeviceGetHandleByIndex_v2 {index} 15",
             "hang": f"hang nvmlDeviceGetName {index}",
         }
-        lines.append(trouble.get(world.sick.get(gpu.index, ""), ""))
+        lines.append(trouble.get(world.failed.get(gpu.index, ""), ""))
     return "\n".join([*lines, *(f"event {count} {line}" for line, count in counts.items())]) + "\n"
 
 
@@ -350,7 +350,7 @@ def play(
     bench.until(lambda: stopped)
 
 
-def test_a_scene_is_told_alike_whoever_plays_it(play: Play, bench: Bench) -> None:
+def test_fake_gpus_and_the_stub_report_a_scene_alike(play: Play, bench: Bench) -> None:
     expected: list[tuple[object, ...]] = [EVERYTHING]
     perhaps: frozenset[tuple[object, ...]] = frozenset()
     script = parse_fake_gpus(happenings(play.scene), "scene").script

@@ -35,7 +35,7 @@ def scripted(*events: str) -> str:
     return GPUS + "".join(f"[[event]]\n{event}\n" for event in events)
 
 
-def test_events_are_taken_in_the_order_of_their_times() -> None:
+def test_events_are_sorted_by_time() -> None:
     text = scripted(
         'at = "2m"\ndriver = "gone"',
         'at = "500ms"\ngpu = 1\ngi = 1\nci = 0\nxid = 45',
@@ -50,7 +50,7 @@ def test_events_are_taken_in_the_order_of_their_times() -> None:
         ScriptedEvent(1.5, "used", 0, number=14 << 30),
         ScriptedEvent(2.0, "process", 0, number=4711, memory=2 << 30, utilisation=40),
         ScriptedEvent(3.0, "ended", 1, 2, number=4711),
-        ScriptedEvent(120.0, "driver", word="gone"),
+        ScriptedEvent(120.0, "driver", state="gone"),
     )
 
 
@@ -61,40 +61,40 @@ def test_events_are_taken_in_the_order_of_their_times() -> None:
         ("at = 5\ngpu = 0\nxid = 79", "0: event.at: is the number 5, write a time"),
         ('at = "5"\ngpu = 0\nxid = 79', "0: event.at: "),
         ('at = "-5s"\ngpu = 0\nxid = 79', "0: event.at: "),
-        ('at = "5s"\ngpu = 0', "0: event.at: write one of xid, ecc"),
-        ('at = "5s"\ngpu = 0\nxid = 79\nlost = true', "3: event.lost: write one of"),
+        ('at = "5s"\ngpu = 0', "0: event.at: each event needs one of xid, ecc"),
+        ('at = "5s"\ngpu = 0\nxid = 79\nlost = true', "3: event.lost: each event needs one of"),
         ('at = "5s"\ngpu = 0\nxid = -1', "2: event.xid: "),
         ('at = "5s"\ngpu = 0\nxid = 0', "2: event.xid: "),
         ('at = "5s"\ngpu = 0\nxid = true', "2: event.xid: "),
-        ('at = "5s"\ngpu = 0\nlost = false', "2: event.lost: false is nothing"),
+        ('at = "5s"\ngpu = 0\nlost = false', "2: event.lost: cannot be false"),
         ('at = "5s"\ngpu = 0\nlots = true', "2: event.lots: is an unknown key"),
-        ('at = "5s"\nxid = 79', "1: event.xid: of which GPU is not said"),
+        ('at = "5s"\nxid = 79', "1: event.xid: needs gpu, e.g."),
         ('at = "5s"\ngpu = 2\nxid = 79', "1: event.gpu: there are 2 GPUs, counted from 0"),
         ('at = "5s"\ngpu = "0"\nxid = 79', "1: event.gpu: "),
-        ('at = "5s"\ngpu = 0\ndriver = "gone"', "1: event.gpu: has no meaning"),
+        ('at = "5s"\ngpu = 0\ndriver = "gone"', "1: event.gpu: does not apply"),
         ('at = "5s"\ndriver = "away"', "1: event.driver: "),
         ('at = "5s"\ngpu = 0\ngi = 1\nxid = 79', "2: event.gi: GPU 0 has no MIG instances"),
         ('at = "5s"\ngpu = 1\ngi = 3\nxid = 79', "2: event.gi: GPU 1 has the instances 1, 2"),
         ('at = "5s"\ngpu = 1\ngi = 1\nci = 1\nxid = 7', "2: event.gi: GPU 1 has the instances"),
-        ('at = "5s"\ngpu = 1\nci = 0\nxid = 79', "2: event.ci: needs gi too"),
-        ('at = "5s"\ngpu = 1\ngi = 1\nlost = true', "2: event.gi: lost is always of a whole"),
+        ('at = "5s"\ngpu = 1\nci = 0\nxid = 79', "2: event.ci: needs gi"),
+        ('at = "5s"\ngpu = 1\ngi = 1\nlost = true', "2: event.gi: lost applies to a whole"),
         ('at = "5s"\ngpu = 0\nrecovery = 8', "2: event.recovery: "),
         ('at = "5s"\ngpu = 0\nused = 5', "2: event.used: "),
         ('at = "5s"\ngpu = 0\nused = "5GB"', "2: event.used: "),
         ('at = "5s"\ngpu = 0\nused = "15GiB"', "2: event.used: is more than the"),
-        ('at = "5s"\ngpu = 1\nused = "5GiB"', "2: event.used: a GPU with MIG instances"),
+        ('at = "5s"\ngpu = 1\nused = "5GiB"', "2: event.used: needs gi"),
         ('at = "5s"\ngpu = 1\ngi = 2\nused = "6GiB"', "3: event.used: is more than the"),
         ('at = "5s"\ngpu = 0\nprocess = 0', "2: event.process: "),
         ('at = "5s"\ngpu = 0\nprocess = 1\nmemory = "15GiB"', "3: event.memory: is more than"),
         ('at = "5s"\ngpu = 0\nprocess = 1\nutilisation = 101', "3: event.utilisation: "),
-        ('at = "5s"\ngpu = 0\nxid = 79\nmemory = "1GiB"', "3: event.memory: is of a process"),
-        ('at = "5s"\ngpu = 0\nended = 1\nutilisation = 1', "3: event.utilisation: is of a"),
-        ('at = "5s"\ngpu = 1\nprocess = 1', "2: event.process: a GPU with MIG instances"),
+        ('at = "5s"\ngpu = 0\nxid = 79\nmemory = "1GiB"', "3: event.memory: needs process"),
+        ('at = "5s"\ngpu = 0\nended = 1\nutilisation = 1', "3: event.utilisation: needs process"),
+        ('at = "5s"\ngpu = 1\nprocess = 1', "2: event.process: needs gi"),
         (
             'at = "5s"\ngpu = 1\ngi = 1\nprocess = 1\nutilisation = 1',
-            "4: event.utilisation: NVML tells none on MIG",
+            "4: event.utilisation: is not reported for MIG",
         ),
-        ('at = "5s"\ngpu = 0\nprocess = 1\nended = 1', "3: event.ended: write one of"),
+        ('at = "5s"\ngpu = 0\nprocess = 1\nended = 1', "3: event.ended: each event needs one of"),
     ],
 )
 def test_each_problem_names_file_line_and_key(event: str, text: str) -> None:
@@ -144,11 +144,11 @@ class PlayedTests(SynchronousTestCase):
         self.reactor.advance(0.1)
         assert self.told == [3, GpuEvent(self.t4, EventKind.XID, 79)]
 
-    def test_what_happens_at_once_stands_in_the_first_answer(self) -> None:
+    def test_what_happens_at_once_is_in_the_first_report(self) -> None:
         self.play('at = "0"\ngpu = 1\nunplug = true', 'at = "0"\ngpu = 0\nxid = 31')
         assert self.told == [1, GpuEvent(self.t4, EventKind.XID, 31)]
 
-    def test_samples_come_with_the_first_answer_and_each_period(self) -> None:
+    def test_samples_come_with_the_first_report_and_each_period(self) -> None:
         self.play()
         assert len(self.samples) == 1
         self.reactor.advance(MEASURE_EVERY)
@@ -157,7 +157,7 @@ class PlayedTests(SynchronousTestCase):
         self.reactor.pump([1.0] * 3)
         assert len(self.samples) == 5
 
-    def test_nothing_is_seen_while_the_gpus_are_let_go_of(self) -> None:
+    def test_nothing_is_reported_while_the_gpus_are_released(self) -> None:
         self.play('at = "5s"\ngpu = 0\nxid = 79', 'at = "6s"\ngpu = 1\nunplug = true')
         self.successResultOf(self.monitor.release())
         self.reactor.advance(10)
@@ -180,14 +180,14 @@ class PlayedTests(SynchronousTestCase):
         # One at the start; when the next one is due, there is no driver.
         assert len(self.samples) == 1
 
-    def test_when_every_gpu_is_sick_there_is_nothing_to_read(self) -> None:
+    def test_when_every_gpu_fails_there_is_nothing_to_read(self) -> None:
         self.play('at = "1s"\ngpu = 0\nlost = true', 'at = "1s"\ngpu = 1\nhang = true')
         self.reactor.advance(1)
         kinds = [each.kind for each in self.told if isinstance(each, GpuEvent)]
         assert kinds == [EventKind.ERROR, EventKind.HANG]
         assert self.told[-1] is GpuFaultKind.UNKNOWN
 
-    def test_after_stop_nothing_happens_any_more(self) -> None:
+    def test_nothing_happens_after_stop(self) -> None:
         self.play('at = "5s"\ngpu = 0\nxid = 79')
         self.successResultOf(self.monitor.stop())
         self.reactor.advance(10)

@@ -16,7 +16,7 @@ def xid(number: int) -> dict[str, Any]:
     return {"message": "xid", "gpu": "GPU-1", "number": number, "gi": None, "ci": None}
 
 
-def test_the_first_is_said_and_those_after_it_are_counted() -> None:
+def test_the_first_event_is_reported_and_the_next_are_counted() -> None:
     clock = Clock()
     counted = BurstCounter(clock.seconds)
     assert [counted.is_first(xid(31)) for _ in range(3)] == [True, False, False]
@@ -42,7 +42,7 @@ def test_it_is_full_with_many_different_ones() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(1, 3), st.sampled_from([0.0, 0.05, 0.3])), max_size=50))
-def test_no_event_is_lost_and_none_is_said_twice_in_a_moment(
+def test_no_event_is_lost_or_reported_twice_in_a_window(
     events: list[tuple[int, float]],
 ) -> None:
     clock = Clock()

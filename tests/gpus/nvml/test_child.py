@@ -99,7 +99,7 @@ def test_a_hanging_gpu_is_abandoned_and_the_others_go_on(machine: Rig) -> None:
     assert machine.faults == []
 
 
-def test_stopping_does_not_wait_for_a_hang(machine: Rig) -> None:
+def test_stopping_does_not_wait_for_a_hung_call(machine: Rig) -> None:
     machine.stub.write(A100, "hang nvmlInitWithFlags -1")
     machine.monitor.start()
     machine.bench.during(0.2)
@@ -139,7 +139,7 @@ def test_a_driver_that_comes_later_is_found(machine: Rig) -> None:
     assert [fault.kind for fault in machine.faults] == [GpuFaultKind.NO_DRIVER]
 
 
-def test_a_driver_that_is_loaded_is_found_without_waiting_for_the_next_try(machine: Rig) -> None:
+def test_a_loaded_driver_is_found_without_waiting_for_the_next_retry(machine: Rig) -> None:
     machine.stub.write(A100, "error nvmlInitWithFlags -1 9")
     machine.monitor.start()
     # Tries come after 1, 2 and 4 seconds, then after 8.
@@ -152,7 +152,7 @@ def test_a_driver_that_is_loaded_is_found_without_waiting_for_the_next_try(machi
     machine.bench.until(lambda: machine.inventories, 4)
 
 
-def test_a_driver_that_is_unloaded_and_loaded_is_told_once_each(machine: Rig) -> None:
+def test_unloading_and_loading_a_driver_is_reported_once_each(machine: Rig) -> None:
     machine.stub.write(A100)
     machine.monitor.start()
     machine.bench.until(lambda: machine.inventories)
@@ -164,7 +164,7 @@ def test_a_driver_that_is_unloaded_and_loaded_is_told_once_each(machine: Rig) ->
 
 
 @pytest.mark.long
-def test_a_wait_for_events_that_does_not_come_back_ends_the_child(machine: Rig) -> None:
+def test_a_hung_wait_for_events_ends_the_child(machine: Rig) -> None:
     machine.stub.write(A100)
     machine.monitor.start()
     machine.bench.until(lambda: machine.samples)
@@ -175,14 +175,14 @@ def test_a_wait_for_events_that_does_not_come_back_ends_the_child(machine: Rig) 
     machine.bench.until(lambda: len(machine.inventories) == 2)
 
 
-def test_what_is_told_to_a_child_that_is_gone_is_lost(machine: Rig) -> None:
+def test_what_is_sent_to_a_child_that_has_exited_is_lost(machine: Rig) -> None:
     machine.stub.write(A100)
     machine.monitor.start()
     machine.bench.until(lambda: machine.inventories)
     child = machine.children[0]
     os.kill(child.pid, signal.SIGKILL)
     machine.bench.until(lambda: len(machine.children) == 2)
-    child.tell(b"measure-every 1\n")
+    child.send(b"measure-every 1\n")
 
 
 def test_the_signs_of_a_driver_change_with_it(tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_the_child_ends_with_a_daemon_that_is_killed(stub: Stub) -> None:
         os.close(watched)
 
 
-def test_the_last_words_of_a_child_are_logged(bench: Bench) -> None:
+def test_the_last_lines_of_a_child_are_logged(bench: Bench) -> None:
     script = "echo one >&2; printf 'half a line' >&2; exit 3"
     pipe = subprocess.PIPE
     with capturedLogs() as logged:
@@ -265,7 +265,7 @@ def pipe(bench: Bench) -> Iterator[Pipe]:
         os.close(made.end)
 
 
-def test_lines_come_whole_and_too_long_ones_are_cut(bench: Bench, pipe: Pipe) -> None:
+def test_lines_are_whole_and_long_ones_truncated(bench: Bench, pipe: Pipe) -> None:
     os.write(pipe.end, b"one\ntw")
     bench.until(lambda: pipe.seen)
     os.write(pipe.end, b"o\n\n0123456789abc\nlast")
@@ -273,7 +273,7 @@ def test_lines_come_whole_and_too_long_ones_are_cut(bench: Bench, pipe: Pipe) ->
     assert pipe.seen == [b"one", b"two", b"", b"0123456789"]
 
 
-def test_a_line_without_an_end_is_none(bench: Bench, pipe: Pipe) -> None:
+def test_an_incomplete_line_is_dropped(bench: Bench, pipe: Pipe) -> None:
     os.write(pipe.end, b"whole\nhalf")
     os.close(pipe.end)
     pipe.end = -1
@@ -281,7 +281,7 @@ def test_a_line_without_an_end_is_none(bench: Bench, pipe: Pipe) -> None:
     assert pipe.seen == [b"whole"]
 
 
-def test_a_reader_that_is_closed_by_a_line_hands_out_no_more(bench: Bench, pipe: Pipe) -> None:
+def test_a_reader_closed_by_a_callback_passes_on_no_more(bench: Bench, pipe: Pipe) -> None:
     seen: list[bytes] = []
     pipe.lines.close()
 

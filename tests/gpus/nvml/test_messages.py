@@ -148,21 +148,21 @@ def test_each_message_is_read(line: bytes, message: object) -> None:
         ("product", None),
     ],
 )
-def test_a_gpu_with_an_impossible_fact_is_left_out_and_named(field: str, value: object) -> None:
+def test_a_gpu_with_an_invalid_fact_is_ignored_and_named(field: str, value: object) -> None:
     message = parse(said({**WHOLE, field: value}, SLICE))
     assert isinstance(message, Inventory)
     assert [gpu.uuid for gpu in message.gpus] == [MIG_1]
     assert len(message.refused) == 1
 
 
-def test_of_two_gpus_with_one_uuid_the_second_is_left_out() -> None:
+def test_of_two_gpus_with_one_uuid_the_second_is_ignored() -> None:
     message = parse(said(WHOLE, {**SLICE, "uuid": GPU_A}))
     assert isinstance(message, Inventory)
     assert [gpu.index for gpu in message.gpus] == [0]
     assert message.refused == (("1", f"another GPU has the same UUID {GPU_A}"),)
 
 
-def test_a_strange_pci_address_or_an_empty_name_is_no_obstacle() -> None:
+def test_a_strange_pci_address_or_an_empty_name_is_accepted() -> None:
     message = parse(said({**WHOLE, "pci": "what", "product": ""}))
     assert isinstance(message, Inventory)
     assert (message.gpus[0].pci, message.gpus[0].product) == ("", "unnamed GPU")

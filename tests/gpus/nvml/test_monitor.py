@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from sgpud.core.gpu.gpu import Gpu
 from sgpud.core.gpu.observations import EventKind, GpuEvent, Sample
-from sgpud.gpus.nvml.driver_files import LOOK_EVERY
+from sgpud.gpus.nvml.driver_files import CHECK_EVERY
 from sgpud.gpus.nvml.faults import GpuFault, GpuFaultKind
 from sgpud.gpus.nvml.monitor import RELEASE, Machine, NvmlMonitor
 from sgpud.gpus.nvml.probe.protocol import HOT_PLUGGED, PERIOD
@@ -42,7 +42,7 @@ class Scripted:
         gone = True
         return succeed(gone)
 
-    def tell(self, line: bytes) -> None:
+    def send(self, line: bytes) -> None:
         self.told.append(line)
 
     def say(self, message: str, **fields: object) -> None:
@@ -141,13 +141,13 @@ class MonitorTests(SynchronousTestCase):
             self.reactor.advance(min(PERIOD, seconds))
             seconds -= PERIOD
 
-    def test_an_inventory_is_handed_on_and_so_is_each_later_one(self) -> None:
+    def test_each_inventory_is_reported(self) -> None:
         self.child.answer(GPU_A)
         self.child.answer(GPU_A, GPU_B)
         assert self.inventories == [[GPU_A], [GPU_A, GPU_B]]
         assert self.faults == []
 
-    def test_a_fault_is_told_once_and_tried_again_with_back_off(self) -> None:
+    def test_a_fault_is_reported_once_and_retried_with_back_off(self) -> None:
         for pause in (1, 2, 4, 8, 16, 30, 30):
             self.child.fail("no-driver")
             number = self.number
@@ -158,7 +158,7 @@ class MonitorTests(SynchronousTestCase):
         assert self.faults == [GpuFaultKind.NO_DRIVER]
         assert self.told[0].detail == "said so"
 
-    def test_another_fault_is_told_again(self) -> None:
+    def test_another_fault_is_reported(self) -> None:
         self.child.fail("no-library")
         self.reactor.advance(1)
         self.child.fail("version-mismatch")
@@ -176,7 +176,7 @@ class MonitorTests(SynchronousTestCase):
         self.reactor.advance(1)
         assert self.number == number + 1
 
-    def test_a_single_crash_is_replaced_at_once_and_is_no_fault(self) -> None:
+    def test_an_isolated_crash_is_not_a_fault(self) -> None:
         self.child.answer(GPU_A)
         self.live(60)
         self.child.on_end(-11)
@@ -211,7 +211,7 @@ class MonitorTests(SynchronousTestCase):
         assert "exit status 1" in self.told[0].detail
         assert self.number == 1
 
-    def test_a_process_that_cannot_be_started_is_a_fault_and_tried_again(self) -> None:
+    def test_a_process_that_cannot_be_started_is_a_fault_and_retried(self) -> None:
         self.child.fail("no-driver")
         self.starts.refuse = True
         self.reactor.advance(1)
@@ -222,33 +222,33 @@ class MonitorTests(SynchronousTestCase):
         self.child.answer(GPU_A)
         assert self.inventories == [[GPU_A]]
 
-    def test_a_child_that_never_says_anything_is_hung(self) -> None:
+    def test_a_silent_child_is_hung(self) -> None:
         first = self.child
         self.reactor.advance(PATIENCE.first)
         assert first.ended
         assert self.faults == [GpuFaultKind.HUNG]
 
-    def test_garbage_is_no_sign_of_life(self) -> None:
+    def test_garbage_does_not_count_as_progress(self) -> None:
         for _ in range(int(PATIENCE.first)):
             self.child.on_line(b"garbage")
             self.reactor.advance(1)
         assert self.faults == [GpuFaultKind.HUNG]
 
-    def test_garbage_between_messages_is_passed_over(self) -> None:
+    def test_garbage_between_messages_is_ignored(self) -> None:
         self.child.on_line(b"\xff\xfe")
         self.child.answer(GPU_A)
         self.child.on_line(b'{"type":"inventory"}')
         self.live(60)
         assert (self.inventories, self.faults) == ([[GPU_A]], [])
 
-    def test_each_step_of_the_first_reading_has_time_of_its_own(self) -> None:
+    def test_each_step_of_the_first_reading_has_its_own_time_limit(self) -> None:
         for index in range(8):
             self.child.begin(str(index), index)
             self.reactor.advance(PATIENCE.first - 1)
         self.child.answer(GPU_A)
         assert self.faults == []
 
-    def test_a_hang_at_one_gpu_leaves_it_out_and_keeps_the_others(self) -> None:
+    def test_a_gpu_that_hangs_is_left_out_and_the_others_stay(self) -> None:
         self.child.answer(GPU_A, GPU_B)
         first = self.child
         self.child.begin(GPU_B, 1)
@@ -304,7 +304,7 @@ class MonitorTests(SynchronousTestCase):
         assert self.starts.children[0].ended
         assert self.faults == [GpuFaultKind.NO_DRIVER]
 
-    def test_hot_plugged_gpus_are_read_anew_without_a_fault(self) -> None:
+    def test_hot_plugged_gpus_are_read_again_without_a_fault(self) -> None:
         self.child.answer(GPU_A)
         self.child.on_end(HOT_PLUGGED)
         self.reactor.advance(1)
@@ -312,13 +312,13 @@ class MonitorTests(SynchronousTestCase):
         assert self.inventories[-1] == [GPU_A, GPU_B]
         assert self.faults == []
 
-    def test_a_gpu_that_fails_by_itself_is_told(self) -> None:
+    def test_a_gpu_that_fails_on_its_own_is_reported(self) -> None:
         self.child.say("gpu-error", gpu=GPU_B, error="GPU is lost")
         self.child.answer(GPU_A)
         assert self.errors == [(GPU_B, "GPU is lost")]
         assert self.faults == []
 
-    def test_a_gpu_with_an_impossible_uuid_is_passed_over(self) -> None:
+    def test_a_gpu_with_an_invalid_uuid_is_ignored(self) -> None:
         self.child.answer("GPU-" + "a" * 99, GPU_A)
         assert self.inventories == [[GPU_A]]
 
@@ -334,7 +334,7 @@ class MonitorTests(SynchronousTestCase):
         self.child.answer(GPU_A)
         assert self.inventories == [[GPU_A], [GPU_A]]
 
-    def test_a_release_ends_by_itself(self) -> None:
+    def test_a_release_ends_on_its_own(self) -> None:
         self.successResultOf(self.monitor.release())
         self.reactor.advance(RELEASE - 1)
         assert self.number == 1
@@ -360,7 +360,7 @@ class MonitorTests(SynchronousTestCase):
         self.reactor.advance(5)
         assert self.number == 2
 
-    def test_after_stop_nothing_happens_any_more(self) -> None:
+    def test_nothing_happens_after_stop(self) -> None:
         self.child.answer(GPU_A)
         self.successResultOf(self.monitor.stop())
         assert self.child.ended
@@ -378,7 +378,7 @@ class MonitorTests(SynchronousTestCase):
         self.successResultOf(self.monitor.stop())
         assert self.reactor.getDelayedCalls() == []
 
-    def test_an_event_is_handed_on_at_once(self) -> None:
+    def test_an_event_is_reported_at_once(self) -> None:
         self.child.answer(GPU_A)
         self.child.say("xid", gpu=GPU_A, number=79, gi=None, ci=None, count=1)
         self.child.say("xid", gpu=GPU_A, number=45, gi=1, ci=0, count=1)
@@ -392,12 +392,12 @@ class MonitorTests(SynchronousTestCase):
         ]
         assert self.errors == []
 
-    def test_events_of_a_burst_are_one_that_says_how_many(self) -> None:
+    def test_a_burst_is_one_event_with_a_count(self) -> None:
         self.child.answer(GPU_A)
         self.child.say("xid", gpu=GPU_A, number=31, gi=None, ci=None, count=9999)
         assert self.events == [GpuEvent(GPU_A, EventKind.XID, 31, count=9999)]
 
-    def test_events_are_no_sign_that_the_reading_gets_on(self) -> None:
+    def test_events_do_not_count_as_progress(self) -> None:
         self.child.answer(GPU_A)
         self.child.begin(GPU_A, 0)
         for _ in range(int(PATIENCE.call)):
@@ -405,7 +405,7 @@ class MonitorTests(SynchronousTestCase):
             self.reactor.advance(1)
         assert self.number == 2
 
-    def test_samples_are_handed_on_and_impossible_ones_are_not(self) -> None:
+    def test_valid_samples_are_reported(self) -> None:
         self.child.answer(GPU_A)
         whole = {"used": 1, "total": 2, "utilisation": 3, "recovery": 0, "ecc": 0, "error": ""}
         none = {**dict.fromkeys(whole), "error": "GPU is lost"}
@@ -421,7 +421,7 @@ class MonitorTests(SynchronousTestCase):
         self.reactor.advance(PATIENCE.call)
         (event,) = self.events
         assert (event.uuid, event.kind) == (GPU_B, EventKind.HANG)
-        assert "did not come back" in event.detail
+        assert "did not return" in event.detail
 
     def test_a_hang_at_a_gpu_without_a_known_uuid_is_no_event(self) -> None:
         self.child.begin("1", 1)
@@ -429,7 +429,7 @@ class MonitorTests(SynchronousTestCase):
         assert self.events == []
         assert [gpu for gpu, _ in self.errors] == ["1"]
 
-    def test_how_often_to_measure_is_told_to_the_child_that_runs_and_to_the_next(self) -> None:
+    def test_the_sampling_period_reaches_the_running_child_and_the_next(self) -> None:
         self.child.answer(GPU_A)
         self.monitor.set_measure_every(5.0)
         assert self.child.told == []
@@ -440,19 +440,19 @@ class MonitorTests(SynchronousTestCase):
         self.reactor.advance(1)
         assert self.child.options == ["--measure-every", "7.0"]
 
-    def test_a_driver_that_comes_is_tried_within_a_second(self) -> None:
+    def test_a_driver_that_appears_is_tried_within_a_second(self) -> None:
         for pause in (1, 2, 4, 8, 16):
             self.child.fail("no-driver")
             self.reactor.advance(pause)
         self.child.fail("no-driver")
         number = self.number
         self.signs = "a driver"
-        self.reactor.advance(LOOK_EVERY)
+        self.reactor.advance(CHECK_EVERY)
         assert self.number == number + 1
         self.child.answer(GPU_A)
         assert self.inventories == [[GPU_A]]
 
-    def test_nobody_looks_for_a_driver_while_it_is_let_go_of(self) -> None:
+    def test_the_driver_is_not_checked_while_it_is_released(self) -> None:
         self.child.fail("no-driver")
         self.successResultOf(self.monitor.release())
         self.signs = "a driver"

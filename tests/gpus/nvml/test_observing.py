@@ -66,7 +66,7 @@ def test_an_xid_is_reported_when_it_occurs_not_at_the_next_reading(
         probe.bench.during(0.25)
 
 
-def test_an_ecc_error_and_an_event_of_an_instance_are_told(stub: Stub, probe: Probe) -> None:
+def test_an_ecc_error_and_an_event_of_an_instance_are_reported(stub: Stub, probe: Probe) -> None:
     stub.write(A100 + BUSY, CUT)
     listening(probe.start(stub, *SELDOM))
     stub.write(A100 + BUSY, CUT, event(1, 0, 0, kind=2), event(1, 1, 45, gi=7, ci=0))
@@ -76,7 +76,7 @@ def test_an_ecc_error_and_an_event_of_an_instance_are_told(stub: Stub, probe: Pr
     ]
 
 
-def test_what_happened_before_is_not_told(stub: Stub, probe: Probe) -> None:
+def test_events_before_the_start_are_not_reported(stub: Stub, probe: Probe) -> None:
     stub.write(A100, event(5, 0, 31))
     listening(probe.start(stub, *SELDOM))
     stub.write(A100, event(6, 0, 31))
@@ -131,7 +131,7 @@ def test_every_gpu_and_instance_is_sampled(stub: Stub, probe: Probe) -> None:
 
 
 @pytest.mark.parametrize("missing", ["nvmlDeviceGetFieldValues", "nvmlDeviceGetTotalEccErrors"])
-def test_what_a_gpu_does_not_offer_is_missing_in_a_sample(
+def test_what_a_gpu_does_not_support_is_missing_in_a_sample(
     stub: Stub, probe: Probe, missing: str
 ) -> None:
     stub.write(A100 + BUSY, f"error {missing} 0 3")
@@ -161,7 +161,7 @@ def test_how_often_to_sample_can_be_changed(stub: Stub, probe: Probe) -> None:
     listening(probe.start(stub, *SELDOM))
     assert len(probe.of(SamplesMessage)) == 1
     assert probe.child
-    probe.child.tell(b"measure-every 0.05\n")
+    probe.child.send(b"measure-every 0.05\n")
     probe.bench.until(lambda: len(probe.of(SamplesMessage)) > 5)
 
 
@@ -210,7 +210,7 @@ def test_a_gpu_that_is_lost_fails_its_samples_too(stub: Stub, probe: Probe) -> N
     assert told == GpuEvent(GPU_C, EventKind.ERROR, detail="GPU is lost (NVML error 15)")
 
 
-def test_an_event_set_that_fails_is_made_anew_without_the_gpu_that_spoils_it(
+def test_a_failed_event_set_is_recreated_without_the_gpu_that_broke_it(
     stub: Stub, probe: Probe
 ) -> None:
     stub.write(A100, T4)
@@ -227,7 +227,7 @@ def test_an_event_set_that_fails_is_made_anew_without_the_gpu_that_spoils_it(
     assert events(probe, 3)[-1] == GpuEvent(GPU_A, EventKind.XID, 48)
 
 
-def test_an_event_set_that_fails_again_and_again_is_not_spun_on(stub: Stub, probe: Probe) -> None:
+def test_a_failing_event_set_is_retried_with_back_off(stub: Stub, probe: Probe) -> None:
     stub.write(A100, T4)
     listening(probe.start(stub, *SELDOM))
     stub.write(A100, T4, "error nvmlEventSetWait_v2 -1 999")
@@ -247,7 +247,7 @@ def test_an_event_set_that_fails_again_and_again_is_not_spun_on(stub: Stub, prob
         "nvmlEventSetWait_v2 0 13",
     ],
 )
-def test_a_gpu_without_events_is_no_error(stub: Stub, probe: Probe, missing: str) -> None:
+def test_a_gpu_without_events_is_not_an_error(stub: Stub, probe: Probe, missing: str) -> None:
     stub.write(A100, f"error {missing}")
     samples(probe.start(stub, *OFTEN))
     probe.bench.during(0.3)
@@ -255,7 +255,7 @@ def test_a_gpu_without_events_is_no_error(stub: Stub, probe: Probe, missing: str
     assert probe.status == []
 
 
-def test_a_new_layout_of_instances_is_told_and_sampled(stub: Stub, probe: Probe) -> None:
+def test_new_mig_instances_are_reported_and_sampled(stub: Stub, probe: Probe) -> None:
     stub.write(T4, CUT)
     probe.start(stub, *OFTEN).inventory()
     one = CUT[: CUT.index(f"  instance {MIG_2}")]
@@ -265,7 +265,7 @@ def test_a_new_layout_of_instances_is_told_and_sampled(stub: Stub, probe: Probe)
     assert all(sample.error == "" for each in probe.of(SamplesMessage) for sample in each.samples)
 
 
-def test_a_gpu_that_comes_is_noticed_at_once(stub: Stub, probe: Probe) -> None:
+def test_a_new_gpu_is_noticed_at_once(stub: Stub, probe: Probe) -> None:
     served = stub.root / "proc/driver/nvidia/gpus"
     served.mkdir(parents=True)
     stub.write(A100)

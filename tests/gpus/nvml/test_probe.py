@@ -86,9 +86,7 @@ def test_a_gpu_in_mig_mode_stands_for_its_instances(stub: Stub, probe: Probe) ->
     )
 
 
-def test_an_instance_that_goes_while_it_is_read_is_gone_and_no_error(
-    stub: Stub, probe: Probe
-) -> None:
+def test_an_instance_destroyed_during_a_read_is_not_an_error(stub: Stub, probe: Probe) -> None:
     stub.write(T4, CUT)
     probe.start(stub).inventory()
     stub.write(T4, CUT, "error nvmlDeviceGetGpuInstanceId 1 6")
@@ -96,7 +94,7 @@ def test_an_instance_that_goes_while_it_is_read_is_gone_and_no_error(
     assert not probe.of(GpuErrorMessage)
 
 
-def test_an_old_driver_lacks_features_and_nothing_more(
+def test_an_old_driver_only_lacks_features(
     stub: Stub, probe: Probe, libraries: dict[str, Path]
 ) -> None:
     old = evolve(stub, library=libraries["old"])
@@ -106,7 +104,7 @@ def test_an_old_driver_lacks_features_and_nothing_more(
     assert [(gpu.memory, gpu.reserved, gpu.mig) for gpu in gpus] == [(40 * GIB, 0, None)] * 2
 
 
-def test_a_change_is_told_and_nothing_else_is(stub: Stub, probe: Probe) -> None:
+def test_only_changes_are_reported(stub: Stub, probe: Probe) -> None:
     stub.write(A100)
     probe.start(stub).inventory()
     turns = len(probe.said)
@@ -127,7 +125,7 @@ def test_a_change_is_told_and_nothing_else_is(stub: Stub, probe: Probe) -> None:
         (12345, GpuFaultKind.UNKNOWN),
     ],
 )
-def test_each_way_that_nvml_refuses_to_start_is_told_apart(
+def test_each_failure_of_nvml_to_start_is_distinguished(
     stub: Stub, probe: Probe, code: int, kind: GpuFaultKind
 ) -> None:
     stub.write(f"error nvmlInitWithFlags -1 {code}")
@@ -171,7 +169,7 @@ def test_a_driver_that_goes_away_is_a_fault(stub: Stub, probe: Probe) -> None:
 @pytest.mark.parametrize(
     "call", ["nvmlDeviceGetHandleByIndex_v2", "nvmlDeviceGetUUID", "nvmlDeviceGetMemoryInfo_v2"]
 )
-def test_a_gpu_that_fails_does_not_spoil_the_others(stub: Stub, probe: Probe, call: str) -> None:
+def test_a_gpu_that_fails_does_not_affect_the_others(stub: Stub, probe: Probe, call: str) -> None:
     stub.write(A100, T4, f"error {call} 0 15")
     assert [gpu.uuid for gpu in probe.start(stub).inventory().gpus] == [GPU_B]
     (error,) = probe.of(GpuErrorMessage)
@@ -181,7 +179,7 @@ def test_a_gpu_that_fails_does_not_spoil_the_others(stub: Stub, probe: Probe, ca
     assert [gpu.uuid for gpu in probe.inventory(2).gpus] == [GPU_A, GPU_B]
 
 
-def test_when_every_gpu_fails_it_is_a_fault_that_says_so(stub: Stub, probe: Probe) -> None:
+def test_when_every_gpu_fails_it_is_a_fault(stub: Stub, probe: Probe) -> None:
     stub.write(A100, T4, "error nvmlDeviceGetMemoryInfo_v2 * 15")
     fault = probe.start(stub).fault()
     assert fault.kind is GpuFaultKind.UNKNOWN
@@ -201,7 +199,7 @@ def test_when_every_gpu_fails_it_is_a_fault_that_says_so(stub: Stub, probe: Prob
     ],
 )
 @pytest.mark.parametrize("code", [3, 13])
-def test_what_a_gpu_does_not_offer_is_only_missing(
+def test_an_unsupported_fact_is_only_missing(
     stub: Stub, probe: Probe, call: str, field: str, value: object, code: int
 ) -> None:
     stub.write(A100, f"error {call} 0 {code}")
@@ -272,14 +270,14 @@ def test_with_every_gpu_left_out_the_fault_is_the_hang(stub: Stub, probe: Probe)
     assert fault.kind is GpuFaultKind.HUNG
 
 
-def test_a_crash_of_the_library_is_a_signal_and_no_message(stub: Stub, probe: Probe) -> None:
+def test_a_crash_of_the_library_is_a_signal_without_a_message(stub: Stub, probe: Probe) -> None:
     stub.write(A100, "crash nvmlDeviceGetName 0")
     probe.start(stub)
     probe.bench.until(lambda: probe.status)
     assert probe.status == [-signal.SIGSEGV]
 
 
-def test_it_asks_to_be_started_anew_when_gpus_come_or_go(stub: Stub, probe: Probe) -> None:
+def test_it_asks_for_a_restart_when_gpus_are_added_or_removed(stub: Stub, probe: Probe) -> None:
     served = stub.root / "proc/driver/nvidia/gpus"
     (served / "0000:3b:00.0").mkdir(parents=True)
     stub.write(A100)
@@ -314,7 +312,7 @@ def test_it_ends_with_its_input_even_while_a_call_hangs(stub: Stub, hang: str) -
         assert process.wait(10) == 0
 
 
-def test_it_ends_when_nobody_reads(stub: Stub) -> None:
+def test_it_exits_when_its_output_is_closed(stub: Stub) -> None:
     stub.write(A100)
     with _probe_process(stub) as process:
         _wait_for(process, b"inventory")
@@ -323,7 +321,7 @@ def test_it_ends_when_nobody_reads(stub: Stub) -> None:
         assert process.wait(10) == 0
 
 
-def test_it_ends_at_once_under_another_parent_than_it_was_told(stub: Stub) -> None:
+def test_it_exits_at_once_under_another_parent(stub: Stub) -> None:
     stub.write(A100)
     with _probe_process(stub, "--parent", "1") as process:
         assert process.wait(10) == 0

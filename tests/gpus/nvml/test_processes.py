@@ -45,7 +45,9 @@ def test_more_processes_than_one_call_expects_all_come(stub: Stub, probe: Probe)
     assert found.processes == tuple(GpuProcess(pid, pid, 1) for pid in range(1, 501))
 
 
-def test_on_mig_each_instance_has_its_own_and_no_time_is_told(stub: Stub, probe: Probe) -> None:
+def test_on_mig_each_instance_has_its_processes_without_utilisation(
+    stub: Stub, probe: Probe
+) -> None:
     first, second = CUT.index(f"  instance {MIG_1}"), CUT.index(f"  instance {MIG_2}")
     text = CUT[:second] + f"  process 12 {GIB} 40 c\n" + CUT[second:] + f"  process 13 {GIB} 1 c"
     assert first < second
@@ -56,7 +58,7 @@ def test_on_mig_each_instance_has_its_own_and_no_time_is_told(stub: Stub, probe:
     }
 
 
-def test_what_nvml_does_not_tell_is_not_told(stub: Stub, probe: Probe) -> None:
+def test_what_nvml_does_not_report_is_missing(stub: Stub, probe: Probe) -> None:
     stub.write(
         A100,
         "process 12 -1 101 c",
@@ -69,7 +71,7 @@ def test_what_nvml_does_not_tell_is_not_told(stub: Stub, probe: Probe) -> None:
     assert found[GPU_B].processes == (GpuProcess(14, None, None),)
 
 
-def test_what_nvml_refuses_is_a_reason_and_no_fault_of_the_gpu(stub: Stub, probe: Probe) -> None:
+def test_an_error_of_a_process_list_is_not_a_fault_of_the_gpu(stub: Stub, probe: Probe) -> None:
     lists = ("Compute", "Graphics", "MPSCompute")
     refused = [f"error nvmlDeviceGet{kind}RunningProcesses_v3 0 4" for kind in lists]
     refused += [f"error nvmlDeviceGet{kind}RunningProcesses_v2 0 4" for kind in lists]
@@ -77,23 +79,23 @@ def test_what_nvml_refuses_is_a_reason_and_no_fault_of_the_gpu(stub: Stub, probe
     stub.write(A100, f"process 12 {GIB} 1 c", T4, f"process 13 {GIB} 1 c", *refused, fails)
     found = running(probe.start(stub, *OFTEN))
     assert found[GPU_A].processes == ()
-    assert "does not tell which processes" in found[GPU_A].problem
+    assert "does not report which processes" in found[GPU_A].problem
     assert "NVML error 999" in found[GPU_B].problem
     assert [sample.error for sample in probe.of(SamplesMessage)[-1].samples] == ["", ""]
 
 
-def test_an_older_driver_is_asked_in_its_own_way(
+def test_older_drivers_are_read_with_older_calls(
     stub: Stub, probe: Probe, libraries: dict[str, Path]
 ) -> None:
     old = evolve(stub, library=libraries["old"])
     old.write(T4, f"process 12 {GIB} 40 cg")
     found = running(probe.start(old, *OFTEN))[GPU_B]
-    told, silent = (GpuProcess(12, GIB, 40),), "does not tell which processes"
+    told, silent = (GpuProcess(12, GIB, 40),), "does not report which processes"
     # The oldest pynvml has no call for such a driver.
     assert found.processes == told or silent in found.problem
 
 
-def test_a_gpu_that_fails_is_not_asked(stub: Stub, probe: Probe) -> None:
+def test_a_failed_gpu_is_not_queried(stub: Stub, probe: Probe) -> None:
     stub.write(A100, T4, "error nvmlDeviceGetMemoryInfo_v2 0 15", f"process 12 {GIB} 1 c", CUT)
     assert set(running(probe.start(stub, *OFTEN))) == {GPU_B, MIG_1, MIG_2}
     assert GPU_C not in running(probe)

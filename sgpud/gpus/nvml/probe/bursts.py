@@ -1,4 +1,4 @@
-"""Keeps a burst of events short, inside the child process."""
+"""Coalesces bursts of events, inside the child process."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from typing import Any
 
 MOST_KINDS = 256
-"""Different events of one moment that are kept; the next waits for the next moment."""
+"""The most different events in one window; further ones wait for the next window."""
 
 
 class BurstCounter:
-    """Events of the last moment, so that a burst is a few lines however long it is."""
+    """Counts events within a window, so that a burst is a few lines however long it is."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -24,7 +24,7 @@ class BurstCounter:
         self._end = 0.0
 
     def is_first(self, fields: dict[str, Any]) -> bool:
-        """Whether an event is to be said now; otherwise it is counted until the moment ends."""
+        """Whether to report an event now; otherwise it is counted until the window ends."""
         if not self._counts:
             self._end = self._clock() + COALESCE
         key = tuple(fields.values())
@@ -34,15 +34,15 @@ class BurstCounter:
 
     @property
     def full(self) -> bool:
-        """Whether no other event can be taken before the moment is over."""
+        """Whether no other event can be counted before the window ends."""
         return len(self._counts) >= MOST_KINDS
 
     def due(self, most: float) -> float:
-        """Seconds until counts are to be said, `most` at most."""
+        """Seconds until counts are due, at most `most`."""
         return max(0.0, min(most, self._end - self._clock())) if self._counts else most
 
     def overdue(self) -> list[tuple[dict[str, Any], int]]:
-        """What was counted, once its moment is over."""
+        """The counts, once their window has ended."""
         if not self._counts or self._clock() < self._end:
             return []
         found = [(fields, count) for fields, count in self._counts.values() if count]

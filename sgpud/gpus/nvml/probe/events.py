@@ -1,7 +1,7 @@
 """Waits for the events of the GPUs through pynvml, inside the child process.
 
-One thread waits and does nothing else, so that nothing delays an event. The thread that reads
-makes the event sets, as a call for a GPU that hangs must be seen there.
+One thread only waits, so that nothing delays an event. The reading thread creates the event sets,
+because a call that hangs on a GPU must be noticed there.
 """
 
 from __future__ import annotations
@@ -26,33 +26,33 @@ if TYPE_CHECKING:
     from sgpud.gpus.nvml.probe.sampling import PhysicalGpu
 
 RECOVERY_CHANGED = 154
-"""The XID that says that a GPU's recovery action has changed."""
+"""The XID for: a GPU's recovery action has changed."""
 WHOLE = 0xFFFFFFFF
-"""What stands for no MIG instance in an event."""
+"""The value for no MIG instance in an event."""
 WAIT = 1.0
-"""Seconds of one wait: after them a new event set is taken over, and the thread is known alive."""
+"""Seconds of one wait: after it, a new event set is used, and the thread is known to be alive."""
 STUCK = 10.0
-"""Seconds after which a wait of WAIT seconds will not come back."""
+"""Seconds after which a wait of WAIT seconds counts as hung."""
 LASTING = 60.0
-"""Seconds after which a new failure of an event set is a first one."""
+"""Seconds after which a failure of an event set counts as the first one again."""
 RETRY_MOST = 30.0
 MOST_ATTEMPTS = 8
 
 
 class EventReader:
-    """The event set of this process: made, waited for, made anew without a GPU that spoils it."""
+    """The event set of this process; recreated without a GPU that breaks it."""
 
     def __init__(
         self,
         nvml: ModuleType,
         reader: InventoryReader,
-        say: Callable[..., None],
+        send: Callable[..., None],
         wake: Callable[[], None],
     ) -> None:
-        """`wake` is called where the thread that reads should look at once."""
+        """`wake` is called when the reading thread should check at once."""
         self._nvml = nvml
         self._reader = reader
-        self._say = say
+        self._send = send
         self._wake = wake
         self._changed = threading.Condition()
         self._pause = threading.Event()
@@ -61,29 +61,28 @@ class EventReader:
         self._beat = 0.0
         self._never: set[str] = set()
         self.failed = False
-        """Whether the event set has failed, and another has not been made yet."""
+        """Whether the event set has failed and was not recreated yet."""
         self._made = 0.0
         self._attempt = 0
         self._retry = 0.0
         self.errors: dict[str, Exception] = {}
         """By UUID, why a GPU's events cannot be waited for."""
         self.urgent = False
-        """Set when something happened that is seen by reading the GPUs at once: by whom reads,
-        cleared."""
+        """Set when the GPUs should be read at once; the reading thread clears it."""
 
     def start(self) -> None:
-        """Start the thread that waits."""
+        """Start the waiting thread."""
         threading.Thread(target=self._run, name="events", daemon=True).start()
 
     def stuck(self) -> bool:
-        """Whether a wait does not come back."""
+        """Whether a wait hangs."""
         return self._set is not None and time.monotonic() - self._beat > STUCK
 
     def tend(self, gpus: Sequence[PhysicalGpu], begin: Callable[[str, PhysicalGpu], None]) -> bool:
-        """Make the event set for these GPUs where there is none, or a GPU is not in it.
+        """Create the event set for these GPUs if there is none, or if a GPU is not in it.
 
-        `begin` is called before calls for one GPU, which may hang. Whether there was something to
-        do, and time for it.
+        `begin` is called before calls for one GPU, which may hang. Returns whether there was
+        something to do.
         """
         now = time.monotonic()
         listened = set(self._names.values())
@@ -94,17 +93,17 @@ class EventReader:
         if now - self._made > LASTING:
             self._attempt = 0
         self.errors = {}
-        well = {gpu.uuid for gpu in wanted if self._alone(gpu, begin)}
-        if failed or well:
+        healthy = {gpu.uuid for gpu in wanted if self._alone(gpu, begin)}
+        if failed or healthy:
             kept = set() if failed else listened
-            self._make([gpu for gpu in gpus if gpu.uuid in well | kept])
+            self._make([gpu for gpu in gpus if gpu.uuid in healthy | kept])
         if failed or self.errors:
             self._retry = now + min(RETRY_MOST, 2.0**self._attempt)
             self._attempt = min(self._attempt + 1, MOST_ATTEMPTS)
         return True
 
     def _alone(self, gpu: PhysicalGpu, begin: Callable[[str, PhysicalGpu], None]) -> bool:
-        """Whether this GPU's events can be waited for: tried with a set of its own."""
+        """Whether this GPU's events can be waited for: tried with a separate set."""
         if gpu.uuid in self._never:
             return False
         begin("events", gpu)
@@ -120,7 +119,7 @@ class EventReader:
         return gpu.uuid not in self._never and gpu.uuid not in self.errors
 
     def _create(self, gpus: Sequence[PhysicalGpu]) -> Any:
-        """A new set, empty; None where there is none to be had for these GPUs."""
+        """A new, empty set; None if it cannot be created."""
         try:
             return self._nvml.nvmlEventSetCreate() if gpus else None
         except self._nvml.NVMLError as error:
@@ -141,7 +140,7 @@ class EventReader:
         return False
 
     def _note(self, gpu: PhysicalGpu, error: Exception) -> None:
-        """Keep why there are no events of a GPU; what is not offered is no error."""
+        """Record why a GPU has no events; a missing feature is not an error."""
         if self._reader.is_missing(error):
             self._never.add(gpu.uuid)
         else:
@@ -180,13 +179,13 @@ class EventReader:
                     self._free(old)
                 self._take(self._wait(current, counted.due(WAIT)), names, counted)
             except self._nvml.NVMLError as error:
-                # It would fail at once the next time too.
+                # It would fail again at once.
                 self._lose(current, error)
                 current = None
             if counted.full:
                 self._pause.wait(counted.due(WAIT))
             for fields, count in counted.overdue():
-                self._say(**fields, count=count)
+                self._send(**fields, count=count)
 
     def _lose(self, current: Any, error: Exception) -> None:
         sys.stderr.write(f"waiting for events failed: {error_text(error)}\n")
@@ -206,7 +205,7 @@ class EventReader:
             raise
 
     def _take(self, data: Any, names: dict[int | None, str], counted: BurstCounter) -> None:
-        """Say an event, unless the same was said a moment ago: then it is counted."""
+        """Report an event, unless the same was reported in this window: then it is counted."""
         uuid = data and names.get(_address(data.device))
         if not uuid:
             return
@@ -216,7 +215,7 @@ class EventReader:
         fields["gi"] = _instance(getattr(data, "gpuInstanceId", WHOLE))
         fields["ci"] = _instance(getattr(data, "computeInstanceId", WHOLE))
         if counted.is_first(fields):
-            self._say(**fields, count=1)
+            self._send(**fields, count=1)
         if fields.get("number") == RECOVERY_CHANGED:
             self.urgent = True
             self._wake()

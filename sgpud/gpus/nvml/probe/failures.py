@@ -1,4 +1,4 @@
-"""Why the child process has nothing to read, worked out in the child from NVML's errors."""
+"""Why the child process can read nothing, derived from NVML's errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class ProbeError(Exception):
-    """Why there is nothing to read; ends the process."""
+    """Why nothing can be read; ends the process."""
 
     def __init__(self, kind: str, detail: str) -> None:
         super().__init__(kind, detail)
@@ -23,7 +23,7 @@ class ProbeError(Exception):
 
 
 def explain(nvml: ModuleType, error: Exception, root: str) -> ProbeError:
-    """The fault behind an NVMLError of a call that is about no single GPU."""
+    """The fault behind an NVMLError of a call that concerns no particular GPU."""
     text = error_text(error)
     kinds = {
         nvml.NVML_ERROR_LIBRARY_NOT_FOUND: "no-library",
@@ -42,16 +42,16 @@ def explain(nvml: ModuleType, error: Exception, root: str) -> ProbeError:
 
 
 def nothing(count: int, errors: dict[str, str], left_out: set[str]) -> ProbeError:
-    """The fault of a driver that knows `count` GPUs, none of which can be shared."""
+    """The fault of a driver that finds `count` GPUs, none of which can be shared."""
     if errors:
-        told = "; ".join(f"GPU {name}: {error}" for name, error in errors.items())
-        return ProbeError("unknown", f"no GPU answers: {told}")
+        texts = "; ".join(f"GPU {name}: {error}" for name, error in errors.items())
+        return ProbeError("unknown", f"no GPU responds: {texts}")
     if count and left_out:
         left = ", ".join(sorted(left_out))
         return ProbeError("hung", f"every GPU is left out after a call that hung: {left}")
     if count:
-        return ProbeError("no-gpu", f"{count} in MIG mode, without a single MIG instance")
-    return ProbeError("no-gpu", "the driver is loaded and knows no GPU")
+        return ProbeError("no-gpu", f"{count} in MIG mode, but no MIG instances")
+    return ProbeError("no-gpu", "the driver is loaded but finds no GPU")
 
 
 def _why_not_loaded() -> str:
@@ -64,10 +64,10 @@ def _why_not_loaded() -> str:
 
 def _module(root: str) -> str:
     try:
-        told = (Path(root) / "proc/driver/nvidia/version").read_text().splitlines()[0]
+        version = (Path(root) / "proc/driver/nvidia/version").read_text().splitlines()[0]
     except (OSError, IndexError, UnicodeDecodeError):
         return "the kernel module nvidia is not loaded"
-    return f"loaded kernel module: {' '.join(told.split())[:120]}"
+    return f"loaded kernel module: {' '.join(version.split())[:120]}"
 
 
 def _opened(node: Path) -> str:

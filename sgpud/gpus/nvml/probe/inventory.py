@@ -1,8 +1,8 @@
 """Reads the GPUs of this node through pynvml, inside the child process.
 
-Nothing here imports more than the standard library: the child has to stay small. Every string of
-NVML may be bytes, no UTF-8 or empty, and every function may be missing in an older driver or an
-older binding: a missing function is a missing feature, never an error.
+This module imports only the standard library: the child must stay small. Every string of NVML may
+be bytes, invalid UTF-8 or empty, and every function may be missing in an older driver or binding: a
+missing function is a missing feature, never an error.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class InventoryReader:
         self._root = Path(root)
 
     def versions(self) -> dict[str, str]:
-        """The versions of the driver and of NVML, or empty where they are not told."""
+        """The versions of the driver and of NVML, or empty if they are not reported."""
         return {
             "driver": self._text("nvmlSystemGetDriverVersion"),
             "nvml": self._text("nvmlSystemGetNVMLVersion"),
@@ -44,9 +44,9 @@ class InventoryReader:
         return handle, self._must("nvmlDeviceGetUUID", handle)
 
     def facts(self, handle: Any, uuid: str, index: int) -> list[tuple[dict[str, Any], Any]]:
-        """What there is to share: the GPU itself, or its MIG instances; raises NVMLError.
+        """What can be shared: the GPU itself, or its MIG instances, each with its handle.
 
-        Each with its handle.
+        Raises NVMLError.
         """
         pci = self._pci(handle)
         gpu = {
@@ -71,9 +71,9 @@ class InventoryReader:
     def _instance(
         self, parent: Any, position: int, gpu: dict[str, Any]
     ) -> tuple[dict[str, Any], Any] | None:
-        """The instance at a position and its handle, or None where there is none.
+        """The instance at a position and its handle, or None if there is none.
 
-        Positions have gaps: instances are made and destroyed in any order, also while one is read.
+        Positions have gaps: instances are created and destroyed in any order, even during a read.
         """
         nvml = self._nvml
         try:
@@ -100,7 +100,7 @@ class InventoryReader:
         name = self._text("nvmlDeviceGetName", handle)
         if "MIG" in name:
             return name
-        # An older driver gives the parent's name. Profiles are named by memory in eighths.
+        # An older driver returns the parent's name. Profiles are named by memory in eighths.
         slices = self.optional("nvmlDeviceGetAttributes", handle)
         eighths = math.ceil(8 * memory / max(gpu["memory"], 1)) / 8
         gigabytes = round(eighths * math.ceil(gpu["memory"] / 2**30))
@@ -109,7 +109,7 @@ class InventoryReader:
 
     def _memory(self, handle: Any) -> dict[str, int]:
         info = self.memory_info(handle)
-        # A GPU that shares the machine's memory (GB10) does not tell: 0.
+        # A GPU that shares the host's memory (GB10) does not report any: 0.
         if info is None:
             return {"memory": 0, "reserved": 0}
         return {"memory": int(info.total), "reserved": int(getattr(info, "reserved", 0))}
@@ -119,8 +119,8 @@ class InventoryReader:
         return "" if info is None else text_of(lambda: info.busId)
 
     def _numa(self, pci: str) -> int | None:
-        # Not nvmlDeviceGetNumaNodeId: that is the node which the GPU's own memory forms on
-        # coherent machines, and has no processors for the kubelet to align with.
+        # Not nvmlDeviceGetNumaNodeId: on coherent machines, that is the node of the GPU's own
+        # memory, which has no CPUs for the kubelet to align with.
         domain, _, rest = pci.lower().partition(":")
         try:
             address = f"{int(domain, 16):04x}:{rest}"
@@ -130,7 +130,7 @@ class InventoryReader:
         return node if node >= 0 else None
 
     def optional(self, name: str, *args: Any) -> Any:
-        """The answer of a call, or None where this driver, binding or GPU does not offer it."""
+        """The result of a call, or None if this driver, binding or GPU does not support it."""
         call = getattr(self._nvml, name, None)
         if call is None:
             return None
@@ -142,7 +142,7 @@ class InventoryReader:
             raise
 
     def is_missing(self, error: Exception) -> bool:
-        """Whether an NVMLError only says that something is not offered here."""
+        """Whether an NVMLError only says that something is not supported."""
         nvml = self._nvml
         return _code(error) in (
             nvml.NVML_ERROR_NOT_SUPPORTED,
@@ -153,7 +153,7 @@ class InventoryReader:
         )
 
     def memory_info(self, handle: Any) -> Any:
-        """NVML's memory info, version 2 where there is one; None where it is not told.
+        """NVML's memory info, version 2 if available; None if it is not reported.
 
         Only version 2 has `reserved`, and leaves it out of `used`.
         """
@@ -169,9 +169,9 @@ class InventoryReader:
 
 
 def text_of(read: Callable[[], object]) -> str:
-    """What `read` gives, as printable text of at most LONGEST_TEXT characters.
+    """The result of `read` as printable text of at most LONGEST_TEXT characters.
 
-    pynvml decodes strictly; the bytes that it choked on are in the exception.
+    pynvml decodes strictly; the bytes that failed are in the exception.
     """
     try:
         raw = read()
@@ -187,10 +187,10 @@ def text_of(read: Callable[[], object]) -> str:
 def error_text(error: Exception) -> str:
     """An NVMLError as text, its number included; never raises."""
     try:
-        said = text_of(lambda: str(error))
-    except Exception:  # noqa: BLE001 - asking the library for the text is a call that can fail
-        said = type(error).__name__
-    return said if _code(error) is None else f"{said} (NVML error {_code(error)})"
+        text = text_of(lambda: str(error))
+    except Exception:  # noqa: BLE001 - even fetching the text is a call that can fail
+        text = type(error).__name__
+    return text if _code(error) is None else f"{text} (NVML error {_code(error)})"
 
 
 def _code(error: Exception) -> object:

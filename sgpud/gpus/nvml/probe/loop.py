@@ -1,6 +1,6 @@
-"""What the child process does round after round: reads the GPUs, samples them, says what changed.
+"""The loop of the child process: reads the GPUs, samples them, reports what changed.
 
-Every call that may not come back is made in this one thread, after a line that says which.
+Every call that may hang is made in this one thread, after a message that names it.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
 
 
 class ProbeLoop:
-    """Reads the inventory again and again, samples, and says what changed."""
+    """Reads the inventory periodically, samples the GPUs, and reports what changed."""
 
-    def __init__(self, nvml: ModuleType, options: Options, say: Callable[..., None]) -> None:
+    def __init__(self, nvml: ModuleType, options: Options, send: Callable[..., None]) -> None:
         self._nvml = nvml
         self._options = options
-        self._say = say
+        self._send = send
         self._wake = threading.Event()
         self._reader = InventoryReader(nvml, options.root)
         self._sampler = Sampler(nvml, self._reader)
         self._processes = ProcessReader(nvml, self._reader)
-        self._events = EventReader(nvml, self._reader, say, self._wake.set)
+        self._events = EventReader(nvml, self._reader, send, self._wake.set)
         self._gpus: dict[int, PhysicalGpu] = {}
         self._last: dict[str, Any] = {}
         self._failing: dict[str, str] = {}
@@ -51,44 +51,44 @@ class ProbeLoop:
         self._call = ""
         self._since = 0.0
         self._took: dict[str, tuple[int, float]] = {}
-        """By call, how often it was made since the last `end`, and the seconds that it took."""
+        """By call, how often it was made since the last `end`, and how many seconds it took."""
 
     def measure_every(self, seconds: float) -> None:
-        """Sample every so many seconds from now on; for another thread."""
+        """Sample every `seconds` from now on; called from another thread."""
         self._options.measure_every = seconds
         self._wake.set()
 
     def run(self) -> NoReturn:
-        """Go round until something ends the process."""
+        """Loop until something ends the process."""
         try:
             self._start()
-            self._go_round(self._plugged())
+            self._loop(self._plugged())
         except ProbeError as fault:
             self._end(fault)
-        except Exception as error:  # noqa: BLE001 - the edge: whatever it is, the parent says it
+        except Exception as error:  # noqa: BLE001 - the edge: whatever it is, the parent reports it
             self._end(ProbeError("unknown", f"{type(error).__name__}: {error_text(error)}"))
         # Not sys.exit: ending the interpreter would unload the library, and can hang in it.
         os._exit(HOT_PLUGGED)
 
     def _end(self, fault: ProbeError) -> NoReturn:
-        self._say("fault", kind=fault.kind, detail=fault.detail)
+        self._send("fault", kind=fault.kind, detail=fault.detail)
         os._exit(STATUS[fault.kind])
 
     def _start(self) -> None:
         self._calls("nvmlInit")
-        self._say("begin", call="nvmlInit", gpu=None, index=None)
+        self._send("begin", call="nvmlInit", gpu=None, index=None)
         try:
             self._nvml.nvmlInit()
         except self._nvml.NVMLError as error:
             raise explain(self._nvml, error, self._options.root) from error
         self._events.start()
 
-    def _go_round(self, plugged: list[str]) -> None:
-        """Read and sample when it is time, until the driver serves other GPUs."""
+    def _loop(self, plugged: list[str]) -> None:
+        """Read and sample when due, until the driver serves other GPUs."""
         read = sampled = float("-inf")
         while self._plugged() == plugged:
             if self._events.stuck():
-                raise ProbeError("hung", "the wait for events does not come back")
+                raise ProbeError("hung", "the wait for events hangs")
             self._wake.clear()
             now = time.monotonic()
             urgent, self._events.urgent = self._events.urgent, False
@@ -96,21 +96,21 @@ class ProbeLoop:
             if urgent or now >= read + self._options.period:
                 self._read()
                 read, busy = now, True
-            well = [gpu for gpu in self._known() if gpu.error is None]
-            busy = self._events.tend(well, self._begin) or busy
+            healthy = [gpu for gpu in self._known() if gpu.error is None]
+            busy = self._events.tend(healthy, self._begin) or busy
             if urgent or now >= sampled + self._options.measure_every:
                 self._sample()
                 sampled, busy = now, True
             if busy:
-                self._tell_errors()
+                self._report_errors()
                 self._calls("")
-                self._say("end", took=self._took)
+                self._send("end", took=self._took)
                 self._took = {}
             due = min(read + self._options.period, sampled + self._options.measure_every)
             self._wake.wait(max(0.0, min(PLUGGED, due - time.monotonic())))
 
     def _calls(self, call: str) -> None:
-        """Count the time that the calls before took, and begin with that of others; `""`: none."""
+        """Record the time of the previous calls, and start that of the next; `""`: none."""
         now = time.monotonic()
         if self._call:
             times, seconds = self._took.get(self._call, (0, 0.0))
@@ -119,11 +119,11 @@ class ProbeLoop:
 
     def _begin(self, call: str, gpu: PhysicalGpu) -> None:
         self._calls(call)
-        self._say("begin", call=call, gpu=gpu.uuid, index=gpu.index)
+        self._send("begin", call=call, gpu=gpu.uuid, index=gpu.index)
 
     def _read(self) -> None:
         self._calls("nvmlDeviceGetCount")
-        self._say("begin", call="nvmlDeviceGetCount", gpu=None, index=None)
+        self._send("begin", call="nvmlDeviceGetCount", gpu=None, index=None)
         try:
             versions = self._reader.versions()
             count = self._reader.count()
@@ -144,7 +144,7 @@ class ProbeLoop:
             raise nothing(count, failing, self._options.leave_out)
 
     def _facts(self, gpu: PhysicalGpu) -> list[dict[str, Any]]:
-        """What there is to share of one GPU; why not stands in its `error`."""
+        """What can be shared of one GPU; if nothing, its `error` says why."""
         gpu.error = None
         try:
             gpu.handle, gpu.uuid = self._reader.handle(gpu.index)
@@ -158,7 +158,7 @@ class ProbeLoop:
         return [facts for facts, _ in found]
 
     def _known(self) -> list[PhysicalGpu]:
-        """The GPUs whose UUIDs are known, and that are not left out."""
+        """The GPUs with a known UUID that are not left out."""
         out = self._options.leave_out
         return [
             gpu
@@ -169,14 +169,14 @@ class ProbeLoop:
     def _report(
         self, versions: dict[str, str], gpus: list[dict[str, Any]], failing: dict[str, str]
     ) -> None:
-        self._tell_errors()
+        self._report_errors()
         for name, error in failing.items():
             if self._failing.get(name) != error:
-                self._say("gpu-error", gpu=name, error=error)
+                self._send("gpu-error", gpu=name, error=error)
         self._failing = failing
         inventory = {**versions, "gpus": gpus}
         if gpus and inventory != self._last:
-            self._say("inventory", **inventory)
+            self._send("inventory", **inventory)
             self._last = inventory
 
     def _sample(self) -> None:
@@ -188,21 +188,21 @@ class ProbeLoop:
             if gpu.uuid not in self._sampler.errors and gpu.error is None:
                 self._begin("processes", gpu)
                 running += self._processes.of(gpu)
-        self._say("samples", gpus=samples)
-        self._say("processes", gpus=running)
+        self._send("samples", gpus=samples)
+        self._send("processes", gpus=running)
 
-    def _tell_errors(self) -> None:
-        """Say which GPUs have begun to fail."""
+    def _report_errors(self) -> None:
+        """Report the GPUs that have started to fail."""
         found = {**self._events.errors, **self._sampler.errors}
         found |= {gpu.uuid: gpu.error for gpu in self._known() if gpu.error is not None}
         errors = {uuid: error_text(error) for uuid, error in found.items()}
         for uuid, error in errors.items():
             if self._errors.get(uuid) != error:
-                self._say("error", gpu=uuid, error=error)
+                self._send("error", gpu=uuid, error=error)
         self._errors = errors
 
     def _plugged(self) -> list[str]:
-        """The PCI addresses that the driver serves; changes when a GPU comes or goes."""
+        """The PCI addresses that the driver serves; changes when a GPU is added or removed."""
         try:
             served = Path(self._options.root) / "proc/driver/nvidia/gpus"
             return sorted(entry.name for entry in served.iterdir())

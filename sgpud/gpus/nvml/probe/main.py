@@ -1,8 +1,8 @@
 """The child process that talks to NVML, so that nothing NVML does can stop the daemon.
 
-A call into NVML can hang in the kernel for ever, or take the process down. This process holds no
-lock, no socket and no state of the daemon's: the parent kills it and starts another. What it says
-is in protocol.py. It imports pynvml and the standard library only, and little of that.
+A call into NVML can hang in the kernel forever, or crash the process. This process holds no lock,
+no socket and no state of the daemon: the parent kills it and starts another. Its messages are in
+protocol.py. It imports pynvml and the standard library only, and little of that.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class ProbeOptions:
     """The command line.
 
     `--leave-out UUID-or-index`, `--measure-every S`, `--parent PID`, `--period S`, `--root DIR`.
-    Not argparse: it costs a megabyte here, and only the daemon writes this command line.
+    Not argparse: it costs a megabyte, and only the daemon writes this command line.
     """
 
     def __init__(self, argv: Sequence[str]) -> None:
@@ -53,14 +53,14 @@ class ProbeOptions:
 
 
 class MessageWriter:
-    """Where the messages go, each as one whole line, whichever thread says it."""
+    """Writes messages, each as one whole line, from any thread."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._lock = threading.Lock()
 
-    def say(self, message: str, **fields: object) -> None:
-        """Write one message; without a reader there is nothing left to do."""
+    def send(self, message: str, **fields: object) -> None:
+        """Write one message; without a reader, exit."""
         line = json.dumps({"type": message, **fields}).encode() + b"\n"
         try:
             with self._lock:
@@ -70,7 +70,7 @@ class MessageWriter:
 
 
 def _die_with(parent: int) -> None:
-    """Have the kernel end this process with its parent, and end it if that is gone already."""
+    """Have the kernel kill this process with its parent, and exit if the parent is gone already."""
     prctl = ctypes.CDLL(None).prctl
     prctl(_PR_SET_NAME, b"sgpud-probe", 0, 0, 0)
     prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -78,16 +78,16 @@ def _die_with(parent: int) -> None:
         os._exit(0)
 
 
-def _listen(rounds: ProbeLoop) -> None:
-    """Take what the parent says; at the end of it end, whatever hangs in the other threads."""
+def _listen(loop: ProbeLoop) -> None:
+    """Read the parent's commands; exit at the end of the input, whatever hangs in other threads."""
     try:
         kept = b""
-        while said := os.read(0, 4096):
-            *lines, kept = (kept + said).split(b"\n")
+        while data := os.read(0, 4096):
+            *lines, kept = (kept + data).split(b"\n")
             for line in lines:
                 word, _, value = line.partition(b" ")
                 if word == b"measure-every":
-                    rounds.measure_every(float(value))
+                    loop.measure_every(float(value))
     finally:
         os._exit(0)
 
@@ -96,20 +96,20 @@ def main(argv: Sequence[str]) -> NoReturn:
     """Run the child process; never returns."""
     options = ProbeOptions(argv)
     _die_with(options.parent)
-    # The parent ends this process; a signal to the whole group must not look like a crash.
+    # The parent ends this process: a signal to the whole group must not look like a crash.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    # What the library prints must not get between the messages.
+    # What the library prints must not be mixed with the messages.
     output = MessageWriter(os.dup(1))
     os.dup2(2, 1)
     try:
         import pynvml  # noqa: PLC0415 - its absence is a fault to report, not a crash
     except ImportError as error:
-        output.say("fault", kind="unknown", detail=f"pynvml cannot be imported: {error}")
+        output.send("fault", kind="unknown", detail=f"cannot import pynvml: {error}")
         os._exit(STATUS["unknown"])
-    rounds = ProbeLoop(pynvml, options, output.say)
-    threading.Thread(target=_listen, args=(rounds,), name="parent", daemon=True).start()
-    rounds.run()
+    loop = ProbeLoop(pynvml, options, output.send)
+    threading.Thread(target=_listen, args=(loop,), name="parent", daemon=True).start()
+    loop.run()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Asks NVML which processes use a GPU, inside the child process."""
+"""Lists the processes that use a GPU, inside the child process."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from sgpud.gpus.nvml.probe.sampling import PhysicalGpu
 
 KINDS = ("Compute", "Graphics", "MPSCompute")
-"""The lists that NVML has, by what a process does: one process can be in several."""
+"""NVML's lists, by kind of process: one process can be in several."""
 VERSIONS = ("_v3", "_v2")
-"""Of the calls, the newest first: drivers before 510 have no third one. pynvml's calls without a
-version refuse instead of falling back."""
+"""Versions of the calls, newest first: drivers before 510 lack version 3. pynvml's calls without a
+version fail instead of falling back."""
 _MOST = 100
 
 
@@ -36,14 +36,16 @@ class ProcessReader:
         return [self._one(gpu.uuid, gpu.handle, whole=True)]
 
     def _one(self, uuid: str, handle: Any, *, whole: bool) -> dict[str, Any]:
-        """As protocol.py says. An error here is none of the GPU: its samples tell that."""
+        """As in protocol.py. An error here is not one of the GPU: its samples report those."""
         try:
             used = self._used(handle)
             busy = self._busy(uuid, handle) if whole and used else None
         except self._nvml.NVMLError as error:
             return {"uuid": uuid, "processes": [], "error": error_text(error)}
         if used is None:
-            text = "this driver does not tell which processes use the GPU, or not without privilege"
+            text = (
+                "this driver does not report which processes use the GPU, or requires root for it"
+            )
             return {"uuid": uuid, "processes": [], "error": text}
         rows = [
             [pid, memory, None if busy is None else busy.get(pid, 0)]
@@ -52,7 +54,7 @@ class ProcessReader:
         return {"uuid": uuid, "processes": rows, "error": ""}
 
     def _used(self, handle: Any) -> dict[int, int | None] | None:
-        """Bytes by process id; None where no list is offered."""
+        """Bytes by process id; None if no list is supported."""
         lists = [found for kind in KINDS if (found := self._list(kind, handle)) is not None]
         if not lists:
             return None
@@ -60,7 +62,7 @@ class ProcessReader:
         for info in (info for each in lists for info in each):
             pid, memory = int(info.pid), info.usedGpuMemory
             known = used.get(pid)
-            # Each list that a process is in has all of its memory.
+            # Each list that contains a process reports all of its memory.
             used[pid] = known if memory is None else max(int(memory), known or 0)
         return used
 
@@ -73,9 +75,9 @@ class ProcessReader:
         return None
 
     def _busy(self, uuid: str, handle: Any) -> dict[int, int | None] | None:
-        """Percent by process id, of those that ran a kernel since the last time; None: not told.
+        """Percent by process id, of those that ran a kernel since the last call; None: unknown.
 
-        A value beyond 100, as some drivers give, is not told either.
+        A value above 100, which some drivers return, counts as unknown.
         """
         last = self._seen.get(uuid, 0)
         try:

@@ -20,7 +20,7 @@ _UNKNOWN = {"used": None, "total": None, "utilisation": None, "recovery": None, 
 
 
 class PhysicalGpu:
-    """One physical GPU as this process knows it: how to ask for it, and what it was told last."""
+    """One physical GPU: its handle, and the last result of reading it."""
 
     def __init__(self, index: int, uuid: str) -> None:
         self.index = index
@@ -39,7 +39,7 @@ class Sampler:
         self._nvml = nvml
         self._reader = reader
         self.errors: dict[str, Exception] = {}
-        """By UUID of the physical GPU, the error that its last sample ended with."""
+        """By UUID of the physical GPU, the error of its last sample."""
 
     def sample(self, gpu: PhysicalGpu) -> Iterator[dict[str, Any]]:
         """The sample of a GPU, and one for the memory of each of its MIG instances."""
@@ -63,7 +63,7 @@ class Sampler:
                 found["utilisation"] = None if gpu.parts else self._utilisation(handle)
         except self._nvml.NVMLError as error:
             if not whole and getattr(error, "value", None) == self._nvml.NVML_ERROR_NOT_FOUND:
-                # Destroyed since the inventory was read, which will say so.
+                # Destroyed since the inventory was read: the next one shows it.
                 return
             found["error"] = error_text(error)
             self.errors[gpu.uuid] = error
