@@ -30,7 +30,7 @@ STOP_TIMEOUT = 1.8
 """Seconds from the stop signal until the process exits, whatever hangs."""
 
 
-def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
+def run(arguments: argparse.Namespace, config: str, environment: Mapping[str, str]) -> int:
     """Run until a signal stops it; the exit status. ConfigError when it cannot start."""
     gc.freeze()
     gc.enable()
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     sys.setswitchinterval(SWITCH_INTERVAL)
     reactor: Any = global_reactor
     options = Options(
-        config=Path(arguments.config),
+        config=Path(config),
         overrides=overrides(arguments),
         fake_gpus=load_fake_gpus(Path(arguments.fake_gpus)) if arguments.fake_gpus else None,
         state=Path(arguments.state_dir),

@@ -38,7 +38,12 @@ class Invocation:
             self.out.write(text(output.clean(document)) + "\n")
         self.out.flush()
 
-    def ask(self, verb: str, **arguments: str) -> dict[str, Any]:
+    @property
+    def config(self) -> str:
+        """The configuration file."""
+        return self.arguments.config or CONFIG
+
+    def ask(self, verb: str, **arguments: object) -> dict[str, Any]:
         """Ask the running daemon."""
         return ask(Path(self.arguments.run_dir) / CONTROL, verb, arguments)
 
@@ -49,7 +54,7 @@ def run(call: Invocation) -> int:
     gc.disable()
     from sgpud import service  # noqa: PLC0415 - Twisted and gRPC
 
-    return service.run(call.arguments, call.environment)
+    return service.run(call.arguments, call.config, call.environment)
 
 
 def check_config(call: Invocation) -> int:
@@ -73,27 +78,39 @@ def gpus(call: Invocation) -> int:
     """List the GPUs of this node."""
     from sgpud.cli import offline  # noqa: PLC0415 - Twisted
 
-    found = offline.gpus(call.arguments)
+    found = offline.gpus(call.arguments, call.config)
     call.say(found, output.gpus)
     return 1 if found["fault"] else 0
 
 
 def plan(call: Invocation) -> int:
-    """Show the plan."""
-    call.say(_planned(call), output.plan)
-    return 0
+    """Show the plan, and what a reload would change; with `--config` or `--set`, loading that."""
+    found = _planned(call)
+    call.say(found, output.plan)
+    asked = call.arguments.config or call.arguments.set
+    return EX_CONFIG if asked and found["reload"] and found["reload"]["problems"] else 0
 
 
 def _planned(call: Invocation) -> dict[str, Any]:
     """The plan of the running daemon; without one, what it would be on this node."""
     if not call.arguments.fake_gpus:
+        asked: dict[str, object] = {"set": call.arguments.set}
+        if call.arguments.config:
+            asked |= {"file": call.arguments.config, "text": _content(call.arguments.config)}
         try:
-            return call.ask("plan")
+            return call.ask("plan", **asked)
         except AbsentError:
             pass
     from sgpud.cli import offline  # noqa: PLC0415 - Twisted
 
-    return offline.plan(call.arguments)
+    return offline.plan(call.arguments, call.config)
+
+
+def _content(file: str) -> str:
+    """The text of a configuration file, which the daemon may not be able to read; ConfigError."""
+    from sgpud.config.load import read_file  # noqa: PLC0415 - the others do not need it
+
+    return read_file(file).decode(errors="surrogateescape")
 
 
 def explain(call: Invocation) -> int:
@@ -109,7 +126,7 @@ def doctor(call: Invocation) -> int:
     from sgpud.cli.doctor import command  # noqa: PLC0415 - Twisted
     from sgpud.cli.screens import doctor  # noqa: PLC0415 - the others do not need it
 
-    found = command.examine(call.arguments, lambda: call.ask("status"))
+    found = command.examine(call.arguments, call.config, lambda: call.ask("status"))
     call.say(found, doctor.examined)
     return int(found["status"])
 
@@ -186,7 +203,7 @@ def about(verb: str, text: str) -> Callable[[Invocation], int]:
 
     def command(call: Invocation) -> int:
         found = call.ask(verb, gpu=call.arguments.gpu)
-        call.say(found, lambda found: "\n".join(text.format(gpu=gpu) for gpu in found["gpus"]))
+        call.say(found, lambda found: output.applied(found, text))
         return 0
 
     return command
@@ -197,9 +214,8 @@ def xids(call: Invocation) -> int:
     from sgpud.cli import xids  # noqa: PLC0415
     from sgpud.config.load import load  # noqa: PLC0415 - the others do not need it
 
-    arguments = call.arguments
-    file = arguments.config or (CONFIG if Path(CONFIG).exists() else None)
-    policy = load(file, arguments.set).health if file else HealthPolicy()
+    file = call.arguments.config or (CONFIG if Path(CONFIG).exists() else None)
+    policy = load(file, call.arguments.set).health if file else HealthPolicy()
     call.say(xids.document(policy), output.xids)
     return 0
 

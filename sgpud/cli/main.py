@@ -90,9 +90,7 @@ def _shared() -> tuple[argparse.ArgumentParser, ...]:
         help="override a key of the file, e.g. sharing.duplication_factor=10; repeatable",
     )
     node = argparse.ArgumentParser(add_help=False)
-    node.add_argument(
-        "--config", default=CONFIG, metavar="FILE", help=f"configuration file ({CONFIG})"
-    )
+    node.add_argument("--config", metavar="FILE", help=f"configuration file ({CONFIG})")
     node.add_argument(
         "--fake-gpus",
         "--simulate",

@@ -48,11 +48,11 @@ class FoundGpus:
     """By GPU, what NVML says of those that it knows and cannot read."""
 
 
-def gpus(arguments: argparse.Namespace) -> dict[str, Any]:
+def gpus(arguments: argparse.Namespace, file: str) -> dict[str, Any]:
     """The GPUs of the node as a document, each with what it is shared as."""
     found = read_gpus(arguments)
     try:
-        sharing = load(arguments.config, overrides(arguments)).sharing
+        sharing = load(file, overrides(arguments)).sharing
         problem = ""
     except ConfigError as error:
         sharing, problem = Config().sharing, str(error)
@@ -71,9 +71,9 @@ def gpus(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def plan(arguments: argparse.Namespace) -> dict[str, Any]:
+def plan(arguments: argparse.Namespace, file: str) -> dict[str, Any]:
     """What a daemon would advertise, were it started now; ConfigError for a bad file."""
-    config = load(arguments.config, overrides(arguments))
+    config = load(file, overrides(arguments))
     found = read_gpus(arguments)
     directory = Path(config.kubelet.plugin_directory)
     try:
@@ -98,7 +98,7 @@ def plan(arguments: argparse.Namespace) -> dict[str, Any]:
         node,
         make_plan(node, now),
         {},
-        ConfigurationView(arguments.config, "file", warnings=warnings),
+        ConfigurationView(file, "file", warnings=warnings),
         Counters(),
         InstanceView("not running", str(directory)),
         Timestamps(time.monotonic(), now),

@@ -36,7 +36,7 @@ def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Config:
     Errors: ConfigError with every problem of the file and the overrides; never another exception.
     """
     file = os.fspath(path)
-    return _configure(lambda: read_text(_read(file), file), overrides)
+    return _configure(lambda: read_text(read_file(file), file), overrides)
 
 
 def parse(text: str | bytes, file: str, overrides: Sequence[str] = ()) -> Config:
@@ -116,8 +116,8 @@ def _merged(sources: Iterable[ConfigSource]) -> dict[str, Any]:
     return merged
 
 
-def _read(file: str) -> bytes:
-    """The content of a regular file that is not too large."""
+def read_file(file: str) -> bytes:
+    """The content of a configuration file; ConfigError if it cannot be read or is too large."""
     try:
         return read_regular(file, MAX_BYTES)
     except OSError as error:

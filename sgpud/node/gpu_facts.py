@@ -18,9 +18,11 @@ from sgpud.core.health.node_health import (
     find,
     gpus_seen,
     healed,
+    health_of,
     heard,
     probe_failed,
     sampled,
+    why_unchanged,
 )
 from sgpud.core.planning.node import Node, measured
 from sgpud.core.text import several
@@ -116,26 +118,35 @@ class GpuFacts:
 
     # Commands of the operator. -------------------------------------------------------------------
 
-    def cordon(self, name: str) -> tuple[str, ...]:
-        """Grant no more shares of a GPU; its UUID. UnknownGpuError."""
-        return self._apply(name, lambda node, uuid: cordoned(node, uuid, on=True))
+    def cordon(self, name: str) -> dict[str, str]:
+        """Grant no more shares of a GPU. As for all three: its UUID, and why nothing changed.
 
-    def uncordon(self, name: str) -> tuple[str, ...]:
-        """End a cordon; the GPU's UUID. UnknownGpuError."""
-        return self._apply(name, lambda node, uuid: cordoned(node, uuid, on=False))
+        The reason is empty where something did. UnknownGpuError.
+        """
+        return self._apply(name, lambda node, uuid: cordoned(node, uuid, on=True), "cordon")
 
-    def heal(self, name: str) -> tuple[str, ...]:
-        """Accept that the operator has repaired a GPU; its UUID. UnknownGpuError."""
+    def uncordon(self, name: str) -> dict[str, str]:
+        """End a cordon."""
+        return self._apply(name, lambda node, uuid: cordoned(node, uuid, on=False), "uncordon")
+
+    def heal(self, name: str) -> dict[str, str]:
+        """Accept that the operator has repaired a GPU."""
         now = self._clock.seconds()
-        return self._apply(name, lambda node, uuid: healed(node, uuid, now))
+        return self._apply(name, lambda node, uuid: healed(node, uuid, now), "heal")
 
-    def _apply(self, name: str, step: Callable[[Node, str], Node]) -> tuple[str, ...]:
-        node = self._reconciler.node
-        found = find(node, name)
+    def _apply(self, name: str, step: Callable[[Node, str], Node], verb: str) -> dict[str, str]:
+        before = self._reconciler.node
+        found = {}
+        for uuid in find(before, name):
+            after = step(before, uuid)
+            changed = any(
+                health_of(before, each) != health for each, health in after.healths.items()
+            )
+            found[uuid] = "" if changed else why_unchanged(before, uuid, verb)
+            if changed:
+                self._reconciler.change(lambda node, uuid=uuid: step(node, uuid))  # type: ignore[misc]
         if not found:
-            raise UnknownGpuError(name, [gpu.uuid for gpu in node.gpus or ()])
-        for uuid in found:
-            self._reconciler.change(lambda node, uuid=uuid: step(node, uuid))  # type: ignore[misc]
+            raise UnknownGpuError(name, [gpu.uuid for gpu in before.gpus or ()])
         return found
 
     def _note_xid(self, event: GpuEvent) -> None:

@@ -131,10 +131,15 @@ class ConfigReloader:
             self._log.info("Configuration reread: {keys}", keys="; ".join(outcome.keys))
             self._use(config, ConfigurationView(str(self._file), "file"))
 
-    def preview(self) -> ReloadResult:
-        """What a reload would do."""
+    def preview(
+        self, file: str = "", text: str = "", overrides: tuple[str, ...] = ()
+    ) -> ReloadResult:
+        """What a reload would do; or, with `file`, if the configuration were this text.
+
+        `overrides`: `section.key=VALUE`, after those of the daemon's command line.
+        """
         self._plans.reconcile()
-        return self._check()[0]
+        return self._check(file, text, overrides)[0]
 
     def keep(self) -> None:
         """Save the file as last good, if it is what is in use, now and after each reload.
@@ -157,10 +162,13 @@ class ConfigReloader:
         """Save nothing until `keep` is called again."""
         self._keeps = False
 
-    def _check(self) -> tuple[ReloadResult, Config | None]:
+    def _check(
+        self, file: str = "", text: str = "", overrides: tuple[str, ...] = ()
+    ) -> tuple[ReloadResult, Config | None]:
+        overrides = (*self._overrides, *overrides)
         try:
-            config = load(self._file, self._overrides)
-            self._check_limits(config.sharing)
+            config = parse(text, file, overrides) if file else load(self._file, overrides)
+            self._check_limits(config.sharing, file or str(self._file))
         except ConfigError as error:
             return ReloadResult(REFUSED, problems=tuple(map(str, error.problems))), None
         plan = self._plans.preview(sharing=config.sharing)
@@ -174,11 +182,11 @@ class ConfigReloader:
         )
         return outcome, config
 
-    def _check_limits(self, sharing: Sharing) -> None:
+    def _check_limits(self, sharing: Sharing, file: str) -> None:
         try:
             check_size(sharing, self._plans.node.gpus or ())
         except LimitError as error:
-            problem = Problem(str(self._file), 0, error.key, str(error))
+            problem = Problem(file, 0, error.key, str(error))
             raise ConfigError([problem]) from error
 
     def _last_good(self) -> Config | None:

@@ -218,7 +218,22 @@ def test_the_plan_is_the_running_daemons() -> None:
     with daemon({"plan": seen}) as (folder, asked):
         ran = run("plan", "--run-dir", folder, "--json")
     assert (ran.status, ran.document) == (0, seen)
-    assert [request["verb"] for request in asked] == ["plan"]
+    assert asked == [{"verb": "plan", "arguments": {"set": []}}]
+
+
+def test_a_plan_of_a_named_file_is_of_that_file(file: Path, tmp_path: Path) -> None:
+    view: dict[str, object] = {"pools": []}
+    set_ = ("--set", "sharing.duplication_factor=7")
+    with daemon({"plan": {"view": view, "reload": APPLIED}}) as (folder, asked):
+        there = ("plan", "--json", "--run-dir", folder)
+        assert run(*there, "--config", str(file), *set_).status == 0
+        absent = run(*there, "--config", str(tmp_path / "absent.toml"))
+    assert asked[0]["arguments"] == {"set": [set_[1]], "file": str(file), "text": GOOD}
+    assert (absent.status, len(asked)) == (78, 1)
+    assert "absent.toml: does not exist" in absent.err
+    refused = {**APPLIED, "result": "refused", "problems": ["f:1: bad"]}
+    with daemon({"plan": {"view": view, "reload": refused}}) as (folder, _):
+        assert run("plan", "--json", "--run-dir", folder, "--config", str(file)).status == 78
 
 
 # Arguments. --------------------------------------------------------------------------------------

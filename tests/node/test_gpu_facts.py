@@ -10,10 +10,10 @@ import pytest
 from attrs import evolve, frozen
 from twisted.internet.task import Clock
 
-from sgpud.core.gpu.gpu import Gpu
+from sgpud.core.gpu.gpu import Gpu, Mig
 from sgpud.core.gpu.observations import EventKind, GpuEvent, Sample
 from sgpud.core.health.machine import HealthPhase
-from sgpud.core.health.node_health import UnknownGpuError, health_of
+from sgpud.core.health.node_health import UnknownGpuError, health_of, verdict
 from sgpud.core.planning.advance import advance
 from sgpud.core.planning.node import Node
 from sgpud.node.gpu_facts import LOG_AGAIN, GpuFacts
@@ -169,13 +169,29 @@ def test_a_driver_that_was_not_loaded_has_reset_the_gpus(kind: Kind, phase: Heal
 
 def test_the_operator_cordons_uncordons_and_heals() -> None:
     world = World()
-    assert world.facts.cordon("0") == (A.uuid,)
+    assert world.facts.cordon("0") == {A.uuid: ""}
     assert health_of(world.node, A.uuid).cordoned
-    assert world.facts.uncordon(A.uuid) == (A.uuid,)
+    assert world.facts.uncordon(A.uuid) == {A.uuid: ""}
     assert not health_of(world.node, A.uuid).cordoned
     world.xid(79)
-    assert world.facts.heal("0") == (A.uuid,)
+    assert world.facts.heal("0") == {A.uuid: ""}
     assert world.phase() is HealthPhase.PROBATION
+
+
+def test_a_command_that_changes_nothing_says_why_and_what_would() -> None:
+    world = World()
+    assert world.facts.heal("0") == {A.uuid: "is healthy: nothing to heal"}
+    assert world.facts.uncordon("0") == {A.uuid: "is not cordoned"}
+    world.facts.cordon("0")
+    assert world.facts.cordon("0") == {A.uuid: "is already cordoned"}
+    part = Gpu("MIG-a", 0, A.product, 2**30, mig=Mig(A.uuid, 1, 0))
+    world.facts.inventory((part, B), "550")
+    assert world.facts.uncordon(part.uuid) == {
+        part.uuid: f"is not cordoned; run `sgpud uncordon {A.uuid}` for its physical GPU"
+    }
+    assert f"sgpud uncordon {A.uuid}" in verdict(world.node, part).withheld
+    assert world.facts.uncordon(A.uuid) == {A.uuid: ""}
+    assert "cordoned" not in verdict(world.node, part).withheld
 
 
 @pytest.mark.parametrize("name", ["2", "GPU-cccc", "", "-1"])

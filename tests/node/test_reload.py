@@ -286,6 +286,22 @@ def test_a_preview_is_what_the_reload_then_does_and_changes_nothing(
     assert bench.configuration.reload() == seen
 
 
+def test_a_preview_of_another_file_leaves_the_daemons_own_alone(tmp_path: Path) -> None:
+    bench = started(tmp_path)
+    other = "/home/me/other.toml"
+    seen = bench.configuration.preview(other, GOOD.format(3))
+    assert (seen.result, len(seen.keys)) == (APPLIED, 1)
+    assert "8 -> 3" in seen.keys[0]
+    assert "8 -> 3" in seen.shares[0]
+    problems = bench.configuration.preview(other, BAD).problems
+    assert all(problem.startswith(f"{other}:") for problem in problems)
+    assert problems
+    seen = bench.configuration.preview(overrides=("sharing.duplication_factor=2",))
+    assert "8 -> 2" in seen.keys[0]
+    assert bench.configuration.preview().result == UNCHANGED
+    assert bench.factor == 8
+
+
 def test_before_the_gpus_are_known_a_preview_lists_the_keys(bench: Bench) -> None:
     bench.write(GOOD.format(8))
     bench.configuration.start(strict=False)

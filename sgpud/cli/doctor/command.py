@@ -71,12 +71,14 @@ EXIT: Mapping[Severity, int] = {
 """The exit status by the worst finding."""
 
 
-def examine(arguments: argparse.Namespace, ask: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+def examine(
+    arguments: argparse.Namespace, file: str, ask: Callable[[], Mapping[str, Any]]
+) -> dict[str, Any]:
     """The findings about this node, as a document. `ask` gives the running daemon's status.
 
     Nothing is changed, and no device node is opened but by NVML.
     """
-    findings = findings_of(facts_of(arguments, offline.read_gpus(arguments), ask))
+    findings = findings_of(facts_of(arguments, file, offline.read_gpus(arguments), ask))
     worst = max((one.severity for one in findings), default=Severity.GOOD)
     return {
         "worst": worst.name.lower(),
@@ -100,11 +102,14 @@ def findings_of(facts: NodeFacts) -> list[Finding]:
 
 
 def facts_of(
-    arguments: argparse.Namespace, found: offline.FoundGpus, ask: Callable[[], Mapping[str, Any]]
+    arguments: argparse.Namespace,
+    file: str,
+    found: offline.FoundGpus,
+    ask: Callable[[], Mapping[str, Any]],
 ) -> NodeFacts:
     """What is known of this node. `found`: its GPUs."""
     root = Path(arguments.root)
-    config, configuration = _configuration(arguments)
+    config, configuration = _configuration(arguments, file)
     view, silence = _daemon(ask)
     driver = _driver(root, found)
     return NodeFacts(
@@ -119,9 +124,9 @@ def facts_of(
     )
 
 
-def _configuration(arguments: argparse.Namespace) -> tuple[Config, ConfigurationFacts]:
+def _configuration(arguments: argparse.Namespace, file: str) -> tuple[Config, ConfigurationFacts]:
     """The configuration, the defaults where the file is bad, and what is wrong with it."""
-    file, given = arguments.config, overrides(arguments)
+    given = overrides(arguments)
     try:
         config = load(file, given)
     except ConfigError as error:

@@ -37,6 +37,7 @@ def _decision(one: Document) -> list[str]:
     shares = several(count, "share")
     said = _SAID[one["kind"]].format(shares=shares, resource=one["resource"], rule=one["rule"])
     why = _broken(one["why"], "  ")
+    said += f" to {one['holder']}" if one["holder"] else ""
     return [f"{_time(one['at'])} {said}", *why, *_gpus(one)]
 
 

@@ -29,6 +29,15 @@ WORDS = (
 """The commands about one GPU: name, answer, help."""
 
 
+def applied(found: Document, text: str) -> str:
+    """The answer of a command about one GPU: `text`, or why nothing changed."""
+    unchanged = found["unchanged"]
+    return "\n".join(
+        f"Nothing changed: {gpu} {unchanged[gpu]}." if gpu in unchanged else text.format(gpu=gpu)
+        for gpu in found["gpus"]
+    )
+
+
 def clean(document: Any) -> Any:
     """The document with every text made printable: a GPU's name must not control a terminal."""
     if isinstance(document, str):

@@ -10,7 +10,7 @@ from sgpud.core.allocation.decisions import KEPT, Decision, DecisionKind
 from sgpud.core.explain.gpus import about_gpu, about_share
 from sgpud.core.explain.pods import about_pod
 from sgpud.core.explain.sentences import Findings, HeldView, all_held
-from sgpud.core.health.node_health import UnknownGpuError
+from sgpud.core.health.node_health import UnknownGpuError, find
 from sgpud.core.planning.node import Node
 from sgpud.core.planning.plan import Plan
 from sgpud.core.sharing.share_id import parse_share_id
@@ -91,7 +91,7 @@ def _explanation(about: str, said: Findings, known: Evidence) -> Explanation:
         said.subject,
         said.answer,
         said.holders,
-        tuple(map(decision_view, wanted[-SHOWN:])),
+        tuple(decision_view(one, known.seen) for one in wanted[-SHOWN:]),
         max(0, len(wanted) - SHOWN),
         len(decisions),
         KEPT,
@@ -101,12 +101,8 @@ def _explanation(about: str, said: Findings, known: Evidence) -> Explanation:
 
 def _uuid(name: str, known: Evidence) -> str:
     """The UUID of the one GPU that is meant."""
-    indexes = {gpu.uuid: gpu.index for gpu in known.node.gpus or () if gpu.mig is None}
     uuids = list(dict.fromkeys(_uuids(known)))
-    if name.isdigit():
-        found = [uuid for uuid in uuids if indexes.get(uuid) == int(name)]
-    else:
-        found = _meant(name, uuids)
+    found = list(find(known.node, str(int(name)))) if name.isdigit() else _meant(name, uuids)
     if len(found) != 1:
         raise UnknownGpuError(name, found or uuids)
     return found[0]
@@ -130,6 +126,6 @@ def _uuids(known: Evidence) -> Iterator[str]:
             yield group.uuid
 
 
-def recent(decisions: Sequence[Decision], count: int) -> tuple[DecisionView, ...]:
+def recent(decisions: Sequence[Decision], count: int, seen: NodeView) -> tuple[DecisionView, ...]:
     """The last `count` decisions, the newest first."""
-    return tuple(decision_view(one) for one in reversed(decisions[-count:]))
+    return tuple(decision_view(one, seen) for one in reversed(decisions[-count:]))

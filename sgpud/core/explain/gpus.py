@@ -12,6 +12,7 @@ from sgpud.core.explain.sentences import (
     HeldView,
     all_held,
     allocations_of,
+    health_sentences,
     moment,
     shares,
 )
@@ -66,28 +67,26 @@ def about_share(
 
 def about_gpu(uuid: str, seen: NodeView, decisions: Sequence[Decision]) -> Findings:
     """How a GPU stands in each pool, how it is, who holds its shares, and what was decided."""
-    sentences = [
+    parts = [gpu.uuid for gpu in seen.gpus if gpu.physical == uuid and gpu.uuid != uuid]
+    sentences = health_sentences(uuid, seen, healthy=True)
+    if parts:
+        sentences.append(f"{uuid} is divided into MIG instances: {', '.join(parts)}.")
+    shared = [
         sentence
         for pool in seen.pools
         for gpu in pool.gpus
-        if gpu.uuid == uuid
+        if gpu.uuid in {uuid, *parts}
         for sentence in _stands(pool.resource, gpu)
     ]
-    if not sentences:
-        sentences.append(f"{uuid} is not shared: the configuration leaves it out.")
-    for health in seen.healths:
-        if health.uuid == uuid:
-            cause = f": {health.reason}" if health.reason else ""
-            todo = f". To do: {health.advice}" if health.advice else ""
-            sentences.append(f"Its health is {health.health}{cause}{todo}.")
-            sentences += ["An operator has cordoned it (sgpud uncordon)."] * health.cordoned
+    sentences += shared or [f"{uuid} is not shared: no rule of the configuration selects it."]
     taken = tuple(
         one
         for one in decisions
-        if one.kind is not DecisionKind.PREFERENCE and any(part.uuid == uuid for part in one.parts)
+        if one.kind is not DecisionKind.PREFERENCE
+        and any(part.uuid in {uuid, *parts} for part in one.parts)
     )
     sentences += _passed_over(uuid, decisions)
-    holders = tuple(one for one in all_held(seen) if one.gpu == uuid)
+    holders = tuple(one for one in all_held(seen) if one.gpu in {uuid, *parts})
     return Findings("gpu", tuple(sentences), holders, taken)
 
 

@@ -10,6 +10,7 @@ from sgpud.core.explain.sentences import (
     HeldView,
     all_held,
     allocations_of,
+    health_sentences,
     moment,
     obstacles,
     shares,
@@ -44,6 +45,8 @@ def _holding(held: tuple[HeldView, ...], seen: NodeView, given: tuple[Decision, 
         f"{f', since {moment(one.since)}' if one.since else ''}."
         for one in held
     ]
+    for gpu in dict.fromkeys(one.gpu for one in held):
+        sentences += health_sentences(gpu, seen, healthy=False)
     if not given:
         sentences.append(
             "How they were chosen is no longer remembered: it was before this sgpud started, or"

@@ -48,6 +48,26 @@ def all_held(seen: NodeView) -> Iterator[HeldView]:
                 yield HeldView(**asdict(one), resource=pool.resource, gpu=gpu.uuid)
 
 
+def health_sentences(uuid: str, seen: NodeView, *, healthy: bool) -> list[str]:
+    """The health of a GPU now, and of its physical GPU; what to do about it.
+
+    `healthy`: whether to say so of a healthy one.
+    """
+    physical = next((gpu.physical for gpu in seen.gpus if gpu.uuid == uuid), uuid)
+    found = []
+    for health in seen.healths:
+        if health.uuid in {uuid, physical}:
+            cause = f": {health.reason}" if health.reason else ""
+            todo = f". To do: {health.advice}" if health.advice else ""
+            if healthy or health.reason:
+                found.append(f"{health.uuid} is {health.health}{cause}{todo}.")
+            found += [
+                f"{health.uuid} is cordoned: `sgpud uncordon {health.uuid}` ends it."
+            ] * health.cordoned
+    missing = any(gpu.uuid == uuid and gpu.missing for gpu in seen.gpus)
+    return found or [f"{uuid} is missing: the driver does not report it."] * missing
+
+
 def moment(at: float) -> str:
     """A time as people read it, in UTC."""
     return datetime.fromtimestamp(at, timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")

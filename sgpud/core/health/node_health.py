@@ -60,11 +60,9 @@ def verdict(node: Node, gpu: Gpu) -> Verdict:
         return Verdict(sick="known from before, and no probe has confirmed it in time")
     if node.trust is Trust.LAST_KNOWN:
         return Verdict(withheld="known from before, not yet confirmed by a probe")
-    for health in (own, parent):
-        if health.cordoned:
-            return Verdict(
-                withheld=f"cordoned by the operator: `sgpud uncordon {gpu.uuid}` ends it"
-            )
+    for uuid in (gpu.uuid, gpu.physical):
+        if health_of(node, uuid).cordoned:
+            return Verdict(withheld=f"cordoned by the operator: `sgpud uncordon {uuid}` ends it")
     for health in (own, parent):
         if health.phase is not HealthPhase.HEALTHY:
             return Verdict(withheld=f"{health.phase.value}: {_why(health)}")
@@ -144,6 +142,21 @@ def cordoned(node: Node, uuid: str, *, on: bool) -> Node:
     """The node after the operator's word that a GPU is not to be given out, or is again."""
     health = evolve(health_of(node, uuid), cordoned=on)
     return evolve(node, healths={**node.healths, uuid: health})
+
+
+def why_unchanged(node: Node, uuid: str, verb: str) -> str:
+    """Why `cordon`, `uncordon` or `heal` of a GPU changes nothing, and what would."""
+    health = health_of(node, uuid)
+    if verb == "cordon":
+        return "is already cordoned"
+    parent = next((gpu.physical for gpu in node.gpus or () if gpu.uuid == uuid), uuid)
+    of_parent = health_of(node, parent)
+    if verb == "uncordon":
+        why, other = "is not cordoned", of_parent.cordoned
+    else:
+        why = f"is {health.phase.value}: nothing to heal"
+        other = of_parent.phase is not HealthPhase.HEALTHY
+    return f"{why}; run `sgpud {verb} {parent}` for its physical GPU" if other else why
 
 
 def booted(healths: Mapping[str, Health], node: Node, now: float) -> dict[str, Health]:

@@ -9,6 +9,7 @@ from attrs import frozen
 
 from sgpud.core.allocation.decisions import Decision, DecisionKind, GpuCount, GpuSnapshot
 from sgpud.core.sharing.rules import Multiple, Placement
+from sgpud.core.status.view import NodeView
 
 APART = 60.0
 """Seconds between a preference and the allocation that follows it, at most: the kubelet asks for
@@ -62,10 +63,12 @@ class DecisionView:
     why: str
     """The rule in words, or what stood against it."""
     gpus: tuple[GpuDecisionView, ...]
+    holder: str = ""
+    """`namespace/pod/container` that an allocation was for, once it is known and while it holds."""
 
 
-def decision_view(one: Decision) -> DecisionView:
-    """A decision for people."""
+def decision_view(one: Decision, seen: NodeView) -> DecisionView:
+    """A decision for people; `seen` knows who holds what."""
     taken = {part.uuid: part for part in one.parts}
     rows = [
         _row(gpu_snapshot, taken.pop(gpu_snapshot.uuid, None), offered)
@@ -74,8 +77,34 @@ def decision_view(one: Decision) -> DecisionView:
         )
     ]
     return DecisionView(
-        one.at, one.kind.value, one.resource, one.asked, one.rule, _why(one), tuple(rows)
+        one.at,
+        one.kind.value,
+        one.resource,
+        one.asked,
+        one.rule,
+        _why(one),
+        tuple(rows),
+        _holder(one, seen),
     )
+
+
+def _holder(one: Decision, seen: NodeView) -> str:
+    """The container that was granted this; empty where several may have been, or none is known.
+
+    The time is compared in whole seconds: the kubelet's record has no more.
+    """
+    if one.kind is not DecisionKind.ALLOCATION:
+        return ""
+    wanted = {(part.uuid, part.count) for part in one.parts}
+    found: dict[str, set[tuple[str, int]]] = {}
+    for pool in seen.pools:
+        for gpu in pool.gpus if pool.resource == one.resource else ():
+            for each in gpu.holders:
+                if each.pod and int(each.since) == int(one.at):
+                    name = f"{each.namespace}/{each.pod}/{each.container}"
+                    found.setdefault(name, set()).add((gpu.uuid, each.shares))
+    names = [name for name, held in found.items() if held == wanted]
+    return names[0] if len(names) == 1 else ""
 
 
 def choice_of(allocation: Decision, decisions: Sequence[Decision]) -> Decision | None:

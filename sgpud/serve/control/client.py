@@ -18,8 +18,8 @@ CONTROL = "control.sock"
 """The socket's name in the run directory."""
 STATUS = "status.sock"
 """Likewise of the socket on which the status is read."""
-REQUEST_LIMIT = 4096
-"""Bytes of a request, without its line end."""
+REQUEST_LIMIT = 2**20
+"""Bytes of a request, without its line end: a configuration file of 256 KiB fits, as JSON."""
 _LARGEST = 64 * 1024 * 1024
 """Bytes of an answer that are read."""
 _NOTHING: Mapping[str, object] = MappingProxyType({})

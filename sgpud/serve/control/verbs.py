@@ -27,13 +27,13 @@ class DriverHolder(Protocol):
 class HealthOverrides(Protocol):
     """Takes the operator's word about GPUs; each gives the UUIDs that it was about."""
 
-    def cordon(self, name: str) -> tuple[str, ...]:
+    def cordon(self, name: str) -> dict[str, str]:
         """Give no more of it out."""
 
-    def uncordon(self, name: str) -> tuple[str, ...]:
+    def uncordon(self, name: str) -> dict[str, str]:
         """Give it out again."""
 
-    def heal(self, name: str) -> tuple[str, ...]:
+    def heal(self, name: str) -> dict[str, str]:
         """It is well."""
 
 
@@ -52,15 +52,25 @@ class NamelessError(SgpudError):
 
 def verbs(
     known: Callable[[], Evidence],
-    preview: Callable[[], Any],
+    preview: Callable[[str, str, tuple[str, ...]], Any],
     reload: Callable[[], Any],
     source: DriverHolder,
     word: HealthOverrides,
 ) -> dict[str, Verb]:
     """The verbs by name. `preview` and `reload` give attrs values, answered as documents."""
 
-    def plan(_: Mapping[str, object]) -> dict[str, object]:
-        return {"view": document(known().seen), "reload": asdict(preview())}
+    def plan(arguments: Mapping[str, object]) -> dict[str, object]:
+        file, text = arguments.get("file", ""), arguments.get("text", "")
+        sets = arguments.get("set", [])
+        if (
+            not isinstance(file, str)
+            or not isinstance(text, str)
+            or not isinstance(sets, list)
+            or not all(isinstance(each, str) for each in sets)
+        ):
+            raise NamelessError("file", 'a name, "text" its content, and "set" a list of texts')
+        would = preview(file, text, tuple(sets))
+        return {"view": document(known().seen), "reload": asdict(would)}
 
     def release(_: Mapping[str, object]) -> Deferred[dict[str, object]]:
         return source.release().addCallback(lambda gone: {"released": gone})
@@ -75,12 +85,16 @@ def verbs(
             raise NamelessError("about", "a pod, a share or a GPU")
         return asdict(explain(name, known()))
 
-    def about(do: Callable[[str], tuple[str, ...]]) -> Verb:
+    def about(do: Callable[[str], dict[str, str]]) -> Verb:
         def verb(arguments: Mapping[str, object]) -> dict[str, object]:
             name = arguments.get("gpu")
             if not isinstance(name, str) or not name:
                 raise NamelessError
-            return {"gpus": list(do(name))}
+            found = do(name)
+            return {
+                "gpus": list(found),
+                "unchanged": {uuid: why for uuid, why in found.items() if why},
+            }
 
         return verb
 

@@ -52,7 +52,7 @@ def pages(
         b"/": Route(
             lambda _: HttpAnswer(HTML, PAGE, headers=(("content-security-policy", POLICY),))
         ),
-        b"/decisions": Route(lambda _: _json(_recent(decisions()))),
+        b"/decisions": Route(lambda _: _json(_recent(decisions(), look()))),
         b"/healthz": Route(lambda _: _alive(look()), everywhere=True),
         b"/readyz": Route(lambda _: _ready(look()), everywhere=True),
         b"/metrics": Route(metrics.answer, everywhere=True),
@@ -90,9 +90,9 @@ def _verdict(good: str, problems: list[str]) -> HttpAnswer:
     return HttpAnswer(TEXT, text.encode(errors="replace"), UNAVAILABLE if problems else OK)
 
 
-def _recent(decisions: Sequence[Decision]) -> dict[str, object]:
+def _recent(decisions: Sequence[Decision], seen: NodeView) -> dict[str, object]:
     """The last decisions, the newest first."""
-    return {"decisions": [asdict(one) for one in recent(decisions, SHOWN)]}
+    return {"decisions": [asdict(one) for one in recent(decisions, SHOWN, seen)]}
 
 
 def _json(document: object) -> HttpAnswer:

@@ -115,12 +115,11 @@ class FakeNode:
         self.write("etc/sgpud.toml", f"[container]\n{self.container}\n{self.more}\n")
         arguments = argparse.Namespace(
             root=str(self.root),
-            config=str(self.root / "etc/sgpud.toml"),
             set=[],
             plugin_dir=None,
         )
         found = FoundGpus(self.gpus, VERSION, self.fault, self.errors)
-        return findings_of(facts_of(arguments, found, self.ask))
+        return findings_of(facts_of(arguments, str(self.root / "etc/sgpud.toml"), found, self.ask))
 
     def bad(self) -> dict[str, list[Finding]]:
         """What is worse than a note, by check."""

@@ -22,7 +22,7 @@ from sgpud.core.planning.plan import plan
 from sgpud.core.registration import RegistrationState
 from sgpud.core.sharing.rules import InjectionMethod, InjectionSettings, Multiple
 from tests.core.status.viewing import LIVE, viewed
-from tests.core.values import GIB, POOL, fallen, gpu, grant, ids, node, sharing, uuid
+from tests.core.values import GIB, POOL, fallen, gpu, grant, ids, mig, node, sharing, uuid
 
 DELIVERY = InjectionSettings(InjectionMethod.NVIDIA_RUNTIME)
 GPUS = [gpu(0), gpu(1)]
@@ -210,8 +210,8 @@ def test_a_gpu(name: str) -> None:
     found = explain(name, known(CHAT, TWIN, decisions=[passed, offered, *ALL[1:]]))
     assert found.subject == "gpu"
     assert found.answer == (
+        f"{uuid(0)} is healthy.",
         f"{uuid(0)} (NVIDIA A100-SXM4-40GB) is available in {POOL}: 2 held, 2 free.",
-        "Its health is healthy.",
         "Of the last 2 times that the kubelet offered shares of it, 1 took some.",
     )
     assert [one.named for one in found.holders] == ["prod/chat/main", "prod/twin/main"]
@@ -224,8 +224,35 @@ def test_a_sick_gpu_says_what_to_do() -> None:
     sick = fallen(node(sharing(injection=DELIVERY), GPUS, CheckpointState()), uuid(1))
     text = said(explain("1", known(of=sick)))
     assert "is unhealthy in" in text
-    assert "Its health is unhealthy: " in text
+    assert text.startswith(f"{uuid(1)} is unhealthy: XID 79")
     assert "To do: " in text
+    assert "0 held, 4 unhealthy." in text
+
+
+def test_a_pod_on_an_unhealthy_gpu_says_so_before_how_it_came_there() -> None:
+    dead = fallen(node(sharing(injection=DELIVERY), GPUS, CheckpointState((CHAT, TWIN))), uuid(0))
+    found = explain("prod/chat", known(of=dead))
+    assert "holds 1 share" in found.answer[0]
+    assert found.answer[1].startswith(f"{uuid(0)} is unhealthy: XID 79")
+    assert [one.holder for one in found.decisions if one.kind == "allocation"] == [""]
+
+
+def test_an_allocation_carries_the_name_of_its_pod_once_it_is_known() -> None:
+    once = known(CHAT, NAMELESS)
+    (gave, _) = recent((GAVE_CHAT, REFUSED), 2, once.seen)[::-1]
+    assert gave.holder == "prod/chat/main"
+    assert [one.holder for one in recent(ALL, 9, known(NAMELESS).seen)] == [""] * 4
+    # Two pods that were given the same in the same second: nobody can say which is which.
+    assert recent((GAVE_CHAT,), 1, known(CHAT, TWIN).seen)[0].holder == ""
+
+
+def test_a_gpu_that_is_divided_into_instances_is_explained_with_them() -> None:
+    parts = [mig(gpu(0), 1), mig(gpu(0), 2)]
+    text = said(explain("0", known(of=node(sharing(injection=DELIVERY), parts, CheckpointState()))))
+    assert f"{uuid(0)} is healthy." in text
+    assert f"is divided into MIG instances: {parts[0].uuid}, {parts[1].uuid}." in text
+    assert f"{parts[1].uuid} (" in text
+    assert "not shared" not in text
 
 
 @pytest.mark.parametrize("name", ["7", "GPU-0000", "GPU-ffffffff", "GPU-"])
@@ -240,9 +267,9 @@ def test_only_the_last_decisions_are_shown() -> None:
     found = explain("0", known(decisions=many))
     assert (len(found.decisions), found.left_out) == (SHOWN, 5)
     assert found.decisions[-1].at == many[-1].at
-    newest = recent(many, 3)
+    newest = recent(many, 3, known().seen)
     assert [one.at for one in newest] == [one.at for one in reversed(many[-3:])]
-    assert recent((), 3) == ()
+    assert recent((), 3, known().seen) == ()
 
 
 @pytest.mark.parametrize(
@@ -259,5 +286,5 @@ def test_a_preference_that_could_not_be_kept_says_so(
 ) -> None:
     taken = tuple(GpuCount(uuid(number), 1, 0) for number in range(parts))
     one = Decision(1.0, DecisionKind.PREFERENCE, POOL, asked, taken, rule)
-    (view,) = recent([one], 1)
+    (view,) = recent([one], 1, known().seen)
     assert view.why.endswith(why)

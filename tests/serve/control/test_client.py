@@ -12,7 +12,13 @@ from threading import Thread
 
 import pytest
 
-from sgpud.serve.control.client import AbsentError, ControlError, RefusedRequestError, ask
+from sgpud.serve.control.client import (
+    REQUEST_LIMIT,
+    AbsentError,
+    ControlError,
+    RefusedRequestError,
+    ask,
+)
 
 
 @contextmanager
@@ -101,8 +107,8 @@ def test_silence_ends_after_the_timeout(path: Path) -> None:
 
 
 def test_a_request_that_is_too_long_is_not_sent(path: Path) -> None:
-    with pytest.raises(ControlError, match="sgpud takes 4096"):
-        ask(path, "reload", {"text": "x" * 5000})
+    with pytest.raises(ControlError, match=f"sgpud takes {REQUEST_LIMIT}"):
+        ask(path, "reload", {"text": "x" * REQUEST_LIMIT})
 
 
 def test_a_path_that_cannot_be_a_socket_is_an_error_of_ours(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from sgpud.serve.control.client import REQUEST_LIMIT
 from sgpud.serve.control.protocol import ControlRequest, Peer, RequestError, parse
 
 
@@ -26,7 +27,7 @@ def test_a_request_names_a_verb_and_may_have_arguments() -> None:
         (b'{"verb": "plan", "args": {}}', "a JSON object with"),
         (b'{"verb": 3}', '"verb" is a text'),
         (b'{"verb": "plan", "arguments": []}', '"arguments" is a JSON object'),
-        (b'{"verb": "' + b"x" * 4096 + b'"}', "at most 4096 bytes"),
+        (b'{"verb": "' + b"x" * REQUEST_LIMIT + b'"}', f"at most {REQUEST_LIMIT} bytes"),
     ],
 )
 def test_what_is_no_request_is_told_what_one_is(line: bytes, told: str) -> None:

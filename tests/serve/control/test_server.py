@@ -21,7 +21,13 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from sgpud.core.errors import SgpudError
-from sgpud.serve.control.client import AbsentError, ControlError, RefusedRequestError, ask
+from sgpud.serve.control.client import (
+    REQUEST_LIMIT,
+    AbsentError,
+    ControlError,
+    RefusedRequestError,
+    ask,
+)
 from sgpud.serve.control.protocol import PATIENCE, Verb
 from sgpud.serve.control.server import CONNECTIONS, ControlServer
 from sgpud.serve.unix_socket import GRACE, HANDOVER, LOOK_EVERY
@@ -180,7 +186,7 @@ class ControlTest(TestCase):
     @inlineCallbacks
     def test_what_is_no_request_gets_an_answer_all_the_same(self) -> Steps:
         self.serve()
-        for data in (b"reload\n", b"x" * 5000, b'{"verb": 1}\n', b"\xff\n{}\n"):
+        for data in (b"reload\n", b"x" * (REQUEST_LIMIT + 1), b'{"verb": 1}\n', b"\xff\n{}\n"):
             answer = json.loads((yield self.talk(data)))
             assert answer["ok"] is False
             assert answer["error"]

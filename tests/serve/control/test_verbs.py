@@ -50,17 +50,17 @@ class Words:
     def __init__(self) -> None:
         self.said: list[tuple[str, str]] = []
 
-    def cordon(self, name: str) -> tuple[str, ...]:
+    def cordon(self, name: str) -> dict[str, str]:
         self.said.append(("cordon", name))
-        return ("GPU-1",)
+        return {"GPU-1": ""}
 
-    def uncordon(self, name: str) -> tuple[str, ...]:
+    def uncordon(self, name: str) -> dict[str, str]:
         self.said.append(("uncordon", name))
-        return ("GPU-1", "GPU-2")
+        return {"GPU-1": "", "GPU-2": "is not cordoned"}
 
-    def heal(self, name: str) -> tuple[str, ...]:
+    def heal(self, name: str) -> dict[str, str]:
         self.said.append(("heal", name))
-        return ("GPU-1",)
+        return {"GPU-1": ""}
 
 
 class VerbsTest(SynchronousTestCase):
@@ -69,7 +69,7 @@ class VerbsTest(SynchronousTestCase):
         self.words = Words()
         self.verbs = verbs(
             lambda: Evidence(Node(), None, VIEW, ()),
-            lambda: Outcome("applied", ("sharing.duplication_factor",)),
+            lambda *asked: Outcome("applied", ("sharing.duplication_factor", *map(str, asked))),
             lambda: Outcome("unchanged"),
             self.gpus,
             self.words,
@@ -91,7 +91,14 @@ class VerbsTest(SynchronousTestCase):
         found = self.answer("plan")
         assert isinstance(found, dict)
         assert found["view"] == self.answer("status")
-        assert found["reload"] == {"result": "applied", "keys": ["sharing.duplication_factor"]}
+        key = "sharing.duplication_factor"
+        assert found["reload"] == {"result": "applied", "keys": [key, "", "", "()"]}
+        found = self.answer("plan", file="/f", text="x", set=["a.b=1"])
+        assert isinstance(found, dict)
+        assert found["reload"]["keys"] == [key, "/f", "x", "('a.b=1',)"]
+        for wrong in ({"file": 1}, {"text": None}, {"set": "a.b=1"}, {"set": [1]}):
+            with self.assertRaises(NamelessError):
+                self.answer("plan", **wrong)
 
     def test_reload_answers_its_outcome(self) -> None:
         assert self.answer("reload") == {"result": "unchanged", "keys": []}
@@ -103,9 +110,12 @@ class VerbsTest(SynchronousTestCase):
         assert not self.gpus.released
 
     def test_the_operator_s_words_name_a_gpu(self) -> None:
-        assert self.answer("cordon", gpu="0") == {"gpus": ["GPU-1"]}
-        assert self.answer("uncordon", gpu="0") == {"gpus": ["GPU-1", "GPU-2"]}
-        assert self.answer("heal", gpu="GPU-1") == {"gpus": ["GPU-1"]}
+        assert self.answer("cordon", gpu="0") == {"gpus": ["GPU-1"], "unchanged": {}}
+        assert self.answer("uncordon", gpu="0") == {
+            "gpus": ["GPU-1", "GPU-2"],
+            "unchanged": {"GPU-2": "is not cordoned"},
+        }
+        assert self.answer("heal", gpu="GPU-1") == {"gpus": ["GPU-1"], "unchanged": {}}
         assert self.words.said == [("cordon", "0"), ("uncordon", "0"), ("heal", "GPU-1")]
 
     def test_a_word_about_no_gpu_is_refused(self) -> None:
