@@ -135,10 +135,11 @@ class Daemon:
         )
         self._source, self._usage = source(reactor, options.fake_gpus, self._facts)
         self._source.set_measure_every(config.sharing.measure_every)
+        pod_resources = PodResourcesClient(Path(config.kubelet.pod_resources), reactor)
         self._holders = HolderTracker(
             path / CHECKPOINT,
             reactor,
-            PodResourcesClient(Path(config.kubelet.pod_resources), reactor),
+            pod_resources,
             HoldersObserver(
                 learned=lambda checkpoint: self._reconciler.change(
                     partial(checkpoint_read, checkpoint=checkpoint)
@@ -164,6 +165,7 @@ class Daemon:
                 changed=self._announcer.changed,
                 hopeless=self._exit,
             ),
+            pod_resources.allocatable,
         )
         self._config_watcher = ConfigFileWatcher(
             options.config, reactor, partial(FolderWatcher, reactor), self.request_reload

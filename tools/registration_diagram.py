@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import get_args
 
-from sgpud.core.registration import TABLE, Effect, Event, RegistrationPhase
+from sgpud.core.registration import MISSING_AFTER, TABLE, Effect, Event, RegistrationPhase
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "registration.md"
 
@@ -22,10 +22,17 @@ How one pool stays registered with the kubelet. Generated from the table in
 `sgpud/core/registration.py` by `python -m tools.registration_diagram`: change the table, not this
 page.
 
-A live ListAndWatch stream is the only truth of "registered". The machine is told events and
-answers with effects; it does no I/O and reads no clock. Every answer carries the generation of its
-endpoint, and a stale one is ignored. An event that has no arrow changes no phase: KubeletSeen and
-KubeletGone are then only noted, for the next try.
+Registered means a live ListAndWatch stream, and that the kubelet's own books show what sgpud lists.
+A plugin that registers the same resource later leaves the stream alive, and so does its end, after
+which the node shows no share at all. So podresources is asked once a second which ids are
+allocatable. While they are another plugin's, sgpud sends no list and says so (status, doctor,
+`/readyz`, `sgpud_pool_superseded`). Once they have been gone for {missing:g} s it ends its endpoint
+and registers a new one: registered first and ended after, the kubelet would cut the new one. Where
+podresources cannot be asked, the stream alone has to do.
+
+The machine takes events and answers with effects; it does no I/O and reads no clock. Every answer
+carries the generation of its endpoint, and a stale one is ignored. An event that has no arrow
+changes no phase: KubeletAppeared and KubeletVanished are then only noted, for the next try.
 
 ```mermaid
 {diagram}
@@ -47,6 +54,7 @@ def page() -> str:
         diagram="\n".join(_diagram()),
         events=_described(get_args(Event)),
         effects=_described(get_args(Effect)),
+        missing=MISSING_AFTER,
     )
 
 

@@ -16,6 +16,7 @@ class RegistrationPhase(Enum):
     REGISTERING = "registering"
     AWAITING = "awaiting the stream"
     LIVE = "live"
+    SUPERSEDED = "superseded by another plugin"
     RETIRING = "retiring"
     WAITING = "waiting to try again"
     STOPPING = "stopping"
@@ -41,6 +42,16 @@ class RegistrationState:
     """A new kubelet.sock was seen during a try: when the try fails, the next one is at once."""
     problem: str = ""
     """Why the last try failed, or empty."""
+    unshown: int = 0
+    """Registrations in a row that were made because the kubelet's books showed nothing."""
+
+
+class BooksContent(Enum):
+    """Whose ids the kubelet's books show for a resource."""
+
+    OURS = "ours"
+    OTHERS = "another plugin's"
+    NOTHING = "nothing"
 
 
 # What the machine is told.
@@ -95,6 +106,20 @@ class StreamsChanged:
 
 
 @frozen
+class BooksRead:
+    """The kubelet's books were read: whose ids they show, and for how long."""
+
+    generation: int
+    shows: BooksContent
+    seconds: float
+    """For how long every reading of this generation has shown that."""
+    listing: bool = True
+    """Whether Healthy shares are listed: without one there is nothing of ours to be shown."""
+    example: str = ""
+    """An id of the other plugin."""
+
+
+@frozen
 class EndpointRetired:
     """The endpoint is gone, and its streams with it."""
 
@@ -121,6 +146,7 @@ Event = (
     | RegisterAnswered
     | RegisterRefused
     | StreamsChanged
+    | BooksRead
     | EndpointRetired
     | TimerExpired
     | StopRequested
@@ -159,7 +185,14 @@ class StartTimer:
     seconds: float
 
 
-Effect = ServeEndpoint | CallRegister | RetireEndpoint | StartTimer
+@frozen
+class HoldLists:
+    """Send no more lists on this endpoint: one would replace the other plugin's."""
+
+    generation: int
+
+
+Effect = ServeEndpoint | CallRegister | RetireEndpoint | StartTimer | HoldLists
 
 
 STREAM_WITHIN = 5.0
@@ -169,6 +202,19 @@ STABLE_AFTER = 10.0
 """Seconds a stream has to live for its loss to be retried at once: a kubelet that takes the
 registration and drops every stream must not be answered in a tight loop."""
 LONGEST_WAIT = 30.0
+MISSING_AFTER = 2.0
+"""Seconds for which the books show nothing of ours until the pool registers again: the plugin that
+registered after it has ended, and the kubelet has nobody to ask. Not at once: another plugin's
+restart takes a moment."""
+SUPERSEDED_AFTER = 0.2
+"""Seconds for which the books show another plugin's ids until that counts: a list of ours that is
+on its way replaces those of the plugin before it."""
+RECLAIM_AFTER = 10.0
+"""Seconds for which the books show our ids again until the pool registers again, where another
+plugin was seen: that one lists nothing, but the kubelet still asks it for every pod."""
+MOST_UNSHOWN = 3
+"""Registrations in a row because the books show nothing. After that a live stream is enough: these
+books are of a kubelet that does not show plugins' ids, or of another one."""
 
 
 def backoff(attempt: int) -> float:
@@ -189,7 +235,7 @@ def _serve(state: RegistrationState) -> Outcome:
 
 
 def _try(state: RegistrationState, _event: Event) -> Outcome:
-    return _serve(evolve(state, present=True, attempt=0))
+    return _serve(evolve(state, present=True, attempt=0, unshown=0))
 
 
 def _retry(state: RegistrationState, _event: Event) -> Outcome:
@@ -254,8 +300,42 @@ def _streams(state: RegistrationState, event: Event) -> Outcome:
     return (evolve(lost, attempt=0) if state.settled else lost), effects
 
 
+def _missing(state: RegistrationState, event: Event, problem: str) -> Outcome:
+    """The kubelet does not ask us: register again, at once the first time."""
+    lost, effects = _fail(problem)(state, event)
+    return evolve(lost, attempt=state.unshown, unshown=state.unshown + 1), effects
+
+
+def _compare(state: RegistrationState, event: Event) -> Outcome:
+    """The books beside a live stream."""
+    if not isinstance(event, BooksRead):
+        return state, ()
+    if event.shows is BooksContent.OURS:
+        return evolve(state, unshown=0), ()
+    if event.shows is BooksContent.OTHERS:
+        if event.seconds < SUPERSEDED_AFTER:
+            return state, ()
+        problem = f"another plugin registered it after sgpud and lists {event.example}"
+        taken = evolve(state, phase=RegistrationPhase.SUPERSEDED, problem=problem, unshown=0)
+        return taken, (HoldLists(state.generation),)
+    lasts = event.listing and event.seconds >= MISSING_AFTER
+    if lasts and state.unshown < MOST_UNSHOWN:
+        return _missing(state, event, "the kubelet shows none of its shares")
+    return state, ()
+
+
+def _outlast(state: RegistrationState, event: Event) -> Outcome:
+    """The books while another plugin serves the resource: no fight, but its end is seen."""
+    if not isinstance(event, BooksRead):
+        return state, ()
+    after = {BooksContent.NOTHING: MISSING_AFTER, BooksContent.OURS: RECLAIM_AFTER}
+    if event.seconds >= after.get(event.shows, float("inf")):
+        return _missing(state, event, "the other plugin has ended")
+    return state, ()
+
+
 def _note_seen(state: RegistrationState, _event: Event) -> Outcome:
-    return evolve(state, present=True, woken=True), ()
+    return evolve(state, present=True, woken=True, unshown=0), ()
 
 
 def _note_gone(state: RegistrationState, _event: Event) -> Outcome:
@@ -327,8 +407,21 @@ TABLE: Mapping[tuple[RegistrationPhase, type], TransitionRow] = {
     (RegistrationPhase.LIVE, StreamsChanged): TransitionRow(
         _streams, (RegistrationPhase.LIVE, RegistrationPhase.RETIRING)
     ),
+    (RegistrationPhase.LIVE, BooksRead): TransitionRow(
+        _compare,
+        (RegistrationPhase.LIVE, RegistrationPhase.SUPERSEDED, RegistrationPhase.RETIRING),
+    ),
     (RegistrationPhase.LIVE, TimerExpired): TransitionRow(_settled, (RegistrationPhase.LIVE,)),
     (RegistrationPhase.LIVE, StopRequested): TransitionRow(_wind_up, (RegistrationPhase.STOPPING,)),
+    (RegistrationPhase.SUPERSEDED, BooksRead): TransitionRow(
+        _outlast, (RegistrationPhase.SUPERSEDED, RegistrationPhase.RETIRING)
+    ),
+    (RegistrationPhase.SUPERSEDED, StreamsChanged): TransitionRow(
+        _streams, (RegistrationPhase.SUPERSEDED, RegistrationPhase.RETIRING)
+    ),
+    (RegistrationPhase.SUPERSEDED, StopRequested): TransitionRow(
+        _wind_up, (RegistrationPhase.STOPPING,)
+    ),
     (RegistrationPhase.RETIRING, EndpointRetired): TransitionRow(_retry, _GOES_ON),
     (RegistrationPhase.RETIRING, StopRequested): TransitionRow(
         _await_end, (RegistrationPhase.STOPPING,)

@@ -13,14 +13,21 @@ from hypothesis import strategies as st
 
 from sgpud.core.registration import (
     LONGEST_WAIT,
+    MISSING_AFTER,
+    MOST_UNSHOWN,
+    RECLAIM_AFTER,
     STABLE_AFTER,
     STREAM_WITHIN,
+    SUPERSEDED_AFTER,
+    BooksContent,
+    BooksRead,
     CallRegister,
     Effect,
     EndpointFailed,
     EndpointRetired,
     EndpointServed,
     Event,
+    HoldLists,
     KubeletAppeared,
     KubeletVanished,
     RegisterAnswered,
@@ -246,3 +253,76 @@ def test_a_kubelet_that_came_during_a_try_is_good_for_one_try_at_once() -> None:
     assert after(*failed)[1] == (ServeEndpoint(2),)
     again = (*failed, EndpointServed(2), RegisterRefused(2, "unavailable"), EndpointRetired(2))
     assert after(*again)[1] == (StartTimer(2, backoff(1)),)
+
+
+# The kubelet's books beside the stream. --------------------------------------------------------
+
+
+def read(shows: BooksContent, seconds: float = 0.0, generation: int = 1) -> BooksRead:
+    return BooksRead(generation, shows, seconds, example="GPU-1::7")
+
+
+NOTHING, OTHERS, OURS = BooksContent.NOTHING, BooksContent.OTHERS, BooksContent.OURS
+SUPERSEDED = (*LIVE, read(OTHERS, SUPERSEDED_AFTER))
+
+
+def test_books_that_show_nothing_of_ours_for_a_while_lead_to_a_new_registration() -> None:
+    state, effects = after(*LIVE, read(NOTHING), read(NOTHING, MISSING_AFTER - 0.1))
+    assert (state.phase, effects) == (RegistrationPhase.LIVE, ())
+    state, effects = step(state, read(NOTHING, MISSING_AFTER))
+    assert (state.phase, effects) == (RegistrationPhase.RETIRING, (RetireEndpoint(1),))
+    assert step(state, EndpointRetired(1))[1] == (ServeEndpoint(2),)
+
+
+def test_where_nothing_is_listed_nothing_can_be_shown() -> None:
+    state, effects = after(*LIVE, BooksRead(1, NOTHING, 3600.0, listing=False))
+    assert (state.phase, effects) == (RegistrationPhase.LIVE, ())
+
+
+def test_while_another_plugin_serves_the_resource_there_is_no_fight() -> None:
+    assert after(*LIVE, read(OTHERS))[0].phase is RegistrationPhase.LIVE
+    state, effects = after(*SUPERSEDED)
+    assert (state.phase, effects) == (RegistrationPhase.SUPERSEDED, (HoldLists(1),))
+    assert "GPU-1::7" in state.problem
+    for event in (read(OTHERS, 3600.0), read(OURS, 1.0), read(NOTHING, 1.0), KubeletAppeared()):
+        state, effects = step(state, event)
+        assert (state.phase, effects) == (RegistrationPhase.SUPERSEDED, ())
+
+
+@pytest.mark.parametrize("listing", [True, False])
+@pytest.mark.parametrize(("shows", "seconds"), [(NOTHING, MISSING_AFTER), (OURS, RECLAIM_AFTER)])
+def test_the_end_of_the_other_plugin_leads_to_a_new_registration_at_once(
+    shows: BooksContent,
+    seconds: float,
+    listing: bool,  # noqa: FBT001
+) -> None:
+    state, effects = after(*SUPERSEDED, BooksRead(1, shows, seconds, listing=listing))
+    assert (state.phase, effects) == (RegistrationPhase.RETIRING, (RetireEndpoint(1),))
+    assert step(state, EndpointRetired(1))[1] == (ServeEndpoint(2),)
+
+
+def test_a_stream_that_ends_under_another_plugin_is_lost_like_any_other() -> None:
+    state, effects = after(*SUPERSEDED, StreamsChanged(1, 0))
+    assert (state.phase, effects) == (RegistrationPhase.RETIRING, (RetireEndpoint(1),))
+
+
+def test_books_that_never_show_our_ids_are_not_believed_for_ever() -> None:
+    state, generation = after(*LIVE)[0], 1
+    for _ in range(MOST_UNSHOWN):
+        state, _ = step(state, read(NOTHING, MISSING_AFTER, generation))
+        state, _ = step(state, EndpointRetired(generation))
+        if state.phase is RegistrationPhase.WAITING:
+            state, _ = step(state, TimerExpired(generation))
+        generation += 1
+        assert (state.phase, state.generation) == (RegistrationPhase.SERVING, generation)
+        for event in (
+            EndpointServed(generation),
+            RegisterAnswered(generation),
+            StreamsChanged(generation, 1),
+        ):
+            state, _ = step(state, event)
+    assert step(state, read(NOTHING, 3600.0, generation)) == (state, ())
+    believed, _ = step(state, read(OURS, 0.0, generation))
+    assert step(believed, read(NOTHING, MISSING_AFTER, generation))[1] == (
+        RetireEndpoint(generation),
+    )

@@ -16,13 +16,17 @@ from hypothesis.stateful import (
 )
 
 from sgpud.core.registration import (
+    MISSING_AFTER,
     TABLE,
+    BooksContent,
+    BooksRead,
     CallRegister,
     Effect,
     EndpointFailed,
     EndpointRetired,
     EndpointServed,
     Event,
+    HoldLists,
     KubeletAppeared,
     KubeletVanished,
     RegisterAnswered,
@@ -41,6 +45,7 @@ from sgpud.core.registration import (
 SHORT = settings(max_examples=40, stateful_step_count=40)
 LONG = settings(max_examples=150, stateful_step_count=50)
 ENDED = (RegistrationPhase.STOPPING, RegistrationPhase.STOPPED)
+SERVED = (RegistrationPhase.LIVE, RegistrationPhase.SUPERSEDED)
 
 
 class Registration(RuleBasedStateMachine):
@@ -100,6 +105,8 @@ class Registration(RuleBasedStateMachine):
             assert effect.generation in self.alive - self.retiring
             self.retiring.add(effect.generation)
             self.pending.append(EndpointRetired(effect.generation))
+        elif isinstance(effect, HoldLists):
+            assert effect.generation in self.alive - self.retiring
         else:
             assert effect.seconds > 0
             self.timer = effect
@@ -130,14 +137,30 @@ class Registration(RuleBasedStateMachine):
 
     @rule(live=st.integers(0, 3), age=st.integers(0, 2))
     def change_streams(self, live: int, age: int) -> None:
-        if (
-            self.state.phase is RegistrationPhase.LIVE
-            and self.state.settled
-            and not live
-            and not age
-        ):
+        if self.state.phase in SERVED and self.state.settled and not live and not age:
             self.allowed += 1
         self.tell(StreamsChanged(self.state.generation - age, live))
+
+    @rule(
+        shows=st.sampled_from(BooksContent),
+        seconds=st.sampled_from((0.0, 1.0, MISSING_AFTER, 60.0)),
+        age=st.integers(0, 2),
+        listing=st.booleans(),
+    )
+    def read_the_books(
+        self,
+        shows: BooksContent,
+        seconds: float,
+        age: int,
+        listing: bool,  # noqa: FBT001
+    ) -> None:
+        before = self.state
+        event = BooksRead(before.generation - age, shows, seconds, listing, "x::1")
+        self.tell(event)
+        if self.state.phase is not before.phase:
+            assert before.phase in SERVED
+            # Each of these is paid for by the time for which the books have shown it.
+            self.allowed += self.state.phase is RegistrationPhase.RETIRING
 
     @precondition(lambda self: self.timer)
     @rule()
@@ -165,7 +188,7 @@ class Registration(RuleBasedStateMachine):
 
     @invariant()
     def a_live_stream_is_what_live_means(self) -> None:
-        assert (self.state.phase is RegistrationPhase.LIVE) == (self.state.streams > 0)
+        assert (self.state.phase in SERVED) == (self.state.streams > 0)
 
     @invariant()
     def every_try_is_paid_for(self) -> None:
@@ -188,6 +211,9 @@ class Registration(RuleBasedStateMachine):
                 self.tell(KubeletAppeared())
             elif self.state.phase is RegistrationPhase.AWAITING:
                 self.tell(StreamsChanged(self.state.generation, 1))
+            elif self.state.phase is RegistrationPhase.SUPERSEDED:
+                nothing = BooksContent.NOTHING
+                self.tell(BooksRead(self.state.generation, nothing, MISSING_AFTER))
             elif self.pending:
                 self.tell(self.pending.pop(0))
             else:

@@ -10,6 +10,7 @@ from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.daemon.node import RESOURCE, Node, shares
 from tests.daemon.process import Process
 from tests.daemon.record import WITHIN
+from tests.daemon.steps import admit
 from tests.testing.kubelet.scripted import ScriptedPlugin
 
 OTHER = "nvidia.com/gpu"
@@ -48,3 +49,25 @@ def test_to_a_registration_of_its_name_it_answers_with_none(
     daemon.hang_up()
     assert [each.endpoint for each in kubelet.registrations][1:] == [ENDPOINT]
     assert (node.plugin_dir / ENDPOINT).is_socket()
+
+
+def test_a_rival_is_named_everywhere_and_outlived(
+    daemon: Process, other: ScriptedPlugin, node: Node, kubelet: StandInKubelet
+) -> None:
+    """The node shows none of ours after its end, and only a new registration brings them back."""
+    other.register(resource=RESOURCE)
+    kubelet.wait_for(lambda kubelet: kubelet.allocatable(RESOURCE) == 1, WITHIN)
+    daemon.status(lambda status: "superseded by another plugin" in status)
+    shown = node.command("status", "--run-dir", str(node.run)).stdout
+    assert "another plugin registered it after sgpud and lists nvidia0" in shown
+    (unready,) = daemon.view()["unready"]
+    assert f"the kubelet does not follow {RESOURCE}: superseded by another plugin" in unready
+    # A list of ours would replace the rival's, and the kubelet would ask the rival for our shares.
+    node.configure(5)
+    daemon.hang_up()
+    assert kubelet.allocatable(RESOURCE) == 1
+    other.stop()
+    kubelet.wait_for(lambda kubelet: kubelet.allocatable(RESOURCE) == 10, WITHIN)
+    daemon.status(lambda status: "registered" in status)
+    assert daemon.view()["unready"] == []
+    admit(kubelet, "after")

@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-import pytest
+import grpc
 
 from sgpud.core.registration import backoff
 from sgpud.testing.kubelet.stand_in import StandInKubelet
@@ -132,19 +132,18 @@ def test_a_stale_kubelet_socket_is_no_kubelet(daemon: Process, kubelet: StandInK
     listed(kubelet)
 
 
-def test_the_fourth_stream_ends_the_oldest(node: Node, kubelet: StandInKubelet) -> None:
-    kubelet.faults.never_follow()
-    node.start()
-    kubelet.next_registration(WITHIN)
+def test_the_streams_of_others_never_end_the_kubelet_s(
+    daemon: Process, node: Node, kubelet: StandInKubelet
+) -> None:
     plugin = kubelet.plugin(RESOURCE)
-    streams = []
-    for _ in range(4):
-        streams.append(plugin.open_stream())
-        streams[-1].next(WITHIN)
-    assert streams[0].wait_ended(WITHIN)[1] == ""
-    for stream in streams[1:]:
-        with pytest.raises(TimeoutError):
-            stream.wait_ended(0.05)
+    for _ in range(2):
+        plugin.open_stream().next(WITHIN)
+    for _ in range(9):
+        assert plugin.open_stream().wait_ended(WITHIN)[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+    node.configure(5)
+    daemon.hang_up()
+    kubelet.wait_for(lambda k: k.allocatable(RESOURCE) == 10, WITHIN)
+    assert len(kubelet.attempts) == 1
     assert plugin.allocate((f"{min(ALL)}",), WITHIN).container_responses
 
 

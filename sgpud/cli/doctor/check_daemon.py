@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sgpud.cli.doctor.facts import Finding, NodeFacts, Severity
+from sgpud.core.registration import RegistrationPhase
 from sgpud.core.text import several
 
 
@@ -106,10 +107,20 @@ def check_pools(facts: NodeFacts) -> Iterator[Finding]:
     for pool in (facts.view or {}).get("pools", ()):
         if pool["dropped"] or facts.view is None or facts.view["serving"] != "serving":
             continue
-        if pool["registration"] == "live":
+        if pool["registration"] == RegistrationPhase.LIVE.value:
             allocatable = sum(gpu["allocatable"] for gpu in pool["gpus"])
             what = f"{pool['resource']}: {several(allocatable, 'share')} allocatable"
             yield Finding("registration", Severity.GOOD, what)
+            continue
+        if pool["registration"] == RegistrationPhase.SUPERSEDED.value:
+            yield Finding(
+                "registration",
+                Severity.ERROR,
+                f"{pool['resource']}: {pool['problem']}",
+                "The kubelet asks that plugin, and the node shows its devices instead of sgpud's.",
+                "Remove the other device plugin from this node, or give sgpud's shares another name"
+                " ([sharing] resource). sgpud registers again within 3 s of its end.",
+            )
             continue
         problem = f": {pool['problem']}" if pool["problem"] else ""
         yield Finding(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from sgpud.cli.doctor.facts import Finding, NodeFacts, Severity
 from sgpud.core.sharing.share_id import parse_share_id
 
 _UUID = re.compile(r"(?:GPU|MIG)-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_BY_INDEX = re.compile(r"nvidia([0-9]{1,4})(?:[/_-].*)?")
+_BY_INDEX = re.compile(r"nvidia([0-9]{1,4})(?:[:/_-].*)?")
 """Google's plugin, and others after it, name GPUs by their device node."""
 
 
@@ -76,13 +76,15 @@ def check_checkpoint(facts: NodeFacts) -> Iterator[Finding]:
 def check_rivals(facts: NodeFacts) -> Iterator[Finding]:
     """Whether somebody else gives out the GPUs that sgpud shares."""
     own = set(facts.configuration.sharing.resources if facts.configuration.sharing else ())
-    own |= {pool["resource"] for pool in (facts.view or {}).get("pools", ())}
+    view = facts.view or {}
+    own |= {pool["resource"] for pool in view.get("pools", ())}
     uuids = {name for gpu in facts.driver.gpus for name in (gpu.uuid, gpu.physical)}
     indexes = {gpu.index for gpu in facts.driver.gpus}
+    known = uuids | {gpu["uuid"] for pool in view.get("pools", ()) for gpu in pool["gpus"]}
     rivals = 0
     for resource, ids in sorted(facts.kubelet.registered.items()):
         if resource in own:
-            foreign = [one for one in ids if not parse_share_id(one)]
+            foreign = [one for one in ids if not _ours(one, known)]
             if foreign:
                 rivals += 1
                 yield _namesake(resource, foreign)
@@ -129,6 +131,12 @@ def _rival(resource: str, ids: list[str]) -> Finding:
         "Remove the other device plugin from this node, or keep its GPUs out with [gpus] deny:"
         " docs/clusters.md, Beside another GPU plugin.",
     )
+
+
+def _ours(one: str, known: Collection[str]) -> bool:
+    """Whether an id of a resource of sgpud's is one that sgpud lists: of a GPU that it knows."""
+    share = parse_share_id(one)
+    return share is not None and (not known or share[0] in known)
 
 
 def _means(one: str, uuids: Iterable[str], indexes: Iterable[int]) -> bool:

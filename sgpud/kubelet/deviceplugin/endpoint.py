@@ -121,6 +121,14 @@ class Endpoint:
             raise EndpointError(self.path, str(problem)) from problem
         self._server = server
 
+    def hold(self) -> None:
+        """Send no more lists; calls are answered."""
+        self._servicer.hold()
+
+    def end_unread(self) -> None:
+        """End the streams whose client does not read; called once a second."""
+        self._servicer.end_unread()
+
     def stop(self) -> Deferred[None]:
         """End the streams, let calls in flight finish, close, remove the socket file."""
         self._servicer.close()

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IDelayedCall
 
 from sgpud.bridge import Reactor
 from sgpud.core.allocation.allocate import RefusedError
 from sgpud.core.registration import (
+    BooksRead,
     KubeletAppeared,
     KubeletVanished,
     RegistrationState,
     StreamsChanged,
 )
+from sgpud.kubelet.deviceplugin.books import Allocatable, BooksMonitor, ListedIds
 from sgpud.kubelet.deviceplugin.endpoint import Endpoint, socket_name
 from sgpud.kubelet.deviceplugin.publisher import SnapshotPublisher
 from sgpud.kubelet.deviceplugin.registrar import Registrar
 from sgpud.kubelet.deviceplugin.servicer import DevicePluginServicer
 from sgpud.kubelet.directory import KUBELET_SOCKET
+
+LOOK_EVERY = 1.0
+"""Seconds between two looks at streams that are not read."""
 
 
 class CallObserver(Protocol):
@@ -65,8 +71,12 @@ class DevicePlugin:
         nonce: str,
         observer: CallObserver,
         changed: Callable[[], None],
+        ask: Callable[[Collection[str]], Deferred[Allocatable]],
     ) -> None:
-        """`nonce` is part of every socket's name; `changed` is called after every transition."""
+        """`nonce` is part of every socket's name; `changed` is called after every transition.
+
+        `ask` asks the kubelet which ids of these resources are allocatable.
+        """
         self._reactor = reactor
         self._publisher = publisher
         self._directory = directory
@@ -77,6 +87,8 @@ class DevicePlugin:
         self._present = False
         self._wanted: frozenset[str] = frozenset()
         self._registrars: dict[str, Registrar] = {}
+        self._books = BooksMonitor(reactor, ask, self)
+        self._looking: IDelayedCall | None = None
         self._generations = 0
         self._registered = 0
 
@@ -99,11 +111,16 @@ class DevicePlugin:
         """The directory is ours: serve and register in it."""
         self._active = True
         self._settle()
+        self._books.start()
+        self._looking = self._reactor.callLater(LOOK_EVERY, self._look)
 
     def deactivate(self) -> Deferred[None]:
         """The directory is no longer ours: retire everything; fires when that is done."""
         self._active = False
         self._present = False
+        self._books.stop()
+        if self._looking is not None and self._looking.active():
+            self._looking.cancel()
         stopping = [registrar.stop() for registrar in tuple(self._registrars.values())]
         return gatherResults(stopping).addCallback(lambda _: None)
 
@@ -118,6 +135,29 @@ class DevicePlugin:
         self._present = False
         for registrar in tuple(self._registrars.values()):
             registrar.tell(KubeletVanished())
+
+    def books_changed(self) -> None:
+        """The kubelet may have written its books."""
+        self._books.hint()
+
+    def listed(self, resource: str) -> ListedIds:
+        """What a pool lists now."""
+        snapshot = self._publisher.snapshot
+        served = snapshot.pools.get(resource) if snapshot else None
+        if served is None:
+            return ListedIds()
+        return ListedIds(served.index.places, any(group.healthy for group in served.pool.groups))
+
+    def books_read(self, resource: str, event: BooksRead) -> None:
+        """What the kubelet's books show of a pool."""
+        registrar = self._registrars.get(resource)
+        if registrar is not None:
+            registrar.tell(event)
+
+    def _look(self) -> None:
+        self._looking = self._reactor.callLater(LOOK_EVERY, self._look)
+        for registrar in self._registrars.values():
+            registrar.end_unread()
 
     def _settle(self) -> None:
         """Have a registrar for each pool that is wanted, and stop the others."""

@@ -19,6 +19,7 @@ from sgpud.core.registration import (
     EndpointRetired,
     EndpointServed,
     Event,
+    HoldLists,
     RegisterAnswered,
     RegisterRefused,
     RegistrationPhase,
@@ -39,6 +40,7 @@ VERSION = "v1beta1"
 REGISTER_WITHIN = 15.0
 """Seconds for Register: before it answers, the kubelet dials back for up to 10 s and asks for the
 options."""
+_SERVED = (RegistrationPhase.LIVE, RegistrationPhase.SUPERSEDED)
 
 Call = Callable[[Reactor, Path, str, bytes, float], Deferred[bytes]]
 """Calls a method at a socket: reactor, socket, method, request, seconds."""
@@ -54,6 +56,12 @@ class Listens(Protocol):
 
     def stop(self) -> Deferred[None]:
         """Be gone."""
+
+    def hold(self) -> None:
+        """Send no more lists."""
+
+    def end_unread(self) -> None:
+        """End the streams whose client does not read; called once a second."""
 
 
 class Registrar:
@@ -109,13 +117,26 @@ class Registrar:
         self.tell(StopRequested())
         return self.stopped
 
+    def end_unread(self) -> None:
+        """End the streams whose client does not read. To be called once a second."""
+        if self._endpoint is not None:
+            self._endpoint.end_unread()
+
     def _say(self, before: RegistrationState) -> None:
         state = self.state
         fields = {"resource": self.resource, "generation": state.generation}
         if state.phase is RegistrationPhase.LIVE:
             self._warned = ""
             self._log.info("{resource}: registered with the kubelet, its stream is live", **fields)
-        elif state.phase is RegistrationPhase.RETIRING and before.phase is RegistrationPhase.LIVE:
+        elif state.phase is RegistrationPhase.SUPERSEDED:
+            self._warned = state.problem
+            self._log.error(
+                "{resource}: {problem}. Pods get no share until that plugin is gone: remove it from"
+                " this node. sgpud registers again when it has ended",
+                problem=state.problem,
+                **fields,
+            )
+        elif state.phase is RegistrationPhase.RETIRING and before.phase in _SERVED:
             self._warned = state.problem
             self._log.warn(
                 "{resource}: {problem}; registering again", problem=state.problem, **fields
@@ -141,6 +162,9 @@ class Registrar:
             self._serve(effect.generation)
         elif isinstance(effect, CallRegister):
             self._register(effect.generation)
+        elif isinstance(effect, HoldLists):
+            if self._endpoint is not None:
+                self._endpoint.hold()
         elif isinstance(effect, RetireEndpoint):
             self._retire(effect.generation)
 

@@ -98,6 +98,7 @@ class DevicePluginServicer:
         self._wall = wall
         self._lock = Lock()
         self._streams: list[ListStream] = []
+        self._held = False
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """The handlers to register with a gRPC server."""
@@ -119,6 +120,10 @@ class DevicePluginServicer:
             streams = tuple(self._streams)
         for stream in streams:
             stream.follower.close()
+
+    def hold(self) -> None:
+        """Send no more lists on any stream."""
+        self._held = True
 
     def end_unread(self) -> None:
         """End the streams whose client does not read. To be called once a second."""
@@ -146,7 +151,7 @@ class DevicePluginServicer:
             sent: tuple[bytes, int] | None = None
             for snapshot in stream.follower:
                 served = snapshot.pools.get(self._resource) if snapshot else None
-                if served is None:
+                if served is None or self._held:
                     continue
                 if sent != (served.message.data, served.nudges):
                     sent = (served.message.data, served.nudges)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 from attrs import frozen
@@ -12,6 +12,7 @@ from twisted.logger import Logger
 from sgpud.bridge import Reactor, in_thread
 from sgpud.core.registration import RegistrationState
 from sgpud.folder_watcher import FolderWatcher
+from sgpud.kubelet.deviceplugin.books import Allocatable
 from sgpud.kubelet.deviceplugin.endpoint import clear_stale, try_bind, warm_up
 from sgpud.kubelet.deviceplugin.plugin import CallObserver, DevicePlugin
 from sgpud.kubelet.deviceplugin.publisher import SnapshotPublisher
@@ -53,13 +54,16 @@ class Serving:
         observer: CallObserver,
         watcher: Callable[[Callable[[], None]], FolderWatcher],
         listener: ServingObserver,
+        ask: Callable[[Collection[str]], Deferred[Allocatable]],
     ) -> None:
         """`nonce` is part of the sockets' names; `watcher` makes a source of hints."""
         self.path = path
         self._reactor = reactor
         self._nonce = nonce
         self._listener = listener
-        self._plugin = DevicePlugin(reactor, publisher, path, nonce, observer, listener.changed)
+        self._plugin = DevicePlugin(
+            reactor, publisher, path, nonce, observer, listener.changed, ask
+        )
         self._waiting = False
         events = DirectoryObserver(
             ours=self._ours,
@@ -67,7 +71,7 @@ class Serving:
             waiting=self._wait,
             kubelet_seen=self._plugin.kubelet_seen,
             kubelet_gone=self._plugin.kubelet_gone,
-            checkpoint=listener.checkpoint,
+            checkpoint=self._checkpoint,
             stuck=self._stuck,
         )
         self._directory = PluginDirectory(path, reactor, events, watcher)
@@ -169,6 +173,10 @@ class Serving:
         self._plugin.activate()
         self._listener.served()
         self._listener.changed()
+
+    def _checkpoint(self) -> None:
+        self._plugin.books_changed()
+        self._listener.checkpoint()
 
     def _lost(self) -> None:
         self._log.warn(

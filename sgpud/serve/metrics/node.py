@@ -97,6 +97,15 @@ NODE: tuple[MetricFamily, ...] = (
         ),
     ),
     gauge(
+        "sgpud_pool_superseded",
+        ("resource",),
+        "1 while another plugin, which registered this resource later, is asked for it.",
+        lambda seen: (
+            ((pool.resource,), pool.registration == Registration.SUPERSEDED.value)
+            for pool in seen.pools
+        ),
+    ),
+    gauge(
         "sgpud_pool_streams",
         ("resource",),
         "Live ListAndWatch streams of this resource.",

@@ -249,7 +249,16 @@ def test_another_plugin_gives_out_the_same_gpus(node: FakeNode, foreign: str) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("foreign", [uuid(1), "nvidia0-_-7", "nvidia0/vgpu2", "eth0"])
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        uuid(1),
+        "GPU-12345678-1234-4000-8000-123456789abc::7",
+        "nvidia0-_-7",
+        "nvidia0/vgpu2",
+        "eth0",
+    ],
+)
 def test_another_plugin_serves_the_same_resource(node: FakeNode, foreign: str) -> None:
     node.register({"deepomatic.com/shared-gpu": [f"{uuid(1)}::3", foreign]})
     one = node.only("rivals")
@@ -316,6 +325,17 @@ def test_a_daemon_that_runs_well(node: FakeNode) -> None:
     assert node.bad() == {}
     good = {one.check for one in node.findings() if one.severity is Severity.GOOD}
     assert {"daemon", "registration"} <= good
+
+
+def test_a_daemon_whose_resource_another_plugin_has_taken(node: FakeNode) -> None:
+    view = seen(known_node(sharing(), [gpu(0)]))
+    problem = "another plugin registered it after sgpud and lists GPU-9::1"
+    (pool,) = view["pools"]
+    taken = {**pool, "registration": "superseded by another plugin", "problem": problem}
+    node.view = {**view, "pools": [taken]}
+    (found,) = node.bad()["registration"]
+    assert (found.severity, problem in found.what) == (ERROR, True)
+    assert "Remove the other device plugin" in found.todo
 
 
 def _registered(pool: dict[str, Any]) -> dict[str, Any]:

@@ -15,12 +15,17 @@ from sgpud.core.registration import RegistrationPhase
 from sgpud.core.sharing.rules import GpuRule
 from sgpud.kubelet.deviceplugin.plugin import DevicePlugin
 from sgpud.kubelet.deviceplugin.publisher import SnapshotPublisher
+from sgpud.kubelet.podresources import PodResourcesClient
+from sgpud.testing.kubelet.podresources import PodResourcesFault
 from sgpud.testing.kubelet.records import AdmissionError
 from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.core.values import OTHER, POOL, gpu, node, planned, sharing, uuid
 from tests.surroundings import WITHIN, short_folder
+from tests.testing.kubelet.scripted import ScriptedPlugin
 
 reactor: Any = installed
+SLOW = 2.0
+"""Seconds by which a busy machine may be late."""
 Steps = Any
 """What inlineCallbacks takes."""
 GPUS = [gpu(number, fake=True) for number in range(2)]
@@ -46,14 +51,21 @@ class PluginTest(TestCase):
         folder = short_folder()
         self.path = folder.__enter__() / "plugins"
         self.addCleanup(folder.__exit__, None, None, None)
-        self.kubelet = StandInKubelet(self.path)
+        books = self.path.with_name("pods") / "kubelet.sock"
+        self.kubelet = StandInKubelet(self.path, books)
         yield deferToThread(self.kubelet.start)
         self.addCleanup(deferToThread, self.kubelet.stop)
         self.hears = Hears()
         self.publisher = SnapshotPublisher()
         self.awaited: list[tuple[Any, Deferred[None]]] = []
         self.plugin = DevicePlugin(
-            reactor, self.publisher, self.path, "0123", self.hears, self.changed
+            reactor,
+            self.publisher,
+            self.path,
+            "0123",
+            self.hears,
+            self.changed,
+            PodResourcesClient(books, reactor).allocatable,
         )
         self.addCleanup(self.plugin.deactivate)
 
@@ -203,3 +215,64 @@ class PluginTest(TestCase):
         yield deferToThread(int)  # what the workers told before is on the reactor by now
         assert self.hears.refusals == ["multiple"]
         assert [grant.resource for grant in self.publisher.grants()] == [POOL]
+
+    # A rival for the same resource. --------------------------------------------------------------
+
+    def rival(self) -> ScriptedPlugin:
+        """Another plugin, which lists two ids of its own once it has registered."""
+        rival = ScriptedPlugin(self.path, "rival.sock", POOL)
+        rival.send({"GPU-of-another::0": True, "GPU-of-another::1": True})
+        return rival
+
+    def allocatable(self, count: int) -> Deferred[Any]:
+        wait_for = self.kubelet.wait_for
+        return deferToThread(wait_for, lambda seen: seen.allocatable(POOL) == count, WITHIN)
+
+    @inlineCallbacks
+    def test_a_rival_that_registers_later_is_seen_and_outlived(self) -> Steps:
+        self.start()
+        yield self.live(POOL, times=1)
+        yield self.allocatable(8)
+        rival = yield deferToThread(self.rival)
+        yield deferToThread(rival.register)
+        yield self.when(lambda: self.phases() == {POOL: RegistrationPhase.SUPERSEDED})
+        assert "GPU-of-another::0" in self.plugin.registrations[POOL].problem
+        # Nothing is sent that would replace the rival's list.
+        self.publisher.nudge()
+        yield deferToThread(self.kubelet.pod_resources.set_fault, PodResourcesFault.FAILING)
+        yield deferToThread(self.kubelet.pod_resources.set_fault, None)
+        assert self.kubelet.allocatable(POOL) == 2
+        began = reactor.seconds()
+        yield deferToThread(rival.stop)
+        yield self.live(POOL, times=2)
+        yield self.allocatable(8)
+        assert reactor.seconds() - began < 3.0 + SLOW
+        admit = self.kubelet.admit
+        yield deferToThread(admit, "uid-1", "default", "one", "main", {POOL: 1})
+
+    @inlineCallbacks
+    def test_a_rival_that_was_there_first_ends_the_stream_and_is_outlived(self) -> Steps:
+        rival = yield deferToThread(self.rival)
+        yield deferToThread(rival.register)
+        yield self.allocatable(2)
+        self.start()
+        yield self.live(POOL, times=1)
+        yield self.allocatable(8)
+        yield deferToThread(rival.stop)
+        # By the name race the kubelet cuts the one that came later.
+        yield self.live(POOL, times=2)
+        yield self.allocatable(8)
+        assert len(self.kubelet.registrations) == 3
+
+    @inlineCallbacks
+    def test_a_rival_that_nobody_saw_is_outlived_too(self) -> Steps:
+        """It ends before anybody looks: the stream lives, and the books show nothing."""
+        self.start()
+        yield self.live(POOL, times=1)
+        yield self.allocatable(8)
+        rival = ScriptedPlugin(self.path, "rival.sock", POOL)
+        yield deferToThread(rival.register)
+        yield deferToThread(rival.stop)
+        yield self.allocatable(0)
+        yield self.live(POOL, times=2)
+        yield self.allocatable(8)

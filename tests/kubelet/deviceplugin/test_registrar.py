@@ -12,6 +12,8 @@ from sgpud.bridge import Reactor
 from sgpud.core.registration import (
     STABLE_AFTER,
     STREAM_WITHIN,
+    BooksContent,
+    BooksRead,
     KubeletAppeared,
     KubeletVanished,
     RegistrationPhase,
@@ -43,6 +45,12 @@ class Endpoint:
             self.story.append(f"cannot serve {self.path.name}")
             raise EndpointError(self.path, "no room")
         self.story.append(f"serve {self.path.name}")
+
+    def hold(self) -> None:
+        self.story.append(f"hold {self.path.name}")
+
+    def end_unread(self) -> None:
+        self.story.append(f"look at {self.path.name}")
 
     def stop(self) -> Deferred[None]:
         self.story.append(f"end {self.path.name}")
@@ -275,3 +283,25 @@ class RegistrarTest(SynchronousTestCase):
         self.clock.pump([10] * 10)
         assert self.story == ["serve 1", "register", "end 1"]
         assert self.clock.getDelayedCalls() == []
+
+    # Another plugin. -----------------------------------------------------------------------------
+
+    def test_another_plugin_is_named_in_the_log_and_its_list_is_left_alone(self) -> None:
+        self.live()
+        with listening() as said:
+            self.registrar.tell(BooksRead(1, BooksContent.OTHERS, 1.0, example="GPU-9::1"))
+        assert self.phase() is RegistrationPhase.SUPERSEDED
+        assert self.story[-1] == "hold 1"
+        (line,) = said.lines
+        assert "another plugin registered it after sgpud and lists GPU-9::1" in line
+        assert "remove it from this node" in line
+        with listening() as said:
+            self.registrar.tell(BooksRead(1, BooksContent.NOTHING, 2.0))
+        assert self.story[-3:] == ["end 1", "serve 2", "register"]
+        assert said.about("the other plugin has ended; registering again")
+
+    def test_only_an_endpoint_that_is_there_is_looked_at(self) -> None:
+        self.registrar.end_unread()
+        self.live()
+        self.registrar.end_unread()
+        assert self.story[-1] == "look at 1"

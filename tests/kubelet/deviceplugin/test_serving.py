@@ -79,7 +79,14 @@ class Instance:
             hopeless=self.reasons.append,
         )
         self.serving = Serving(
-            on, publisher, path, nonce, Deaf(), lambda hint: FolderWatcher(reactor, hint), listener
+            on,
+            publisher,
+            path,
+            nonce,
+            Deaf(),
+            lambda hint: FolderWatcher(reactor, hint),
+            listener,
+            lambda _: Deferred(),
         )
         self.serving.update([POOL])
 

@@ -1,0 +1,198 @@
+"""When the kubelet's books are asked for, and what is told of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from attrs import define, evolve, field
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from sgpud.core.registration import BooksContent, BooksRead, RegistrationPhase, RegistrationState
+from sgpud.kubelet.deviceplugin.books import (
+    CLOSELY,
+    DUTY,
+    EVERY,
+    HINTED,
+    SELDOM,
+    SETTLES_WITHIN,
+    Allocatable,
+    BooksMonitor,
+    ListedIds,
+)
+from tests.core.values import OTHER, POOL, ids
+
+OURS = frozenset(ids(0, 0, 1))
+LIVE = RegistrationState(RegistrationPhase.LIVE, generation=1, streams=1)
+
+
+@define
+class Pools:
+    """Pools that list two shares, and what they were told."""
+
+    registrations: dict[str, RegistrationState] = field(factory=lambda: {POOL: LIVE})
+    healthy: bool = True
+    events: list[tuple[str, BooksRead]] = field(factory=list)
+
+    def listed(self, _resource: str) -> ListedIds:
+        return ListedIds(OURS, self.healthy)
+
+    def books_read(self, resource: str, event: BooksRead) -> None:
+        self.events.append((resource, event))
+
+    @property
+    def shown(self) -> list[tuple[BooksContent, float]]:
+        return [(event.shows, event.seconds) for _, event in self.events]
+
+
+class BooksTest(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.pools = Pools()
+        self.asked: list[Deferred[Allocatable]] = []
+        self.wanted: list[tuple[str, ...]] = []
+        self.cancelled = 0
+        self.monitor = BooksMonitor(self.clock, self.ask, self.pools)
+        self.monitor.start()
+        self.addCleanup(self.monitor.stop)
+
+    def ask(self, resources: Collection[str]) -> Deferred[Allocatable]:
+        self.wanted.append(tuple(resources))
+        self.asked.append(Deferred(self.cancel))
+        return self.asked[-1]
+
+    def cancel(self, _: object) -> None:
+        self.cancelled += 1
+
+    def seconds(self, count: float) -> None:
+        self.clock.pump([1 / 32] * round(count * 32))
+
+    def answer(self, shown: Collection[str], of: str = POOL) -> None:
+        books: Mapping[str, frozenset[str]] = {of: frozenset(shown)} if shown else {}
+        self.asked[-1].callback(books)
+
+    def settled(self) -> None:
+        """The first look at a live stream, which asks nothing, and the second one, which does."""
+        self.seconds(EVERY + CLOSELY)
+        assert len(self.asked) == 1
+
+    def test_nothing_is_asked_without_a_live_stream(self) -> None:
+        self.pools.registrations = {
+            f"{POOL}-{phase.name}": evolve(LIVE, phase=phase)
+            for phase in RegistrationPhase
+            if phase not in (RegistrationPhase.LIVE, RegistrationPhase.SUPERSEDED)
+        }
+        self.seconds(60)
+        assert self.asked == []
+
+    def test_a_young_stream_is_left_alone_and_then_compared_once_a_second(self) -> None:
+        self.seconds(EVERY)
+        assert self.asked == []
+        self.seconds(CLOSELY)
+        self.answer(OURS)
+        for times in range(2, 6):
+            self.seconds(EVERY)
+            assert len(self.asked) == times
+            self.answer(OURS)
+        assert {shows for shows, _ in self.pools.shown} == {BooksContent.OURS}
+        assert set(self.wanted) == {(POOL,)}
+
+    def test_what_is_amiss_is_looked_at_closely_and_timed(self) -> None:
+        self.settled()
+        self.answer(OURS)
+        self.seconds(EVERY)
+        self.answer(())
+        for _ in range(4):
+            self.seconds(CLOSELY)
+            self.answer(())
+        shown = [(shows, round(seconds, 2)) for shows, seconds in self.pools.shown]
+        assert shown[0] == (BooksContent.OURS, 0.0)
+        assert shown[1:] == [(BooksContent.NOTHING, CLOSELY * times) for times in range(5)]
+
+    def test_nothing_for_long_is_looked_at_seldom_again(self) -> None:
+        self.settled()
+        self.answer(())
+        while self.pools.shown[-1][1] < SETTLES_WITHIN:
+            self.seconds(CLOSELY)
+            self.answer(())
+        before = len(self.asked)
+        self.seconds(EVERY - 0.1)
+        assert len(self.asked) == before
+
+    def test_where_nothing_is_healthy_nothing_is_amiss(self) -> None:
+        self.pools.healthy = False
+        self.settled()
+        self.answer(())
+        assert not self.pools.events[-1][1].listing
+        self.seconds(EVERY - 0.1)
+        assert len(self.asked) == 1
+
+    def test_one_foreign_id_is_another_plugin_s_list(self) -> None:
+        self.settled()
+        self.answer({*OURS, "GPU-z::1", "GPU-y::1"})
+        (_, event) = self.pools.events[-1]
+        assert (event.shows, event.example) == (BooksContent.OTHERS, "GPU-y::1")
+
+    def test_a_generation_is_not_blamed_for_the_one_before(self) -> None:
+        self.settled()
+        self.answer(())
+        self.pools.registrations = {POOL: evolve(LIVE, generation=2), OTHER: LIVE}
+        self.seconds(CLOSELY)
+        assert len(self.asked) == 1
+        self.seconds(CLOSELY)
+        self.answer(())
+        found = [(name, event.generation, event.seconds) for name, event in self.pools.events[1:]]
+        assert found == [(POOL, 2, 0.0), (OTHER, 1, 0.0)]
+
+    def test_a_hint_is_followed_at_once_but_not_each_of_a_burst(self) -> None:
+        self.settled()
+        self.answer(OURS)
+        for _ in range(64):
+            self.monitor.hint()
+            self.seconds(1 / 32)
+            if self.asked[-1].called is False:
+                self.answer(OURS)
+        assert 10 <= len(self.asked) <= 2 + 2 / HINTED
+
+    def test_a_slow_answer_is_asked_for_more_seldom(self) -> None:
+        self.settled()
+        self.seconds(0.25)
+        self.answer(OURS)
+        self.seconds(DUTY * 0.25 - 0.5)
+        self.monitor.hint()
+        assert len(self.asked) == 1
+        self.seconds(0.25)
+        assert len(self.asked) == 2
+
+    def test_a_refusal_is_asked_again_ever_more_seldom_and_forgets_what_was_seen(self) -> None:
+        self.settled()
+        self.answer(())
+        self.seconds(CLOSELY)
+        self.asked[-1].errback(OSError("no socket"))
+        waits = [self.refused_again() for _ in range(9)]
+        assert waits == sorted(waits)
+        assert waits[0] >= 2 * EVERY
+        assert SELDOM - 0.1 <= waits[-1] <= SELDOM + 0.1
+        self.pools.events.clear()
+        self.refused_again(answered=True)
+        assert self.pools.shown[-1] == (BooksContent.NOTHING, 0.0)
+
+    def refused_again(self, *, answered: bool = False) -> float:
+        """Wait for the next question, and refuse it; how long that took."""
+        began, count = self.clock.seconds(), len(self.asked)
+        while len(self.asked) == count:
+            self.seconds(1 / 32)
+        if answered:
+            self.answer(())
+        else:
+            self.asked[-1].errback(OSError("no socket"))
+        return self.clock.seconds() - began
+
+    def test_a_stop_ends_the_question(self) -> None:
+        self.settled()
+        self.monitor.stop()
+        assert self.cancelled == 1
+        self.seconds(60)
+        assert len(self.asked) == 1
+        assert self.clock.getDelayedCalls() == []
