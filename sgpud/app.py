@@ -26,6 +26,7 @@ from sgpud.core.status.view import InstanceView, NodeView, Timestamps, view
 from sgpud.folder_watcher import FolderWatcher
 from sgpud.gpus.host import HostWatch
 from sgpud.gpus.source import source
+from sgpud.kubelet.cgroups import PodCgroups
 from sgpud.kubelet.deviceplugin.publisher import SnapshotPublisher
 from sgpud.kubelet.deviceplugin.serving import Serving, ServingObserver
 from sgpud.kubelet.directory import CHECKPOINT, check_access
@@ -162,10 +163,14 @@ class Daemon:
                 served=self._serving_started,
                 waits=self._waiting,
                 checkpoint=self._holders.changed,
+                kubelet_started=self._holders.kubelet_started,
                 changed=self._announcer.changed,
                 hopeless=self._exit,
             ),
             pod_resources.allocatable,
+        )
+        self._pod_cgroups = PodCgroups(
+            reactor, partial(FolderWatcher, reactor), self._holders.look, Path("/")
         )
         self._config_watcher = ConfigFileWatcher(
             options.config, reactor, partial(FolderWatcher, reactor), self.request_reload
@@ -182,7 +187,7 @@ class Daemon:
 
     def start(self) -> None:
         """Start every part."""
-        for part in (self._source, self._serving, self._holders):
+        for part in (self._source, self._serving, self._holders, self._pod_cgroups):
             part.start()
         self._systemd.start(self._lives)
         if not self._serving.taken:
@@ -369,6 +374,6 @@ class Daemon:
 
     def _end(self, _: object) -> None:
         parts = (self._reconciler, self._holders, self._host, self._config_watcher, self._systemd)
-        self._stop_parts(*parts)
+        self._stop_parts(*parts, self._pod_cgroups)
         if self._stopped is not None:
             self._stopped.callback(None)

@@ -25,12 +25,19 @@ from sgpud.core.planning.holdings import CheckpointState, NamedPod, ids, names, 
 from sgpud.kubelet.checkpoint import CheckpointError, read
 from sgpud.kubelet.outgoing import why
 
-WHILE_WAITING = 5.0
-"""Seconds between refreshes while something waits for a release."""
+WHILE_HELD = 1.0
+"""Seconds between refreshes while shares are held, or something waits for a release: the kubelet
+gives a finished pod's shares to the next one before anybody else can know of its end."""
 OTHERWISE = 60.0
-"""Seconds between refreshes else."""
-LOOKS_APART = 1.0
-"""Seconds between two refreshes at least: refused pods are made again at once."""
+"""Seconds between refreshes else, and at most, while podresources refuses."""
+HINTED = 0.2
+"""Seconds between two refreshes at least, whatever hints there are."""
+DUTY = 20.0
+"""An answer that took long is asked for this many times more seldom."""
+CONFIRM_EVERY = 5.0
+"""Seconds between two lists that are sent to have grants confirmed: each writes the checkpoint."""
+UNREACHABLE = 5.0
+"""Seconds between two looks for a podresources socket that is not there."""
 READ_APART = 0.2
 """Seconds between two reads of the file at least: a burst of allocations rewrites it each time."""
 
@@ -91,21 +98,27 @@ class HolderTracker:
         self._nudged_for: tuple[frozenset[str], frozenset[str]] | None = None
         self._names: dict[str, tuple[str, str]] = {}
         self._asked_for: frozenset[str] = frozenset()
-        self._wanted = False
         self._doubt = ""
+        self._failures = 0
+        self._not_before = float("-inf")
+        """When the kubelet is asked again at the earliest."""
+        self._confirmed = float("-inf")
+        self._hinting: IDelayedCall | None = None
+        self._fresh_kubelet = True
+        """Whether the kubelet may have started without a checkpoint, and holds nothing then."""
 
     def start(self) -> None:
         """Read, unless that was done already, and refresh from now on."""
         if self._checkpoint is None:
             self.read()
         self._last_refresh = self._reactor.seconds()
-        self._refreshing = self._reactor.callLater(WHILE_WAITING, self._tick)
+        self._refreshing = self._reactor.callLater(WHILE_HELD, self._tick)
 
     def stop(self) -> None:
         """Ask and read no more."""
         self._reads.stop()
         self._begun += 1
-        for call in (self._reading, self._refreshing):
+        for call in (self._reading, self._refreshing, self._hinting):
             if call is not None and call.active():
                 call.cancel()
         asking, self._asking = self._asking, None
@@ -123,13 +136,21 @@ class HolderTracker:
             wait = max(0.0, self._last_read + READ_APART - self._reactor.seconds())
             self._reading = self._reactor.callLater(wait, self.read)
 
+    def kubelet_started(self) -> None:
+        """A kubelet has started: where it has no checkpoint, nothing is held."""
+        self._fresh_kubelet = True
+        self.changed()
+
     def look(self) -> None:
-        """Refresh soon: who holds what is not what it was."""
-        due = max(0.0, self._last_refresh + LOOKS_APART - self._reactor.seconds())
-        waits = self._refreshing
-        if waits is not None and waits.active() and waits.getTime() > self._reactor.seconds() + due:
-            waits.reset(due)
-            self._wanted = True
+        """Refresh soon: a pod may have ended or started, who holds what is not what it was."""
+        if self._hinting is None or not self._hinting.active():
+            now = self._reactor.seconds()
+            soonest = max(now, self._last_refresh + HINTED, self._not_before)
+            self._hinting = self._reactor.callLater(soonest - now, self._hinted)
+
+    def _hinted(self) -> None:
+        if self._asking is None and self._refreshing is not None and self._waited_for:
+            self._refresh()
 
     def take_over(self) -> None:
         """Read, and tell also which ids the kubelet knew before this process lists any.
@@ -159,40 +180,67 @@ class HolderTracker:
             problem = result.value
             if not isinstance(problem, CheckpointError):
                 result.raiseException()
-            known = self._checkpoint or CheckpointState()
-            if known.problem != str(problem):
-                self._log.error(
-                    "The kubelet's checkpoint cannot be read: {problem}. The holders known last "
-                    "stay, and no share leaves the list until it can be read",
-                    problem=problem,
-                )
-            checkpoint = evolve(known, problem=str(problem))
+            checkpoint = self._doubtful(str(problem))
+        elif self._is_lost(result):
+            checkpoint = self._removed()
         else:
             checkpoint = result
             self._taking_over = False
+            self._fresh_kubelet = self._fresh_kubelet and not result.written
         if self._checkpoint is not None and self._checkpoint.problem and not checkpoint.problem:
             self._log.info("The kubelet's checkpoint can be read again")
         self._checkpoint = checkpoint
         self._tell()
+        if self._nameless - self._asked_for:
+            self.look()
+
+    def _is_lost(self, read: CheckpointState) -> bool:
+        """Whether there is no file although this kubelet has had one."""
+        return not read.written and not self._fresh_kubelet
+
+    def _removed(self) -> CheckpointState:
+        """What was known last: the file is not there, although the kubelet has had one."""
+        self._fresh_kubelet = False
+        # The kubelet has it all in memory, and writes it with the next list.
+        self._wiring.nudge()
+        return self._doubtful(f"{self._path} was removed while the kubelet runs")
+
+    def _doubtful(self, problem: str) -> CheckpointState:
+        """What was known last, with the reason why nothing newer is."""
+        known = self._checkpoint or CheckpointState()
+        if known.problem != problem:
+            self._log.error(
+                "The kubelet's checkpoint cannot be read: {problem}. The holders known last "
+                "stay, and no share leaves the list until it can be read",
+                problem=problem,
+            )
+        return evolve(known, problem=problem)
 
     def _tick(self) -> None:
-        self._refreshing = self._reactor.callLater(WHILE_WAITING, self._tick)
-        due = self._wanted or self._reactor.seconds() >= self._last_refresh + OTHERWISE
-        new = bool(self._unnamed - self._asked_for)
-        if (due or new or self._wiring.waiting()) and self._asking is None:
+        self._refreshing = self._reactor.callLater(WHILE_HELD, self._tick)
+        now = self._reactor.seconds()
+        due = self._waited_for or now >= self._last_refresh + OTHERWISE
+        if due and self._asking is None and now >= self._not_before:
             self._refresh()
 
     @property
-    def _unnamed(self) -> frozenset[str]:
-        """The pods whose name nobody has told yet; that of one init container nobody ever tells."""
+    def _waited_for(self) -> bool:
+        """Whether a pod holds shares, or may (without a file nobody knows), or something waits."""
+        known = self._checkpoint
+        held = known is not None and (bool(known.holders) or not known.written)
+        return held or self._wiring.waiting()
+
+    @property
+    def _nameless(self) -> frozenset[str]:
+        """The pods whose name nobody has told yet."""
         holders = self._checkpoint.holders if self._checkpoint else ()
         return frozenset(holder.pod for holder in holders) - self._names.keys()
 
     def _refresh(self) -> None:
-        self._wanted = False
-        self._last_refresh = self._reactor.seconds()
-        self._asked_for = self._unnamed
+        self._last_refresh = asked = self._reactor.seconds()
+        self._asked_for = self._nameless
         if not self._lists.reachable:
+            self._not_before = asked + UNREACHABLE
             self._doubted("its socket is not there")
             self._confirm()
             return
@@ -202,12 +250,21 @@ class HolderTracker:
             if self._asking is None:
                 return  # stopped
             self._asking = None
+            now = self._reactor.seconds()
             if isinstance(result, Failure):
+                self._back_off()
                 self._doubted(why(result.value))
             else:
+                self._failures = 0
+                self._not_before = now + DUTY * (now - asked)
                 self._named(result)
 
         self._asking.addBoth(done)
+
+    def _back_off(self) -> None:
+        self._failures += 1
+        wait = min(OTHERWISE, WHILE_HELD * 2.0 ** min(self._failures, 10))
+        self._not_before = self._reactor.seconds() + wait
 
     def _doubted(self, problem: str) -> None:
         """Without podresources there is no bound for how late a pod's end is seen."""
@@ -224,6 +281,9 @@ class HolderTracker:
 
     def _named(self, named: tuple[NamedPod, ...]) -> None:
         checkpoint = self._checkpoint or CheckpointState()
+        if named and not checkpoint.written and not checkpoint.problem:
+            checkpoint = self._checkpoint = self._removed()
+            self._tell()
         pods = {holder.pod for holder in checkpoint.holders}
         known = {**self._names, **names(checkpoint, named)}
         known = {pod: name for pod, name in known.items() if pod in pods}
@@ -259,5 +319,7 @@ class HolderTracker:
         That of a pod that ended at once, or that failed after our answer: nothing else makes the
         kubelet write, and until it does the shares count as held.
         """
-        if self._wiring.unconfirmed():
+        now = self._reactor.seconds()
+        if now >= self._confirmed + CONFIRM_EVERY and self._wiring.unconfirmed():
+            self._confirmed = now
             self._wiring.nudge()

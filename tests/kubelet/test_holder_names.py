@@ -17,7 +17,7 @@ from sgpud.core.planning.holdings import CheckpointState, Holder, NamedPod
 from sgpud.core.sharing.share_id import share_id
 from sgpud.kubelet.api import deviceplugin_pb2 as api
 from sgpud.kubelet.checkpoint import parse
-from sgpud.kubelet.holders import OTHERWISE, WHILE_WAITING, HoldersObserver, HolderTracker
+from sgpud.kubelet.holders import HINTED, OTHERWISE, WHILE_HELD, HoldersObserver, HolderTracker
 
 RESOURCE = "deepomatic.com/shared-gpu-memory"
 UUID = "GPU-00000000-0000-4000-8000-000000000000"
@@ -115,7 +115,7 @@ class HoldersTests(SynchronousTestCase):
         self.lists.asked[-1].callback(pods)
 
     def tick(self) -> None:
-        self.clock.advance(WHILE_WAITING)
+        self.clock.advance(WHILE_HELD)
 
     @property
     def names(self) -> dict[str, str]:
@@ -142,19 +142,29 @@ class HoldersTests(SynchronousTestCase):
         self.answer(named("b", 1))
         self.assertEqual(self.names, {"uid-b": "default/b"})
 
-    def test_a_new_pod_is_asked_for_once_and_then_only_once_a_minute(self) -> None:
+    def test_a_new_pod_is_asked_for_at_once_and_then_every_second(self) -> None:
+        self.write()
         self.holders.start()
         self.tick()
         self.assertEqual(self.lists.asked, [])
         self.write(entry("uid-init", 1))
         self.holders.read()
-        self.tick()
-        self.answer()
-        for _ in range(int(OTHERWISE / WHILE_WAITING) - 1):
-            self.tick()
+        self.clock.advance(0)
         self.assertEqual(len(self.lists.asked), 1)
-        self.tick()
-        self.assertEqual(len(self.lists.asked), 2)
+        self.answer()
+        for number in range(2, 6):
+            self.tick()
+            self.assertEqual(len(self.lists.asked), number)
+            self.answer()
+
+    def test_a_new_pod_is_not_asked_for_again_before_the_next_second(self) -> None:
+        self.write(entry("uid-init", 1))
+        self.holders.start()
+        self.clock.advance(HINTED)
+        self.answer()
+        self.holders.read()
+        self.clock.advance(HINTED)
+        self.assertEqual(len(self.lists.asked), 1)
 
     def test_it_is_asked_every_five_seconds_while_something_waits(self) -> None:
         self.waiting = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,9 +16,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from sgpud.core.intset import IntSet
 from sgpud.core.planning.holdings import CheckpointState, NamedPod
 from sgpud.kubelet.holders import (
+    CONFIRM_EVERY,
+    DUTY,
+    HINTED,
     OTHERWISE,
     READ_APART,
-    WHILE_WAITING,
+    WHILE_HELD,
     HoldersObserver,
     HolderTracker,
 )
@@ -73,6 +77,7 @@ class HoldersTest(SynchronousTestCase):
 
     def record(self, *held: str) -> None:
         """Have the kubelet write that a container holds these."""
+        self.held = held
         entry = {
             "PodUID": "uid",
             "ContainerName": "main",
@@ -139,33 +144,33 @@ class HoldersTest(SynchronousTestCase):
         self.start()
         self.waiting = True
         for times in range(1, 5):
-            self.seconds(WHILE_WAITING)
+            self.seconds(WHILE_HELD)
             assert len(self.lists.asked) == times
             self.lists.answer()
         self.waiting = False
-        self.seconds(OTHERWISE - WHILE_WAITING)
+        self.seconds(OTHERWISE - WHILE_HELD)
         assert len(self.lists.asked) == 4
 
     def test_no_second_question_while_the_first_one_is_open(self) -> None:
         self.start()
         self.waiting = True
-        self.seconds(4 * WHILE_WAITING)
+        self.seconds(4 * WHILE_HELD)
         assert len(self.lists.asked) == 1
 
     def test_a_kubelet_that_is_not_there_is_not_asked(self) -> None:
         self.lists.reachable = False
         self.start()
         self.waiting = True
-        self.seconds(10 * WHILE_WAITING)
+        self.seconds(10 * WHILE_HELD)
         assert self.lists.asked == []
         self.lists.reachable = True
-        self.seconds(WHILE_WAITING)
+        self.seconds(WHILE_HELD)
         assert len(self.lists.asked) == 1
 
     def test_after_the_stop_nothing_is_asked_or_read(self) -> None:
         self.start()
         self.waiting = True
-        self.seconds(WHILE_WAITING)
+        self.seconds(WHILE_HELD)
         self.holders.changed()
         self.holders.stop()
         assert self.lists.ended == 1
@@ -175,10 +180,13 @@ class HoldersTest(SynchronousTestCase):
     # The nudge. ----------------------------------------------------------------------------------
 
     def ask(self, *answer: str) -> None:
-        """One refresh, answered with these ids."""
+        """One refresh, answered with these ids; after that for the name of a new pod, if any."""
         self.waiting = True
+        self.clock.advance(HINTED)
+        if self.lists.asked and not self.lists.asked[-1].called:
+            self.lists.answer(*self.held)
         before = len(self.lists.asked)
-        self.seconds(WHILE_WAITING)
+        self.seconds(WHILE_HELD)
         assert len(self.lists.asked) == before + 1
         self.lists.answer(*answer)
 
@@ -224,17 +232,23 @@ class HoldersTest(SynchronousTestCase):
     def test_a_kubelet_that_fails_to_answer_provokes_nothing_and_is_asked_again(self) -> None:
         self.start(*ids(0, 1))
         self.waiting = True
-        self.seconds(WHILE_WAITING)
+        self.seconds(WHILE_HELD)
         self.lists.asked[-1].errback(ValueError("two\nlines"))
         assert self.nudges == 0
+        self.seconds(WHILE_HELD)
+        assert len(self.lists.asked) == 1
         self.ask(*ids(0, 1))
         assert self.learned[-1].problem == ""
 
     def test_a_grant_that_the_file_is_too_old_to_name_nudges_until_it_is_confirmed(self) -> None:
         self.start(*ids(0, 1))
+        self.ask(*ids(0, 1))
         self.unconfirmed = True
         self.ask(*ids(0, 1))
         self.ask(*ids(0, 1))
+        assert self.nudges == 1
+        for _ in range(int(CONFIRM_EVERY / WHILE_HELD)):
+            self.ask(*ids(0, 1))
         assert self.nudges == 2
         self.unconfirmed = False
         self.ask(*ids(0, 1))
@@ -244,14 +258,107 @@ class HoldersTest(SynchronousTestCase):
         self.lists.reachable = False
         self.start(*ids(0, 1))
         self.waiting = self.unconfirmed = True
-        self.seconds(WHILE_WAITING)
+        self.seconds(WHILE_HELD)
         assert self.nudges == 1
 
     def test_one_nudge_serves_both_reasons(self) -> None:
         self.start(*ids(0, 1, 2))
+        self.ask(*ids(0, 1, 2))
         self.unconfirmed = True
         self.ask(*ids(0, 1))
         assert self.nudges == 1
+
+    # The end of a pod, seen soon. ----------------------------------------------------------------
+
+    def test_the_kubelet_is_asked_every_second_while_shares_are_held(self) -> None:
+        self.start(*ids(0, 1))
+        self.ask(*ids(0, 1))
+        self.waiting = False
+        for _ in range(5):
+            before = len(self.lists.asked)
+            self.seconds(WHILE_HELD)
+            assert len(self.lists.asked) == before + 1
+            self.lists.answer(*ids(0, 1))
+
+    def test_a_hint_is_followed_at_once_but_not_each_of_a_burst(self) -> None:
+        self.start(*ids(0, 1))
+        self.ask(*ids(0, 1))
+        before = len(self.lists.asked)
+        for _ in range(20):
+            self.holders.look()
+        self.clock.advance(HINTED)
+        assert len(self.lists.asked) == before + 1
+        self.lists.answer(*ids(0, 1))
+        for _ in range(20):
+            self.holders.look()
+        self.clock.advance(HINTED / 2)
+        assert len(self.lists.asked) == before + 1
+
+    def test_a_hint_where_nothing_is_held_asks_nobody(self) -> None:
+        self.start()
+        self.record()
+        self.file.write_text('{"Data": {"PodDeviceEntries": null, "RegisteredDevices": {}}}')
+        self.holders.read()
+        self.holders.look()
+        self.clock.advance(HINTED)
+        assert self.lists.asked == []
+
+    def test_a_slow_kubelet_is_asked_more_seldom(self) -> None:
+        self.start(*ids(0, 1))
+        self.ask(*ids(0, 1))
+        self.seconds(WHILE_HELD)
+        self.seconds(0.5)
+        self.lists.answer(*ids(0, 1))
+        before = len(self.lists.asked)
+        self.seconds(DUTY * 0.5 - 1)
+        assert len(self.lists.asked) == before
+        self.seconds(3)
+        assert len(self.lists.asked) == before + 1
+
+    def test_a_kubelet_that_refuses_is_asked_ever_more_seldom(self) -> None:
+        self.start(*ids(0, 1))
+        times: list[float] = []
+        for _ in range(8):
+            before = len(self.lists.asked)
+            while len(self.lists.asked) == before:
+                self.seconds(0.5)
+            times.append(self.clock.seconds())
+            self.lists.asked[-1].errback(ValueError("too many"))
+        waits = [after - before for before, after in pairwise(times)]
+        assert waits == sorted(waits)
+        assert OTHERWISE <= waits[-1] <= OTHERWISE + WHILE_HELD
+
+    # A file that goes. ---------------------------------------------------------------------------
+
+    def test_a_file_that_is_removed_while_pods_hold_shares_is_a_doubt(self) -> None:
+        self.start(*ids(0, 1))
+        self.file.unlink()
+        self.holders.read()
+        assert "was removed while the kubelet runs" in self.learned[-1].problem
+        assert self.learned[-1].holders == self.learned[0].holders
+        assert self.nudges == 1
+        self.record(*ids(0, 2))
+        self.holders.read()
+        assert self.learned[-1].problem == ""
+        assert self.learned[-1].holders[0].shares == {GPU0: IntSet.of([2])}
+
+    def test_a_kubelet_that_starts_without_a_file_knows_of_no_holder(self) -> None:
+        self.start(*ids(0, 1))
+        self.file.unlink()
+        self.holders.read()
+        self.holders.kubelet_started()
+        self.seconds(1)
+        assert (self.learned[-1].holders, self.learned[-1].problem) == ((), "")
+
+    def test_no_file_at_our_start_is_a_doubt_once_the_kubelet_names_a_holder(self) -> None:
+        self.holders.start()
+        assert (self.learned[-1].holders, self.learned[-1].problem) == ((), "")
+        self.seconds(WHILE_HELD)
+        self.lists.answer(*ids(0, 1))
+        assert "was removed while the kubelet runs" in self.learned[-1].problem
+        assert self.nudges == 1
+        self.holders.read()
+        assert self.learned[-1].problem
 
     # The file. -----------------------------------------------------------------------------------
 

@@ -60,13 +60,15 @@ def _missing(
     name: str, plan: Plan | None, seen: NodeView, decisions: Sequence[Decision]
 ) -> Findings:
     refusals = tuple(one for one in decisions if one.kind is DecisionKind.REFUSAL)
-    sentences = [f"No container of a pod {name} holds a share on this node."]
-    nameless = {one.uid for one in all_held(seen) if one.uid and not one.pod}
+    nameless = {one.uid for one in all_held(seen) if not one.pod}
+    first = f"No container of a pod {name} holds a share on this node."
     if nameless:
-        sentences.append(
-            f"Not every name of a pod that holds shares is known: podresources has not told that of"
-            f" {several(len(nameless), 'pod')}. Ask with the pod's UID."
+        first = (
+            f"Whether a container of a pod {name} holds a share is not known yet: the kubelet has"
+            f" not told the name of {several(len(nameless), 'pod')} that holds shares. Ask again in"
+            " a second, or with the pod's UID."
         )
+    sentences = [first]
     sentences += [_doubt(seen)] if seen.holders else []
     sentences.append(_about(refusals, decisions))
     sentences += obstacles(plan, seen)

@@ -34,6 +34,8 @@ class ServingObserver:
     """Another process serves it."""
     checkpoint: Callable[[], None]
     """The kubelet's checkpoint may have changed."""
+    kubelet_started: Callable[[], None]
+    """There is a new kubelet.sock."""
     changed: Callable[[], None]
     """Something that people see has changed."""
     hopeless: Callable[[str], None]
@@ -69,7 +71,7 @@ class Serving:
             ours=self._ours,
             lost=self._lost,
             waiting=self._wait,
-            kubelet_seen=self._plugin.kubelet_seen,
+            kubelet_seen=self._kubelet_seen,
             kubelet_gone=self._plugin.kubelet_gone,
             checkpoint=self._checkpoint,
             stuck=self._stuck,
@@ -173,6 +175,10 @@ class Serving:
         self._plugin.activate()
         self._listener.served()
         self._listener.changed()
+
+    def _kubelet_seen(self) -> None:
+        self._plugin.kubelet_seen()
+        self._listener.kubelet_started()
 
     def _checkpoint(self) -> None:
         self._plugin.books_changed()

@@ -114,9 +114,9 @@ def test_a_pod_that_was_never_bound_is_the_scheduler_s() -> None:
 
 
 def test_pods_without_a_name_are_asked_for_by_uid() -> None:
-    assert "Ask with the pod's UID" in said(explain("train", known(NAMELESS)))
+    assert "or with the pod's UID" in said(explain("train", known(NAMELESS)))
     assert explain("uid-x", known(NAMELESS)).holders[0].gpu == uuid(1)
-    assert "No container" in said(explain("/", known(NAMELESS)))
+    assert "not known yet" in said(explain("/", known(NAMELESS)))
 
 
 def test_what_stands_against_a_pod_is_said() -> None:

@@ -75,6 +75,7 @@ class Instance:
             taken=taken,
             waits=lambda: self.told.append("waits"),
             checkpoint=lambda: None,
+            kubelet_started=lambda: None,
             changed=self.changed,
             hopeless=self.reasons.append,
         )
