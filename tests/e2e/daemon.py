@@ -160,6 +160,12 @@ class Daemon:
             for holder in gpu["holders"]
         )
 
+    def registration(self, resource: str) -> str:
+        """Where the registration of a resource stands, as this instance knows it."""
+        view = ask(self._home / "run" / CONTROL, "plan", timeout=30)["view"]
+        (found,) = [pool["registration"] for pool in view["pools"] if pool["resource"] == resource]
+        return str(found)
+
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         """End it with a signal; its exit status, as subprocess counts it."""
         assert self._running is not None

@@ -15,10 +15,16 @@ from tests.e2e.daemon import GIB, RESOURCE, UUIDS, Daemon, shares
 from tests.e2e.kubelet import HOSTNAME, NAMESPACE, Kubelet
 from tests.e2e.node import Node
 from tests.e2e.waiting import repeated, until
+from tests.testing.kubelet.scripted import ScriptedPlugin
 
 pytestmark = pytest.mark.e2e
 
 ONE = {RESOURCE: 1}
+SOON = 2.0
+"""Seconds within which the end of a pod is noticed, and the name of a new one is known."""
+BACK = 3.0
+"""Seconds within which the shares are back after the end of a rival plugin."""
+RIVALS = frozenset({"GPU-of-a-rival::0", "GPU-of-a-rival::1"})
 ENDS = [signal.SIGTERM, signal.SIGKILL]
 
 
@@ -192,12 +198,43 @@ def test_holders_have_names_and_a_finished_pod_is_noticed(kubelet: Kubelet, daem
     kubelet.run_pod("short", {RESOURCE: 2})
     kubelet.run_pod("long", ONE)
     names = {f"{NAMESPACE}/{pod}-{HOSTNAME}/main" for pod in ("short", "long")}
-    until(lambda: daemon.holders(RESOURCE) == names, "both holders have names", 70)
+    until(lambda: daemon.holders(RESOURCE) == names, "both holders have names", SOON)
     kubelet.remove_pod("short")
+    rest = names - {f"{NAMESPACE}/short-{HOSTNAME}/main"}
+    until(lambda: daemon.holders(RESOURCE) == rest, "the end of the pod is noticed", SOON)
     # Fewer shares are configured than are held: what the pod held is waited for.
     daemon.reload(1)
     until(lambda: len(kubelet.allocatable(RESOURCE)) == 2, "what the pod held is free", 40)
-    assert daemon.holders(RESOURCE) == names - {f"{NAMESPACE}/short-{HOSTNAME}/main"}
+    assert daemon.holders(RESOURCE) == rest
+
+
+@contextmanager
+def rival(kubelet: Kubelet) -> Iterator[ScriptedPlugin]:
+    """Another plugin of the daemon's resource, with two ids of its own; it has registered."""
+    with ScriptedPlugin(kubelet.plugin_dir, "rival.sock", RESOURCE) as plugin:
+        plugin.send(dict.fromkeys(RIVALS, True))
+        plugin.register()
+        listed(kubelet, RIVALS)
+        yield plugin
+
+
+def test_a_rival_that_registers_later_is_outlived(kubelet: Kubelet, daemon: Daemon) -> None:
+    up(kubelet, daemon)
+    with rival(kubelet):
+        until(lambda: "superseded" in daemon.registration(RESOURCE), "the rival is seen", SOON)
+        daemon.reload(50)
+        assert kubelet.allocatable(RESOURCE) == RIVALS
+    until(lambda: kubelet.allocatable(RESOURCE) == shares(50), "the shares are back", BACK)
+    assert kubelet.run_pod("after", ONE)["SGPUD_SHARES"] == "1"
+
+
+def test_a_rival_that_was_there_first_is_outlived(kubelet: Kubelet, daemon: Daemon) -> None:
+    kubelet.start()
+    with rival(kubelet):
+        daemon.start()
+        listed(kubelet, shares(100))
+    until(lambda: kubelet.allocatable(RESOURCE) == shares(100), "the shares are back", BACK)
+    assert kubelet.run_pod("after", ONE)["SGPUD_SHARES"] == "1"
 
 
 @contextmanager
