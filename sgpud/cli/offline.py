@@ -61,7 +61,7 @@ def gpus(arguments: argparse.Namespace, file: str) -> dict[str, Any]:
         terms = sharing.terms(gpu)
         shares = sharing.partition(gpu, terms).shares if terms else 0
         shared = {"resource": terms.resource, "shares": shares} if terms else None
-        entries.append({**asdict(gpu), "shared": shared})
+        entries.append({**asdict(sharing.sized(gpu)), "shared": shared})
     return {
         "driver": found.driver,
         "gpus": entries,

@@ -89,7 +89,14 @@ def _given(rule: dict[str, Any]) -> dict[str, Any]:
 def _rule(rule: dict[str, Any]) -> GpuRule:
     size = rule["share_memory"]
     memory = None if size is None else parse_size(size)
-    return GpuRule(rule["match"], rule["resource"], rule["duplication_factor"], memory)
+    whole = rule["memory"]
+    return GpuRule(
+        rule["match"],
+        rule["resource"],
+        rule["duplication_factor"],
+        memory,
+        None if whole is None else parse_size(whole) or None,
+    )
 
 
 def _policy(health: dict[str, Any]) -> HealthPolicy:

@@ -6,11 +6,17 @@ import json
 
 from attrs import evolve
 
+from sgpud.config.load import parse as parse_config
+from sgpud.core.allocation.injection import GrantedGpu, InjectionChoice, NodeHost, answer
 from sgpud.core.gpu.gpu import matches
+from sgpud.core.planning.holdings import CheckpointState
+from sgpud.core.planning.plan import plan
+from sgpud.core.sharing.rules import InjectionMethod
 from sgpud.core.sharing.share_id import parse_share_id, share_id
-from sgpud.gpus.nvml.messages import Inventory, ProcessesMessage, parse
-from tests.core.values import gpu
-from tests.world.inputs import JETSON_UUID
+from sgpud.gpus.nvml.messages import Inventory, ProcessesMessage, SamplesMessage, parse
+from tests.core.status.viewing import viewed
+from tests.core.values import GIB, gpu, node, sharing
+from tests.world.inputs import JETSON_UUID, UNIFIED
 
 ORIN = evolve(gpu(0), uuid=JETSON_UUID, product="Orin (nvgpu)")
 
@@ -68,3 +74,52 @@ def test_only_asterisk_and_question_mark_are_wildcards() -> None:
     assert matches("Tesla ?M*]", bracket)
     assert not matches("Tesla [[]M60]", bracket)
     assert not matches("Tesla [A-Z]*", evolve(ORIN, product="Tesla T4"))
+
+
+GB10 = evolve(gpu(0), product=UNIFIED, memory=None, reserved=0)
+
+
+def test_memory_that_nvml_does_not_report_is_unknown_and_not_zero() -> None:
+    assert [each.memory for each in inventory(told("GPU-1", memory=None)).gpus] == [None]
+    chosen = InjectionChoice(InjectionMethod.NVIDIA_RUNTIME, "")
+    given = answer(chosen, NodeHost(), [GrantedGpu(GB10, 1, 4)], prefix="SGPUD_")
+    assert "SGPUD_GPU_MEMORY_BYTES" not in given.envs
+    of = node(sharing(), [GB10], CheckpointState())
+    assert [each.memory for each in viewed(of, plan(of, 0.0)).gpus] == [None]
+
+
+def test_memory_shares_of_a_gpu_of_unknown_memory_say_how_to_give_it() -> None:
+    config = parse_config('[sharing]\nshare_memory = "2GiB"\n', "x").sharing
+    found = plan(node(config, [GB10], CheckpointState()), 0.0)
+    assert found is not None
+    (note,) = found.notes
+    assert f"({UNIFIED}) does not report its memory" in note
+    assert 'match = "0", memory = "100GiB"' in note
+
+
+def test_memory_that_a_rule_gives_is_what_an_unknown_one_is_taken_for() -> None:
+    text = '[sharing]\nshare_memory = "2GiB"\n[[gpu]]\nmatch = "*GB10"\nmemory = "100GiB"\n'
+    config = parse_config(text, "x").sharing
+    of = node(config, [GB10, gpu(1)], CheckpointState())
+    assert sorted(of.wanted().values()) == [20, 50]
+    assert [each.memory for each in viewed(of, plan(of, 0.0)).gpus] == [100 * GIB, 40 * GIB]
+
+
+def sample(**facts: object) -> SamplesMessage:
+    entry = {
+        "uuid": "GPU-1", "used": 1, "total": 2, "utilisation": 3, "recovery": 0, "ecc": 0,
+        "error": "", **facts,
+    }  # fmt: skip
+    found = parse(json.dumps({"type": "samples", "gpus": [entry]}).encode())
+    assert isinstance(found, SamplesMessage)
+    return found
+
+
+def test_a_reading_that_cannot_be_is_unknown_and_the_others_stay() -> None:
+    found = sample(utilisation=250)
+    assert (found.samples[0].used, found.samples[0].utilisation) == (1, None)
+    assert found.odd == ("GPU-1: 250 % utilisation",)
+    found = sample(used=16 << 40, total=24 << 30)
+    assert (found.samples[0].used, found.samples[0].utilisation) == (None, 3)
+    assert len(found.odd) == 1
+    assert sample(used=None, total=None).samples[0].utilisation == 3

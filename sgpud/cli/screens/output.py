@@ -74,7 +74,7 @@ def gpus(found: Document) -> str:
                 index,
                 gpu["uuid"],
                 gpu["product"],
-                format_size(gpu["memory"]),
+                "unknown" if gpu["memory"] is None else format_size(gpu["memory"]),
                 "-" if gpu["numa"] is None else str(gpu["numa"]),
                 f"{shared['shares']} x {shared['resource']}" if shared else "not shared",
             )

@@ -140,7 +140,7 @@ def _wrong(plan: Plan, resource: str, shares: int, memory: int | None) -> tuple[
         return "pod", never
     pool = plan.pool(resource)
     gpus = [group.gpu for group in pool.groups if group.gpu] if pool else []
-    most = max((gpu.memory - gpu.reserved for gpu in gpus), default=0)
+    most = max(((gpu.memory or 0) - gpu.reserved for gpu in gpus), default=0)
     if memory is not None and memory > most:
         return "memory", (
             f"{format_size(memory)} is more than any GPU has: {format_size(most)} at most"

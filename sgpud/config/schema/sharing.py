@@ -201,6 +201,13 @@ RULE = (
         example=20,
     ),
     Key(
+        "memory",
+        _SIZE,
+        doc="The memory of each of these GPUs, if NVML does not report it, as for GPUs that share"
+        " the machine's memory (GB10, Jetson). What NVML reports wins.",
+        example="100GiB",
+    ),
+    Key(
         "share_memory",
         _SHARE,
         doc="How much memory one share of these GPUs stands for; left out, it is as in [sharing],"

@@ -190,8 +190,9 @@ def answer(
 
     The variables, whatever the method (`prefix` is `variable_prefix`):
     GPU_UUIDS, comma-separated; SHARES, how many shares; SHARES_PER_GPU, into how many shares each
-    of those GPUs is cut; GPU_MEMORY_BYTES, the memory of each whole GPU; SINCE, when it was
-    granted, in whole seconds since the epoch; for memory shares MEMORY_BYTES, what they stand for.
+    of those GPUs is cut; GPU_MEMORY_BYTES, the memory of each whole GPU (left out if that of one
+    is not known); SINCE, when it was granted, in whole seconds since the epoch; for memory shares
+    MEMORY_BYTES, what they stand for.
     """
     gpus = [item.gpu for item in taken]
     uuids = ",".join(gpu.uuid for gpu in gpus)
@@ -199,8 +200,9 @@ def answer(
         f"{prefix}GPU_UUIDS": uuids,
         f"{prefix}SHARES": str(sum(item.shares for item in taken)),
         f"{prefix}SHARES_PER_GPU": ",".join(str(item.per_gpu) for item in taken),
-        f"{prefix}GPU_MEMORY_BYTES": ",".join(str(gpu.memory) for gpu in gpus),
     }
+    if all(gpu.memory is not None for gpu in gpus):
+        envs[f"{prefix}GPU_MEMORY_BYTES"] = ",".join(str(gpu.memory) for gpu in gpus)
     if at:
         envs[f"{prefix}SINCE"] = str(int(at))
     if any(item.size for item in taken):

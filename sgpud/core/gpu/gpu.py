@@ -34,8 +34,8 @@ class Gpu:
     """NVML's index of the physical GPU (a MIG instance has its parent's)."""
     product: str
     """The product name, e.g. `NVIDIA A100-SXM4-40GB`; a MIG instance's names its profile."""
-    memory: int
-    """Total memory in bytes."""
+    memory: int | None
+    """Total memory in bytes; None where NVML does not report it (GPUs that share the machine's)."""
     reserved: int = 0
     """Memory in bytes that the driver keeps for itself (NVML's memory info, version 2)."""
     minor: int | None = None
@@ -74,7 +74,7 @@ def gpu_of(entry: object) -> Gpu:
         uuid=uuid_of(said["uuid"]),
         index=number(said["index"]),
         product=is_a(str, said["product"]) or "unnamed GPU",
-        memory=number(said["memory"]),
+        memory=maybe(said["memory"]) or None,
         reserved=number(said["reserved"]),
         minor=maybe(said["minor"]),
         pci=pci_address(is_a(str, said["pci"])) or "",

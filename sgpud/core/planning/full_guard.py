@@ -146,7 +146,7 @@ def looked_at(
         young[uuid] = young.get(uuid, 0) + 1
     found = {}
     for gpu in gpus:
-        if gpu.uuid in places:
+        if gpu.uuid in places and gpu.memory is not None:
             sample, at = samples.get(gpu.uuid, (None, 0.0))
             used = sample.used if sample else None
             expected = young.get(gpu.uuid, 0) * guard_settings.expected

@@ -31,6 +31,12 @@ def notes(
                 f"{what} of {resource}, more than {LARGE_STATUS}: none but the held ones is "
                 "listed. Raise share_memory, or set allow_large_status = true"
             )
+        elif not partition.asked and present[uuid].memory is None:
+            found.append(
+                f"{uuid} ({present[uuid].product}) does not report its memory, which share_memory "
+                f'needs: give it in a [[gpu]] rule, e.g. match = "{present[uuid].index}", '
+                'memory = "100GiB"'
+            )
         elif not partition.asked:
             found.append(f"{what} of {resource}: the GPU is smaller than one share")
     for uuid, watch in node.watches.items():

@@ -139,7 +139,7 @@ def plan(node: Node, now: float) -> Plan | None:
     sharing, gpus, checkpoint = node.sharing, node.gpus, node.checkpoint
     if sharing is None or gpus is None or checkpoint is None:
         return None
-    present = {gpu.uuid: gpu for gpu in gpus}
+    present = {gpu.uuid: sharing.sized(gpu) for gpu in gpus}
     shared = [gpu for gpu in gpus if sharing.allows(gpu)]
     several = len(sharing.resources) > 1
     chosen = choose(sharing.injection, node.host, shared, several=several)

@@ -63,8 +63,9 @@ class TooManyError(LimitError):
 
 def too_many(gpu: Gpu, partition: Partition, reserve: int) -> str:
     """How a GPU comes to so many memory shares."""
+    memory, reserved = format_size(gpu.memory or 0), format_size(gpu.reserved)
     return (
-        f"{gpu.uuid}: ({format_size(gpu.memory)} - {format_size(gpu.reserved)} kept by the driver "
+        f"{gpu.uuid}: ({memory} - {reserved} kept by the driver "
         f"- {format_size(reserve)} reserve_memory) / {format_size(partition.size)} "
         f"= {partition.asked} shares"
     )
@@ -72,7 +73,7 @@ def too_many(gpu: Gpu, partition: Partition, reserve: int) -> str:
 
 def check_size(sharing: Sharing, gpus: Sequence[Gpu]) -> None:
     """Raise LimitError where this configuration is too much for these GPUs."""
-    present = {gpu.uuid: gpu for gpu in gpus}
+    present = {gpu.uuid: sharing.sized(gpu) for gpu in gpus}
     sizes: dict[str, list[int]] = {}
     memory: dict[str, bool] = {}
     for (resource, uuid), partition in partitions(sharing, gpus).items():

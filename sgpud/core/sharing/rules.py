@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import Enum
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from sgpud.core.gpu.gpu import Gpu, matches
 from sgpud.core.units import Amount
@@ -111,6 +111,8 @@ class GpuRule:
     resource: str | None = None
     factor: int | None = None
     share_memory: int | None = None
+    memory: int | None = None
+    """Bytes of memory of a GPU of which NVML does not report it."""
 
     def terms(self, default: ShareTerms) -> ShareTerms:
         """The terms of the GPUs that it matches. With a factor and no size they are places."""
@@ -180,9 +182,17 @@ class Sharing:
                 return rule.terms(self.default)
         return self.default
 
+    def sized(self, gpu: Gpu) -> Gpu:
+        """The GPU, with the memory that its rule gives it if NVML does not report any."""
+        if gpu.memory is not None:
+            return gpu
+        first = next((rule for rule in self.rules if matches(rule.match, gpu)), None)
+        return evolve(gpu, memory=first.memory) if first and first.memory else gpu
+
     def partition(self, gpu: Gpu, terms: ShareTerms) -> Partition:
         """How a GPU is shared under these terms."""
-        usable = max(0, gpu.memory - gpu.reserved - self.reserve_memory)
+        memory = self.sized(gpu).memory or 0
+        usable = max(0, memory - gpu.reserved - self.reserve_memory)
         if not terms.share_memory:
             return Partition(terms.factor, 0, usable, terms.factor)
         count = usable // terms.share_memory

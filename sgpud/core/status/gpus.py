@@ -118,7 +118,7 @@ class GpuStateView:
     product: str
     pci: str
     numa: int | None
-    memory: int
+    memory: int | None
     reserved: int
     """What of it the driver keeps for itself; not in `used`."""
     used: int | None
@@ -205,7 +205,7 @@ def _state(node: Node, gpu: Gpu, health: HealthView, use: GpuUsage, now: float) 
         product=gpu.product,
         pci=gpu.pci,
         numa=gpu.numa,
-        memory=gpu.memory,
+        memory=node.sharing.sized(gpu).memory if node.sharing else gpu.memory,
         reserved=gpu.reserved,
         used=sample.used if sample else None,
         utilisation=sample.utilisation if sample else None,

@@ -22,7 +22,7 @@ class PoolGpuView:
     uuid: str
     product: str
     index: int | None
-    memory: int
+    memory: int | None
     shares: int
     """All but the draining ones: held, free, withheld or unhealthy."""
     held: int
@@ -108,7 +108,7 @@ def _gpu(group: GpuShares, node: Node, holders: tuple[HolderView, ...]) -> PoolG
         uuid=group.uuid,
         product=gpu.product if gpu else "",
         index=gpu.index if gpu else None,
-        memory=gpu.memory if gpu else 0,
+        memory=gpu.memory if gpu else None,
         shares=len(group.active),
         held=len(group.held),
         free=unheld[Availability.AVAILABLE],

@@ -181,7 +181,7 @@ def _gpus(entry: dict[str, Any], index: int) -> Iterator[Gpu]:
             gpu,
             uuid=f"MIG-{uuid5(NAMESPACE_URL, f'{gpu.uuid}/{gi}/0')}",
             product=f"{gpu.product} MIG {profile}",
-            memory=min(gigabytes * 2**30, gpu.memory),
+            memory=min(gigabytes * 2**30, gpu.memory or 0),
             reserved=0,
             mig=Mig(gpu.uuid, gi, 0),
         )

@@ -177,8 +177,8 @@ def _out_of_range(
         return
     gpu = next(part for part in parts if _is_at(part, entry.get("gi"), entry.get("ci")))
     for key in ("used", "memory"):
-        if parse_size(entry.get(key, "0")) > gpu.memory - gpu.reserved:
-            yield key, f"is more than the {gpu.memory - gpu.reserved} bytes that the GPU has"
+        if parse_size(entry.get(key, "0")) > (gpu.memory or 0) - gpu.reserved:
+            yield key, f"is more than the {(gpu.memory or 0) - gpu.reserved} bytes that the GPU has"
     if gpu.mig and "utilisation" in entry:
         yield "utilisation", "is not reported for MIG instances: leave it out"
 

@@ -100,7 +100,7 @@ class FakeState:
         """Its memory in use, by processes and otherwise; never more than it has."""
         mine = self.processes.get(gpu.uuid, {}).values()
         used = self.used.get(gpu.uuid, 0) + sum(process.used or 0 for process in mine)
-        return min(used, gpu.memory - gpu.reserved)
+        return min(used, (gpu.memory or 0) - gpu.reserved)
 
     def _busy(self, gpu: Gpu) -> int:
         mine = self.processes.get(gpu.uuid, {}).values()

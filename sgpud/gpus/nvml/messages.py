@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from sgpud.core.errors import SgpudError
 from sgpud.core.gpu.gpu import Gpu, gpu_of
@@ -23,6 +23,9 @@ class MessageError(SgpudError):
     def __str__(self) -> str:
         """The reason and the beginning of the line."""
         return f"{self.reason}: {self.line[:SHOWN]!r}"
+
+
+_WHOLE = 100
 
 
 @frozen
@@ -77,6 +80,8 @@ class SamplesMessage:
     """One period's readings of every GPU."""
 
     samples: tuple[Sample, ...]
+    odd: tuple[str, ...] = ()
+    """Readings that cannot be, and count as not told."""
 
 
 @frozen
@@ -161,14 +166,27 @@ def _happened(kind: EventKind, message: dict[str, object]) -> EventMessage:
 
 def _samples(message: dict[str, object]) -> SamplesMessage:
     found: dict[str, Sample] = {}
+    odd: list[str] = []
     for entry in is_a(list, message["gpus"]):
         try:
-            sample = _sample(entry)
+            sample = _plausible(_sample(entry), odd)
         except (KeyError, TypeError, ValueError):
             # The inventory names the GPUs that are ignored; their samples are of no use.
             continue
         found[sample.uuid] = sample
-    return SamplesMessage(tuple(found.values()))
+    return SamplesMessage(tuple(found.values()), tuple(odd))
+
+
+def _plausible(sample: Sample, odd: list[str]) -> Sample:
+    """The sample without the readings that cannot be; `odd` gets the values that they had."""
+    used, total, busy = sample.used, sample.total, sample.utilisation
+    if used is not None and total and used > total:
+        odd.append(f"{sample.uuid}: {used} of {total} bytes in use")
+        sample = evolve(sample, used=None)
+    if busy is not None and busy > _WHOLE:
+        odd.append(f"{sample.uuid}: {busy} % utilisation")
+        sample = evolve(sample, utilisation=None)
+    return sample
 
 
 def _sample(entry: dict[str, object]) -> Sample:
@@ -181,6 +199,10 @@ def _sample(entry: dict[str, object]) -> Sample:
         ecc=maybe(entry["ecc"]),
         error=is_a(str, entry["error"]),
     )
+
+
+def _percent(value: int | None) -> int | None:
+    return None if value is not None and value > _WHOLE else value
 
 
 def _end(message: dict[str, object]) -> CallsEnded:
@@ -206,5 +228,7 @@ def _processes(message: dict[str, object]) -> ProcessesMessage:
 
 def _running(entry: dict[str, object]) -> GpuProcesses:
     rows = [is_a(list, row) for row in is_a(list, entry["processes"])]
-    processes = [GpuProcess(number(pid), maybe(used), maybe(busy)) for pid, used, busy in rows]
+    processes = [
+        GpuProcess(number(pid), maybe(used), _percent(maybe(busy))) for pid, used, busy in rows
+    ]
     return GpuProcesses(uuid_of(entry["uuid"]), tuple(processes), is_a(str, entry["error"]))

@@ -172,6 +172,8 @@ class NvmlMonitor:
         elif isinstance(message, EventMessage):
             self._on_event(evolve(message.event, count=message.count))
         elif isinstance(message, SamplesMessage):
+            for reading in message.odd:
+                self._log.debug("NVML reports what cannot be: {reading}", reading=reading)
             self._on_samples(message.samples)
         else:
             self._on_processes(message.running)

@@ -98,7 +98,7 @@ GPUS: tuple[MetricFamily, ...] = (
         "sgpud_gpu_memory_bytes",
         ("gpu",),
         "Memory of the whole GPU.",
-        lambda seen: (((gpu.uuid,), gpu.memory) for gpu in _there(seen)),
+        lambda seen: (((gpu.uuid,), gpu.memory) for gpu in _there(seen) if gpu.memory is not None),
     ),
     gauge(
         "sgpud_gpu_memory_reserved_bytes",

@@ -344,7 +344,7 @@ def _check_room(
             for on, numbers in pod.shares.items()
             if on == one.uuid
         )
-        left = one.memory - taken - (len(group.free) if group else 0) * size
+        left = (one.memory or 0) - taken - (len(group.free) if group else 0) * size
         assert 0 <= left < size
     assert found.pool(POOL) is pool
 

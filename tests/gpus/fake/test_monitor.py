@@ -28,7 +28,7 @@ def problems(text: str) -> list[str]:
 
 def test_the_gpus_are_those_of_the_file() -> None:
     found = load(FILE).gpus
-    assert [(gpu.index, gpu.product, gpu.memory >> 30) for gpu in found] == [
+    assert [(gpu.index, gpu.product, (gpu.memory or 0) >> 30) for gpu in found] == [
         (0, "NVIDIA A100-SXM4-40GB", 40),
         (1, "NVIDIA A100-SXM4-40GB", 40),
         (2, "Tesla T4", 15),

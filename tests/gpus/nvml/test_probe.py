@@ -208,12 +208,10 @@ def test_an_unsupported_fact_is_only_missing(
     assert gpu.memory == 40 * GIB
 
 
-def test_a_gpu_that_shares_the_machines_memory_has_none_of_its_own(
-    stub: Stub, probe: Probe
-) -> None:
+def test_the_memory_of_a_gpu_that_shares_the_machines_is_unknown(stub: Stub, probe: Probe) -> None:
     calls = ("nvmlDeviceGetMemoryInfo", "nvmlDeviceGetMemoryInfo_v2")
     stub.write(A100, *(f"error {call} 0 3" for call in calls))
-    assert probe.start(stub).inventory().gpus[0].memory == 0
+    assert probe.start(stub).inventory().gpus[0].memory is None
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ class _Run:
         order = sorted(self.cluster.gpus, key=lambda gpu: gpu.order)
         position = next(at for at, gpu in enumerate(order) if gpu.uuid == group.uuid)
         gpu, shares = order[position], len(group.active)
-        usable = max(0, gpu.memory - gpu.reserved - self.cluster.sharing.reserve_memory)
+        usable = max(0, (gpu.memory or 0) - gpu.reserved - self.cluster.sharing.reserve_memory)
         each = group.size or usable // max(1, shares)
         return GpuTrack(
             GpuHistory(number, position, gpu, pool.resource, shares, each, pool.multiple)

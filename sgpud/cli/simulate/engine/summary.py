@@ -31,7 +31,7 @@ class GpuSums:
 def sums(outcome: SimulationResult, history: GpuHistory, parts: int) -> GpuSums:
     """The sums of one of the outcome's histories, with a picture in so many parts."""
     span = outcome.end - outcome.start
-    room = history.gpu.memory - history.gpu.reserved
+    room = (history.gpu.memory or 0) - history.gpu.reserved
     shares = memory = over = 0.0
     picture = [0.0] * parts
     for start, stop, held, used in _stretches(history, outcome.end):

@@ -96,22 +96,22 @@ class InventoryReader:
             raise
         return instance, handle
 
-    def _profile(self, handle: Any, gpu: dict[str, Any], memory: int) -> str:
+    def _profile(self, handle: Any, gpu: dict[str, Any], memory: int | None) -> str:
         name = self._text("nvmlDeviceGetName", handle)
         if "MIG" in name:
             return name
         # An older driver returns the parent's name. Profiles are named by memory in eighths.
         slices = self.optional("nvmlDeviceGetAttributes", handle)
-        eighths = math.ceil(8 * memory / max(gpu["memory"], 1)) / 8
-        gigabytes = round(eighths * math.ceil(gpu["memory"] / 2**30))
+        whole = gpu["memory"] or 1
+        eighths = math.ceil(8 * (memory or 0) / whole) / 8
+        gigabytes = round(eighths * math.ceil(whole / 2**30))
         known = f" {slices.gpuInstanceSliceCount}g.{gigabytes}gb" if slices else ""
         return f"{gpu['product']} MIG{known}"
 
-    def _memory(self, handle: Any) -> dict[str, int]:
+    def _memory(self, handle: Any) -> dict[str, int | None]:
         info = self.memory_info(handle)
-        # A GPU that shares the host's memory (GB10) does not report any: 0.
-        if info is None:
-            return {"memory": 0, "reserved": 0}
+        if info is None:  # a GPU that shares the host's memory, such as GB10
+            return {"memory": None, "reserved": 0}
         return {"memory": int(info.total), "reserved": int(getattr(info, "reserved", 0))}
 
     def _pci(self, handle: Any) -> str:

@@ -6,7 +6,7 @@ from sgpud.gpus.nvml.probe.inventory import error_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from types import ModuleType
     from typing import Any
 
@@ -55,13 +55,13 @@ class Sampler:
     def _one(self, gpu: PhysicalGpu, uuid: str, handle: Any) -> Iterator[dict[str, Any]]:
         found: dict[str, Any] = {"uuid": uuid, **_UNKNOWN, "error": ""}
         whole = uuid == gpu.uuid
-        try:
-            found |= self._memory(handle)
-            if whole:
-                found["recovery"] = self._recovery(handle)
-                found["ecc"] = self._ecc(handle)
-                found["utilisation"] = None if gpu.parts else self._utilisation(handle)
-        except self._nvml.NVMLError as error:
+        readings = [self._memory]
+        if whole:
+            readings += [self._recovery, self._ecc]
+            readings += [] if gpu.parts else [self._utilisation]
+        # A reading that fails leaves the others as they are.
+        errors = [error for read in readings if (error := self._read(read, handle, found))]
+        for error in errors[:1]:
             if not whole and getattr(error, "value", None) == self._nvml.NVML_ERROR_NOT_FOUND:
                 # Destroyed since the inventory was read: the next one shows it.
                 return
@@ -69,30 +69,41 @@ class Sampler:
             self.errors[gpu.uuid] = error
         yield found
 
-    def _memory(self, handle: Any) -> dict[str, int]:
+    def _read(
+        self, read: Callable[[Any], dict[str, int | None]], handle: Any, found: dict[str, Any]
+    ) -> Exception | None:
+        """Add a reading to those found; the error that it ends with, or None."""
+        try:
+            found |= read(handle)
+        except self._nvml.NVMLError as error:
+            reason: Exception = error
+            return reason
+        return None
+
+    def _memory(self, handle: Any) -> dict[str, int | None]:
         info = self._reader.memory_info(handle)
         return {"used": int(info.used), "total": int(info.total)} if info else {}
 
-    def _utilisation(self, handle: Any) -> int | None:
+    def _utilisation(self, handle: Any) -> dict[str, int | None]:
         rates = self._reader.optional("nvmlDeviceGetUtilizationRates", handle)
-        return None if rates is None else int(rates.gpu)
+        return {"utilisation": None if rates is None else int(rates.gpu)}
 
-    def _ecc(self, handle: Any) -> int | None:
+    def _ecc(self, handle: Any) -> dict[str, int | None]:
         nvml = self._nvml
         kinds = (nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, nvml.NVML_VOLATILE_ECC)
         count = self._reader.optional("nvmlDeviceGetTotalEccErrors", handle, *kinds)
-        return None if count is None else int(count)
+        return {"ecc": None if count is None else int(count)}
 
-    def _recovery(self, handle: Any) -> int | None:
+    def _recovery(self, handle: Any) -> dict[str, int | None]:
         values = self._reader.optional("nvmlDeviceGetFieldValues", handle, [RECOVERY_ACTION])
         if values is None:
-            return None
+            return {}
         value = values[0]
         if value.nvmlReturn == _SUCCESS:
-            return int(getattr(value.value, _VALUES[value.valueType]))
+            return {"recovery": int(getattr(value.value, _VALUES[value.valueType]))}
         error = self._nvml.NVMLError(value.nvmlReturn)
         if self._reader.is_missing(error):
-            return None
+            return {}
         raise error
 
 
