@@ -1,4 +1,4 @@
-"""What the keys of a configuration say together: contradictions, and what deserves a warning."""
+"""Checks keys against each other: contradictions, and what deserves a warning."""
 
 from __future__ import annotations
 
@@ -32,27 +32,27 @@ def contradictions(config: Config) -> Iterator[Violation]:
 
 
 def _resume(guard_settings: FullGuardSettings) -> Iterator[Violation]:
-    """A full GPU has to become another one before it counts as one."""
+    """The threshold to resume must be above the headroom."""
     headroom, resume = guard_settings.headroom, guard_settings.resume
     if resume is None:
         if 2 * headroom.percent >= _ALL:
             yield Violation(
                 ("sharing", "memory_headroom"),
-                f"is {headroom}: twice as much is never free. Write less than 50%, or set"
+                f"is {headroom}: twice as much can never be free. Use less than 50%, or set"
                 " memory_resume",
             )
         return
-    # A percentage and a size can be compared for a GPU only; the larger one counts there.
+    # A percentage and a size can only be compared for a given GPU, where the larger one applies.
     alike = bool(headroom.percent) == bool(resume.percent) or not (headroom.size or resume.size)
     if alike and (resume.percent, resume.size) <= (headroom.percent, headroom.size):
         yield Violation(
             ("sharing", "memory_resume"),
-            f"is {resume}, and memory_headroom is {headroom}: write more than that",
+            f"is {resume}, but memory_headroom is {headroom}: it must be more than that",
         )
 
 
 def _kinds(sharing: Sharing) -> Iterator[Violation]:
-    """A resource counts places, or memory in shares of one size: a pod cannot tell which."""
+    """All shares of a resource are slots, or memory shares of one size: a pod cannot choose."""
     known = {sharing.default.resource: sharing.default}
     for number, rule in enumerate(sharing.rules):
         terms = rule.terms(sharing.default)
@@ -60,28 +60,28 @@ def _kinds(sharing: Sharing) -> Iterator[Violation]:
         if other.share_memory != terms.share_memory:
             yield Violation(
                 ("gpu", number, "resource"),
-                f"is {show(terms.resource)} for {_kind(terms)}, which elsewhere counts"
-                f" {_kind(other)}: give these GPUs a resource of their own",
+                f"is {show(terms.resource)} for {_kind(terms)}, but elsewhere for"
+                f" {_kind(other)}: give these GPUs a separate resource",
             )
 
 
 def _kind(terms: ShareTerms) -> str:
     if not terms.share_memory:
-        return "places (duplication_factor)"
-    return f"memory in shares of {format_size(terms.share_memory)}"
+        return "slots (duplication_factor)"
+    return f"memory shares of {format_size(terms.share_memory)}"
 
 
 def _classes(policy: HealthPolicy) -> Iterator[Violation]:
-    """An XID has one class, and is named once."""
+    """An XID has one class, and is listed once."""
     named: dict[int, str] = {}
     for remedy in CLASSES:
         for place, number in enumerate(policy.numbers(remedy)):
             other = named.setdefault(number, remedy.value)
             first = policy.numbers(remedy).index(number) == place
             if other != remedy.value:
-                text = f"{number} stands in {other} too: leave it in one of the two"
+                text = f"{number} is in {other} too: remove it from one of them"
             elif not first:
-                text = f"{number} comes twice, leave one out"
+                text = f"{number} is listed twice; remove one"
             else:
                 continue
             yield Violation(("health", remedy.value, place), text)
@@ -91,7 +91,7 @@ _USERS = (
     ("cdi_kind", (InjectionMethod.AUTO, InjectionMethod.CDI)),
     ("mounts", (InjectionMethod.AUTO, InjectionMethod.DEVICE_NODES)),
 )
-"""The methods that look at a key of [container]."""
+"""The methods that use a key of [container]."""
 
 
 def advice(config: Config) -> Iterator[Violation]:
@@ -104,16 +104,16 @@ def advice(config: Config) -> Iterator[Violation]:
     if config.sharing.numa and config.sharing.multiple in (Multiple.DISTINCT, Multiple.SAME):
         yield _warning(
             ("kubelet", "numa"),
-            f'beside sharing.multiple = "{config.sharing.multiple.value}" pods can be refused:'
-            " with a topology manager policy the kubelet takes aligned shares without asking"
-            ' sgpud. Write numa = false, or multiple = "any"',
+            f'with sharing.multiple = "{config.sharing.multiple.value}" pods can be refused: with a'
+            " topology manager policy the kubelet picks aligned shares without asking sgpud. Set"
+            ' numa = false, or multiple = "any"',
         )
 
 
 def covers(earlier: str, later: str) -> bool:
     """Whether every GPU that the later entry can match is matched by the earlier one.
 
-    It answers yes only when that is certain from the two texts.
+    True only if that is certain from the two strings.
     """
     if not earlier.strip("*"):
         return True
@@ -141,14 +141,14 @@ def _glob_covers(earlier: str, later: str) -> bool:
 
 
 def _warning(path: tuple[str | int, ...], text: str) -> Violation:
-    """A fault that does not keep a configuration from being used."""
+    """A violation that does not prevent a configuration from being used."""
     return Violation(path, text, warning=True)
 
 
 def _lists(sharing: Sharing) -> Iterator[Violation]:
     """Lists that leave nothing to share, and entries that are in both."""
     if not sharing.allow:
-        yield _warning(("gpus", "allow"), 'is empty: no GPU is shared. Write allow = ["*"] for all')
+        yield _warning(("gpus", "allow"), 'is empty: no GPU is shared. Use allow = ["*"] for all')
     for number, entry in enumerate(sharing.deny):
         if not entry.strip("*"):
             yield _warning(
@@ -157,12 +157,12 @@ def _lists(sharing: Sharing) -> Iterator[Violation]:
         elif entry in sharing.allow:
             yield _warning(
                 ("gpus", "deny", number),
-                f"{show(entry)} is in allow as well, and deny wins: leave one of them out",
+                f"{show(entry)} is in allow as well, and deny wins: remove one of them",
             )
 
 
 def _shadowed(sharing: Sharing) -> Iterator[Violation]:
-    """Rules that never count, since an earlier one matches all that they match."""
+    """Rules that never apply, since an earlier one matches everything they match."""
     shadows: dict[int, int] = {}
     for first, earlier in enumerate(sharing.rules):
         for number in range(first + 1, len(sharing.rules)):
@@ -171,9 +171,9 @@ def _shadowed(sharing: Sharing) -> Iterator[Violation]:
     for number, first in sorted(shadows.items()):
         yield _warning(
             ("gpu", number, "match"),
-            f"{show(sharing.rules[number].match)} never counts, since the earlier rule"
-            f" {show(sharing.rules[first].match)} matches all of it: put this rule first, or leave"
-            " it out",
+            f"{show(sharing.rules[number].match)} never applies, since the earlier rule"
+            f" {show(sharing.rules[first].match)} matches all of it: move this rule up, or"
+            " remove it",
         )
 
 
@@ -186,46 +186,44 @@ def _variables(sharing: Sharing) -> Iterator[Violation]:
             number = next(n for n, rule in enumerate(sharing.rules) if rule.resource == resource)
             yield _warning(
                 ("gpu", number, "resource"),
-                f"{show(resource)} has the same environment variables as {show(other)}, so that a"
-                " container that asks for both sees those of one: write another name after the"
+                f"{show(resource)} has the same environment variables as {show(other)}, so a"
+                " container that requests both sees those of one: choose another name after the"
                 " slash",
             )
 
 
 def _memory(sharing: Sharing) -> Iterator[Violation]:
-    """Keys for memory shares where there are none, and keys for places where there are none."""
+    """Keys for memory shares if there are none, and keys for slots if there are none."""
     terms = (sharing.default, *(rule.terms(sharing.default) for rule in sharing.rules))
     memory = [each for each in terms if each.share_memory]
     if sharing.reserve_memory and not memory:
-        yield _warning(
-            ("sharing", "reserve_memory"), "is not used without share_memory: leave it out"
-        )
+        yield _warning(("sharing", "reserve_memory"), "is not used without share_memory: remove it")
     if sharing.full_guard and len(memory) == len(terms):
         yield _warning(
             ("sharing", "full_guard"),
-            "is not used with share_memory, which counts memory by itself: leave it out",
+            "is not used with share_memory, which accounts for memory itself: remove it",
         )
     for number, rule in enumerate(sharing.rules):
         if rule.factor and rule.share_memory:
             yield _warning(
                 ("gpu", number, "duplication_factor"),
-                "is not used beside share_memory: leave one of them out",
+                "is not used with share_memory: remove one of them",
             )
 
 
 def _container(sharing: Sharing) -> Iterator[Violation]:
-    """A method that does not serve several resources, and keys that the method does not look at."""
+    """A method that does not support several resources, and keys that the method does not use."""
     injection, default = sharing.injection, InjectionSettings()
     if injection.method is InjectionMethod.NVIDIA_RUNTIME and len(sharing.resources) > 1:
         yield _warning(
             ("container", "method"),
-            '"nvidia-runtime" serves one resource only, and there are'
-            f" {len(sharing.resources)}: a container that asks for two of them sees the GPU of"
-            ' one. Write "auto", "cdi" or "device-nodes"',
+            '"nvidia-runtime" supports only one resource, but there are'
+            f" {len(sharing.resources)}: a container that requests two of them sees the GPU of"
+            ' one. Use "auto", "cdi" or "device-nodes"',
         )
     for name, users in _USERS:
         if injection.method not in users and getattr(injection, name) != getattr(default, name):
             yield _warning(
                 ("container", name),
-                f'is not used by method = "{injection.method.value}": leave it out',
+                f'is not used by method = "{injection.method.value}": remove it',
             )

@@ -21,12 +21,12 @@ from sgpud.files import read_regular
 _MOST = 100
 """Errors that are reported of one source; nobody reads more at once."""
 _REASONS = {
-    errno.ENOENT: "does not exist: write it, or name the right file",
-    errno.EACCES: "cannot be read: permission denied. Run this as a user who may read it",
-    errno.ELOOP: "cannot be read: its symbolic links go round in a circle",
-    errno.EISDIR: "is a directory: name a file",
-    errno.EINVAL: "is not a regular file: name a file",
-    errno.EFBIG: f"is larger than {MAX_BYTES} bytes: make it smaller",
+    errno.ENOENT: "does not exist",
+    errno.EACCES: "cannot be read: permission denied",
+    errno.ELOOP: "cannot be read: too many levels of symbolic links",
+    errno.EISDIR: "is a directory, not a file",
+    errno.EINVAL: "is not a regular file",
+    errno.EFBIG: f"is larger than {MAX_BYTES} bytes",
 }
 
 
@@ -88,7 +88,7 @@ def _problems(source: ConfigSource, found: Iterator[Violation]) -> list[Problem]
             break
     problems.sort(key=lambda problem: problem.line)
     if next(found, None):
-        problems.append(Problem(source.file, 0, "", f"has more problems than these {_MOST}"))
+        problems.append(Problem(source.file, 0, "", f"has more than {_MOST} problems"))
     return problems
 
 
@@ -124,7 +124,7 @@ def read_file(file: str) -> bytes:
         reason = f"cannot be read: {error.strerror}"
         raise _unreadable(file, _REASONS.get(error.errno or 0, reason)) from error
     except ValueError as error:
-        raise _unreadable(file, "has a NUL in its name: name the right file") from error
+        raise _unreadable(file, "has a NUL in its name") from error
 
 
 def _unreadable(file: str, text: str) -> ConfigError:

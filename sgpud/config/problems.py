@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, where, and what to write instead."""
+"""The problems of a configuration: what, where, and what to write instead."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from sgpud.core.errors import SgpudError
 
 @frozen
 class Problem:
-    """One thing that is wrong, or with `warning` one that is only unwise."""
+    """One error, or with `warning` something that is only unwise."""
 
     file: str
     """The file as the caller named it, or `--set` for the command line."""
     line: int
-    """Counted from 1; 0 where the problem is not in one line."""
+    """Counted from 1; 0 if the problem is not in one line."""
     key: str
     """`section.key`, or empty for the file as a whole."""
     text: str
@@ -24,7 +24,7 @@ class Problem:
     warning: bool = False
 
     def __str__(self) -> str:
-        """`FILE:LINE: key: text`, without the parts that are not known; always one line."""
+        """`FILE:LINE: key: text`, without unknown parts; always one line."""
         place = f"{self.file}:{self.line}" if self.line else self.file
         parts = (place, "warning" if self.warning else "", self.key, self.text)
         return printable(": ".join(part for part in parts if part))

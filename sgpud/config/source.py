@@ -23,7 +23,7 @@ else:
 MAX_BYTES = 256 * 1024
 """The largest configuration that is read."""
 OVERRIDE = "--set"
-"""What stands for the file name of what the command line says."""
+"""The file name in messages about the command line."""
 
 _AT = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 _BARE_WORD = re.compile(r"[^=#\"']*=\s*(?!(?:true|false)\b)[A-Za-z_/*]")
@@ -91,10 +91,10 @@ def read_override(text: str) -> ConfigSource:
     name, equals, value = (part.strip() for part in text.partition("="))
     section, _, key = name.partition(".")
     if not equals or not section or not key:
-        raise _refused("", f"{show(text)} is not of the form, write --set section.key=VALUE")
+        raise _refused("", f"{show(text)} is not of the form section.key=VALUE")
     for known in ROOT.keys:
         if known.name == section and isinstance(known.kind, ListOf):
-            raise _refused(name, f"rules are set in the file only, below a line [[{section}]]")
+            raise _refused(name, f"rules can only be set in the file, in [[{section}]] tables")
     return ConfigSource(OVERRIDE, {section: {key: _value(value, name)}}, None)
 
 
@@ -104,11 +104,11 @@ def _value(text: str, name: str) -> object:
         document = read_text(f"value = {text}", OVERRIDE).document
     except ConfigError as error:
         if text.startswith(_QUOTED) or not text.isprintable():
-            message = f"{show(text)} is no TOML value, write a list as [1, 2] and a text as text"
+            message = f"{show(text)} is not a TOML value; lists are written as [1, 2]"
             raise _refused(name, message) from error
         return text
     if document.keys() != {"value"}:
-        raise _refused(name, "is more than one value, write --set once for each key")
+        raise _refused(name, "is more than one value; use --set once per key")
     return document["value"]
 
 
@@ -124,19 +124,19 @@ def _decoded(text: str | bytes, file: str) -> str:
         raise too_large(file, len(raw))
     for mark, encoding in _MARKS:
         if raw.startswith(mark):
-            message = f"begins with the byte order mark of {encoding}, save it as UTF-8 without one"
+            message = f"begins with the byte order mark of {encoding}; save it as UTF-8 without one"
             raise ConfigError([Problem(file, 1, "", message)])
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        message = f"is not UTF-8 (byte 0x{raw[error.start]:02x}), save it as UTF-8"
+        message = f"is not UTF-8 (byte 0x{raw[error.start]:02x}); save it as UTF-8"
         raise ConfigError([Problem(file, line, "", message)]) from error
 
 
 def too_large(file: str, size: int) -> ConfigError:
     """The error for a configuration that is too large."""
-    message = f"is {size} bytes long, write at most {MAX_BYTES}"
+    message = f"is {size} bytes long, at most {MAX_BYTES} are allowed"
     return ConfigError([Problem(file, 0, "", message)])
 
 
@@ -152,9 +152,9 @@ def _syntax(message: str, text: str, lines: KeyLines, file: str) -> Problem:
     if reason.startswith(_TWICE):
         first = lines.of_earlier(path, start)
         where = f", first on line {first}" if first else ""
-        return Problem(file, start, key_name(path), f"is set twice{where}: leave one out")
+        return Problem(file, start, key_name(path), f"is set twice{where}: remove one")
     if _BARE_WORD.match(text.split("\n")[line - 1]):
-        reason += ", write texts in quotes, and true and false in small letters"
+        reason += "; strings need quotes, true and false are lower-case"
     if not found[1]:
         return Problem(file, start or last, "", f"is not TOML: {reason} before the file ends")
     since = f" (this statement begins on line {start})" if 0 < start < line else ""

@@ -2,8 +2,8 @@
 
 A runtime merges the specs by a rule of its own, and so does this: a folder that comes later wins,
 device by device; a name that two files of one folder define is nobody's; a spec with one invalid
-part is left out whole. Names depend on how the toolkit was told to make the spec (UUIDs, or NVML's
-indexes), and a spec stays as it was made while GPUs come and go: a name is believed only if it
+part is left out whole. Names depend on the options of the toolkit (UUIDs, or NVML's
+indexes), and a spec stays as generated while GPUs come and go: a name is trusted only if it
 injects the GPU's own device nodes.
 """
 
@@ -53,7 +53,7 @@ class Specs:
     conflicts: Mapping[str, tuple[str, str]] = Factory(dict)
     """The two specs of one folder that define a name, which no runtime resolves then."""
     unreadable: tuple[str, ...] = ()
-    """Why a spec of this kind, or of a kind that cannot be told, was left out; with its path."""
+    """Why a spec of this kind, or of an unknown kind, was ignored; with its path."""
     others: Mapping[str, frozenset[str]] = Factory(dict)
     """The names in specs of other kinds, by kind."""
 

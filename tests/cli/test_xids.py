@@ -81,4 +81,4 @@ def test_the_command_refuses_a_bad_configuration(tmp_path: Path) -> None:
     file.write_text("[health]\nreset = [13]\nignore = [13]\n")
     status, out, err = run("--config", str(file))
     assert (status, out) == (78, "")
-    assert "13 stands in ignore too" in err
+    assert "13 is in ignore too" in err

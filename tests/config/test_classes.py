@@ -35,13 +35,13 @@ def test_what_it_says_arrives() -> None:
 @pytest.mark.parametrize(
     ("value", "wrong"),
     [
-        ("[-4]", "f:2: health.reset: -4 is out of range, write a whole number from 1 to"),
+        ("[-4]", "f:2: health.reset: -4 is out of range; expected integer from 1 to"),
         ("[0]", "f:2: health.reset: 0 is out of range"),
-        ('["48"]', 'f:2: health.reset: is the text "48", write a whole number'),
-        ("[true]", "f:2: health.reset: is true, write a whole number"),
-        ("[48.0]", "f:2: health.reset: is the fraction 48.0, write a whole number"),
-        ("48", "f:2: health.reset: is the number 48, write a list of XIDs such as [48, 95]"),
-        ("[48, 95, 48]", "f:2: health.reset: 48 comes twice, leave one out"),
+        ('["48"]', 'f:2: health.reset: is the string "48"; expected integer'),
+        ("[true]", "f:2: health.reset: is true; expected integer"),
+        ("[48.0]", "f:2: health.reset: is the float 48.0; expected integer"),
+        ("48", "f:2: health.reset: is the number 48; expected list of XIDs, e.g. [48, 95]"),
+        ("[48, 95, 48]", "f:2: health.reset: 48 is listed twice; remove one"),
     ],
 )
 def test_a_bad_list_of_xids_is_a_mistake(value: str, wrong: str) -> None:
@@ -49,11 +49,11 @@ def test_a_bad_list_of_xids_is_a_mistake(value: str, wrong: str) -> None:
     assert found.startswith(wrong)
 
 
-def test_an_xid_in_two_classes_is_a_mistake_where_it_stands_again() -> None:
+def test_an_xid_in_two_classes_is_an_error_at_its_second_place() -> None:
     found = mistakes("[health]\nreboot = [\n 1,\n 13,\n]\nignore = [13]\nreset = [5, 1]\n")
     assert found == [
-        "f:3: health.reboot: 1 stands in reset too: leave it in one of the two",
-        "f:4: health.reboot: 13 stands in ignore too: leave it in one of the two",
+        "f:3: health.reboot: 1 is in reset too: remove it from one of them",
+        "f:4: health.reboot: 13 is in ignore too: remove it from one of them",
     ]
 
 

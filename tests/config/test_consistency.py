@@ -40,24 +40,24 @@ def test_nothing_to_warn_of(text: str) -> None:
         (
             "[sharing]\nmultiple = 'same'\n[kubelet]\nnuma = true",
             "f:4: warning: kubelet.numa: ",
-            'beside sharing.multiple = "same"',
+            'with sharing.multiple = "same"',
         ),
         (
             "[container]\nmethod = 'nvidia-runtime'\n[[gpu]]\nmatch = '1'\nresource = 'a/b'",
             "f:2: warning: container.method: ",
-            "serves one resource only, and there are 2",
+            "supports only one resource, but there are 2",
         ),
         (
             "[[gpu]]\nmatch = '*'\n[[gpu]]\nmatch = 'x'",
             "f:4: warning: gpu.match: ",
-            '"x" never counts, since the earlier rule "*" matches all of it',
+            '"x" never applies, since the earlier rule "*" matches all of it',
         ),
         (
             "[[gpu]]\nmatch = 'x'\n[[gpu]]\nmatch = 'X'",
             "f:4: warning: gpu.match: ",
-            '"X" never counts',
+            '"X" never applies',
         ),
-        ("[gpus]\nallow = [\n'a',\n'a']", "f:4: warning: gpus.allow: ", '"a" comes twice'),
+        ("[gpus]\nallow = [\n'a',\n'a']", "f:4: warning: gpus.allow: ", '"a" is listed twice'),
         ("[gpus]\nallow = []", "f:2: warning: gpus.allow: ", "no GPU is shared"),
         ("[gpus]\ndeny = ['*']", "f:2: warning: gpus.deny: ", "denies every GPU"),
         (

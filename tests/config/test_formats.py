@@ -33,21 +33,21 @@ def test_the_kubelet_takes_these_resource_names(text: str) -> None:
         ("", "no domain"),
         ("a/b/c", "more than one slash"),
         ("requests.example.com/gpu", 'begins with "requests."'),
-        ("kubernetes.io/gpu", "Kubernetes itself"),
-        ("node.kubernetes.io/gpu", "Kubernetes itself"),
-        ("notkubernetes.io/gpu", "Kubernetes itself"),
-        (f"{'d' * 245}/x", "a domain of 245 characters, write at most 244"),
-        ("Example.com/gpu", "a domain that is none"),
-        ("/gpu", "a domain that is none"),
-        ("a..b/gpu", "a domain that is none"),
-        ("-a/gpu", "a domain that is none"),
-        ("a b/gpu", "a domain that is none"),
-        ("a\n/gpu", "a domain that is none"),
-        (f"a/{'n' * 64}", "64 characters after the slash, write at most 63"),
-        ("a/", "a name that is none"),
-        ("a/-b", "a name that is none"),
-        ("a/b\n", "a name that is none"),
-        ("a/b c", "a name that is none"),
+        ("kubernetes.io/gpu", "domain of Kubernetes"),
+        ("node.kubernetes.io/gpu", "domain of Kubernetes"),
+        ("notkubernetes.io/gpu", "domain of Kubernetes"),
+        (f"{'d' * 245}/x", "a domain of 245 characters, at most 244"),
+        ("Example.com/gpu", "an invalid domain"),
+        ("/gpu", "an invalid domain"),
+        ("a..b/gpu", "an invalid domain"),
+        ("-a/gpu", "an invalid domain"),
+        ("a b/gpu", "an invalid domain"),
+        ("a\n/gpu", "an invalid domain"),
+        (f"a/{'n' * 64}", "64 characters after the slash, at most 63"),
+        ("a/", "an invalid name"),
+        ("a/-b", "an invalid name"),
+        ("a/b\n", "an invalid name"),
+        ("a/b c", "an invalid name"),
     ],
 )
 def test_a_resource_name_that_the_kubelet_refuses_is_explained(text: str, says: str) -> None:
@@ -71,12 +71,12 @@ def test_no_cdi_kinds(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("var/lib", "begins with /"),
-        ("", "begins with /"),
-        ("/var//lib", 'write "/var/lib"'),
-        ("//var", 'write "/var"'),
-        ("/var/./lib/", 'write "/var/lib"'),
-        ("/var/../lib", 'write "/lib"'),
+        ("var/lib", "must begin with /"),
+        ("", "must begin with /"),
+        ("/var//lib", 'use "/var/lib"'),
+        ("//var", 'use "/var"'),
+        ("/var/./lib/", 'use "/var/lib"'),
+        ("/var/../lib", 'use "/lib"'),
         ("/a\nb", "control character"),
         ("/a\0b", "control character"),
         ("/" + "a" * 4095, "at most 4095 bytes"),
@@ -99,19 +99,19 @@ def test_a_socket_folder_leaves_room_for_a_socket_name() -> None:
     assert formats.socket_folder(longest) is None
     assert formats.socket_folder(longest + "a") == (
         "is 67 bytes long, and with 41 for a slash and the socket's name 108, but the address of a"
-        " unix socket holds 107: write a path of at most 66 bytes"
+        " unix socket holds 107: use a path of at most 66 bytes"
     )
     assert "is 67 bytes long" in str(formats.socket_folder("/" + "é" * 33))
-    assert "begins with /" in str(formats.socket_folder("a"))
+    assert "must begin with /" in str(formats.socket_folder("a"))
 
 
 def test_a_socket_path_fits_in_an_address() -> None:
     assert formats.socket_path("/" + "a" * 106) is None
     assert formats.socket_path("/" + "a" * 107) == (
         "is 108 bytes long, but the address of a unix socket holds 107:"
-        " write a path of at most 107 bytes"
+        " use a path of at most 107 bytes"
     )
-    assert "takes for an escape" in str(formats.socket_path("/a%20b"))
+    assert "treats as an escape" in str(formats.socket_path("/a%20b"))
 
 
 @pytest.mark.parametrize(
@@ -126,14 +126,14 @@ def test_gpu_entries(text: str) -> None:
     [
         ("", "is empty"),
         (" ", "is empty"),
-        (" A100", "blanks around it"),
-        ("A100\n", "blanks around it"),
+        (" A100", "spaces around it"),
+        ("A100\n", "spaces around it"),
         ("A\x07100", "control character"),
-        ("A" * 129, "129 characters, write at most 128"),
-        ("GPU-8f6c*", "write the whole UUID"),
+        ("A" * 129, "129 characters, at most 128"),
+        ("GPU-8f6c*", "use the whole UUID"),
     ],
 )
-def test_an_entry_that_can_mean_no_gpu_is_explained(text: str, says: str) -> None:
+def test_an_entry_that_can_match_no_gpu_is_explained(text: str, says: str) -> None:
     assert says in str(formats.gpu_entry(text))
 
 

@@ -47,12 +47,12 @@ def test_long_values_are_shortened() -> None:
     [
         (True, "true"),
         (7, "the number 7"),
-        (1.0, "the fraction 1.0"),
-        ("x", 'the text "x"'),
+        (1.0, "the float 1.0"),
+        ("x", 'the string "x"'),
         ([], "a list"),
         ({}, "a table"),
         (dt.time(7, 30), "the date or time 07:30:00"),
     ],
 )
-def test_a_value_is_described_as_a_person_would(value: object, words: str) -> None:
+def test_a_value_is_described_in_plain_words(value: object, words: str) -> None:
     assert describe(value) == words

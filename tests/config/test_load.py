@@ -28,9 +28,9 @@ def test_a_file_is_read(tmp_path: Path) -> None:
     assert load(str(path), ["sharing.duplication_factor=8"]).sharing.default.factor == 8
 
 
-def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     (problem,) = refused(tmp_path / "none")
-    assert str(problem) == f"{tmp_path}/none: does not exist: write it, or name the right file"
+    assert str(problem) == f"{tmp_path}/none: does not exist"
 
 
 def test_the_command_line_is_checked_beside_a_missing_file(tmp_path: Path) -> None:
@@ -39,17 +39,17 @@ def test_the_command_line_is_checked_beside_a_missing_file(tmp_path: Path) -> No
     assert (wrong.file, wrong.line, wrong.key) == ("--set", 0, "log.level")
 
 
-def test_what_is_no_ordinary_file_is_refused_and_never_waited_for(tmp_path: Path) -> None:
+def test_anything_but_a_regular_file_is_refused_without_blocking(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
-    assert refused(tmp_path)[0].text == "is a directory: name a file"
-    assert refused(tmp_path / "fifo")[0].text == "is not a regular file: name a file"
-    assert refused("/dev/zero")[0].text == "is not a regular file: name a file"
+    assert refused(tmp_path)[0].text == "is a directory, not a file"
+    assert refused(tmp_path / "fifo")[0].text == "is not a regular file"
+    assert refused("/dev/zero")[0].text == "is not a regular file"
 
 
-def test_a_name_that_leads_nowhere_is_explained(tmp_path: Path) -> None:
+def test_an_unusable_name_is_explained(tmp_path: Path) -> None:
     (tmp_path / "circle").symlink_to("circle")
     (tmp_path / "file").touch()
-    assert "go round in a circle" in refused(tmp_path / "circle")[0].text
+    assert "too many levels of symbolic links" in refused(tmp_path / "circle")[0].text
     assert refused(tmp_path / "file" / "x")[0].text == "cannot be read: Not a directory"
     assert refused("a" * 300)[0].text == "cannot be read: File name too long"
     assert "a NUL in its name" in refused("a\0b")[0].text
@@ -78,13 +78,13 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path: Path) -
     load(path)
     os.truncate(path, 1 << 40)
     (problem,) = refused(path)
-    assert problem.text == "is larger than 262144 bytes: make it smaller"
+    assert problem.text == "is larger than 262144 bytes"
 
 
 @pytest.mark.skipif(not SYMBOLS.is_file(), reason="this system has no large file of unknown size")
-def test_a_file_that_does_not_tell_its_size_is_read_no_further_than_allowed() -> None:
+def test_a_file_without_a_size_is_read_up_to_the_limit() -> None:
     assert SYMBOLS.stat().st_size == 0
-    assert refused(SYMBOLS)[0].text == "is larger than 262144 bytes: make it smaller"
+    assert refused(SYMBOLS)[0].text == "is larger than 262144 bytes"
 
 
 @pytest.mark.parametrize(
@@ -93,12 +93,12 @@ def test_a_file_that_does_not_tell_its_size_is_read_no_further_than_allowed() ->
         (b"\xef\xbb\xbf[log]", 1, "byte order mark of UTF-8"),
         ("[log]".encode("utf-16"), 1, "byte order mark of UTF-16"),
         (b"\xfe\xff\0[", 1, "byte order mark of UTF-16"),
-        (b"# a\n# \xe9\n", 2, "is not UTF-8 (byte 0xe9), save it as UTF-8"),
-        (b"#" * (MAX_BYTES + 1), 0, "is 262145 bytes long, write at most 262144"),
+        (b"# a\n# \xe9\n", 2, "is not UTF-8 (byte 0xe9); save it as UTF-8"),
+        (b"#" * (MAX_BYTES + 1), 0, "is 262145 bytes long, at most 262144"),
         (b"a = 1\0", 1, "is not TOML: "),
     ],
 )
-def test_bytes_that_are_no_text_are_explained(data: bytes, line: int, says: str) -> None:
+def test_invalid_utf8_is_explained(data: bytes, line: int, says: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse(data, "f")
     (problem,) = caught.value.problems
@@ -136,25 +136,25 @@ def test_the_last_word_of_the_command_line_wins() -> None:
 @pytest.mark.parametrize(
     ("override", "key", "says"),
     [
-        ("", "", "is not of the form, write --set section.key=VALUE"),
+        ("", "", "is not of the form section.key=VALUE"),
         ("sharing.multiple", "", "is not of the form"),
         ("multiple=any", "", "is not of the form"),
         (".=", "", "is not of the form"),
-        ("sharing.multiple=", "sharing.multiple", 'is "", write "distinct"'),
+        ("sharing.multiple=", "sharing.multiple", 'is ""; expected "distinct"'),
         ("sharing.duplication_factor=0", "sharing.duplication_factor", "0 is out of range"),
-        ("sharing.duplication_factor=x", "sharing.duplication_factor", 'is the text "x"'),
-        ("sharing.duplication_factor=1\n2", "sharing.duplication_factor", "is no TOML value"),
+        ("sharing.duplication_factor=x", "sharing.duplication_factor", 'is the string "x"'),
+        ("sharing.duplication_factor=1\n2", "sharing.duplication_factor", "is not a TOML value"),
         ("log.level='a'\nb=1", "log.level", "is more than one value"),
-        ('log.level="a', "log.level", "is no TOML value"),
-        ("gpus.deny=0", "gpus.deny", "is the number 0, write a list of texts"),
-        ("gpus.deny=A100", "gpus.deny", 'is the text "A100", write a list of texts'),
-        ("gpu.match=*", "gpu.match", "rules are set in the file only"),
+        ('log.level="a', "log.level", "is not a TOML value"),
+        ("gpus.deny=0", "gpus.deny", "is the number 0; expected list of strings"),
+        ("gpus.deny=A100", "gpus.deny", 'is the string "A100"; expected list of strings'),
+        ("gpu.match=*", "gpu.match", "rules can only be set in the file"),
         ("log.levle=info", "log.levle", "did you mean level?"),
         ("lgo.level=info", "lgo", "did you mean log?"),
-        ("kubelet.numa=" + "[" * 10_000, "kubelet.numa", "is no TOML value"),
+        ("kubelet.numa=" + "[" * 10_000, "kubelet.numa", "is not a TOML value"),
     ],
 )
-def test_a_wrong_word_on_the_command_line_is_explained(override: str, key: str, says: str) -> None:
+def test_a_wrong_override_is_explained(override: str, key: str, says: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse("", "f", [override])
     (problem,) = caught.value.problems

@@ -64,24 +64,24 @@ def test_every_key_arrives_where_it_belongs() -> None:
     [
         ('share_memory = "1GB"', 'write the unit as "GiB"'),
         ('share_memory = "1"', "the unit is missing"),
-        ('share_memory = "63MiB"', 'write at least "64MiB"'),
+        ('share_memory = "63MiB"', 'use at least "64MiB"'),
         ("share_memory = 1", "the number 1"),
-        ('share_memory = "-1GiB"', "no size of memory"),
+        ('share_memory = "-1GiB"', "not a size"),
         ('reserve_memory = "1 gib"', 'write the unit as "GiB"'),
         ('memory_headroom = "101%"', "more than 100 %"),
-        ('memory_headroom = ""', "no amount of memory"),
-        ('memory_headroom = "50%"', "twice as much is never free"),
-        ('memory_resume = "5%"', "is 5%, and memory_headroom is 5%: write more"),
-        ('memory_resume = "4%"', "is 4%, and memory_headroom is 5%: write more"),
+        ('memory_headroom = ""', "not an amount of memory"),
+        ('memory_headroom = "50%"', "twice as much can never be free"),
+        ('memory_resume = "5%"', "is 5%, but memory_headroom is 5%: it must be more"),
+        ('memory_resume = "4%"', "is 4%, but memory_headroom is 5%: it must be more"),
         ('resume_after = "30"', 'write "30s"'),
         ('resume_after = "2h"', '"0s" to "1h"'),
         ('measure_every = "0.5s"', '"1s" to "1m"'),
-        ('settle = "soon"', "no duration"),
-        ('expected_memory = "5%"', "no size of memory"),
+        ('settle = "soon"', "not a duration"),
+        ('expected_memory = "5%"', "not a size"),
         ('advertise = "some"', '"largest" or "all"'),
     ],
 )
-def test_what_is_wrong_stands_with_its_line_and_what_to_write(line: str, what: str) -> None:
+def test_each_problem_has_its_line_and_a_remedy(line: str, what: str) -> None:
     (problem,) = problems(f"[sharing]\n{line}\n")
     assert (problem.line, problem.key) == (2, f"sharing.{line.partition(' ')[0]}")
     assert what in problem.text
@@ -95,9 +95,9 @@ def test_a_resume_that_cannot_be_compared_without_a_gpu_is_taken() -> None:
 @pytest.mark.parametrize(
     ("rule", "what"),
     [
-        ("duplication_factor = 7", "places (duplication_factor), which elsewhere counts memory"),
-        ('share_memory = "2GiB"', "in shares of 2GiB, which elsewhere counts memory in shares of"),
-        ('share_memory = "0"', "places (duplication_factor)"),
+        ("duplication_factor = 7", "slots (duplication_factor), but elsewhere for memory"),
+        ('share_memory = "2GiB"', "memory shares of 2GiB, but elsewhere for memory shares of"),
+        ('share_memory = "0"', "slots (duplication_factor)"),
     ],
 )
 def test_a_resource_counts_one_thing(rule: str, what: str) -> None:

@@ -14,21 +14,21 @@ from sgpud.core.sharing.rules import GpuRule, HostMount, InjectionMethod, Multip
 from tests.config.documents import VALID, Document, documents, write
 
 FACTOR = "sharing.duplication_factor"
-WHOLE = "write a whole number from 1 to 10000"
+WHOLE = "expected integer from 1 to 10000"
 SECTIONS = "gpus, sharing, gpu, container, health, kubelet, http, log"
 EVERY_PROBLEM = f"""\
-f:2: sharing.placment: is an unknown key, did you mean placement?
-f:3: sharing.duplication_factor: is the fraction 1.0, write a whole number from 1 to 10000
-f:8: gpus.allow: is the number 7, write a text in quotes such as "NVIDIA A100*"
-f:10: storage: is an unknown section, the sections are {SECTIONS}
-f:11: gpu.match: is missing, write a text in quotes such as "NVIDIA A100*"
-f:12: gpu.resource: "shared" has no domain, write one like "example.com/shared-gpu"
-f:14: container.mounts.host: "a" is not an absolute path, write one that begins with /
-f:15: container.mounts.mode: is an unknown key, the known ones here are host, container, read_only
-f:15: container.mounts.container: "/b" comes twice, leave one out
-f:16: sharing.multiple: is a table, write "distinct", "same", "any" or "refuse"
-f:18: kubelet.numa: is the text "true", write true or false, without quotes
-f:7: warning: gpus.allow: "T4" comes twice, leave one out
+f:2: sharing.placment: is an unknown key; did you mean placement?
+f:3: sharing.duplication_factor: is the float 1.0; expected integer from 1 to 10000
+f:8: gpus.allow: is the number 7; expected string, e.g. "NVIDIA A100*"
+f:10: storage: is an unknown section; sections: {SECTIONS}
+f:11: gpu.match: is missing; expected string, e.g. "NVIDIA A100*"
+f:12: gpu.resource: "shared" has no domain, use e.g. "example.com/shared-gpu"
+f:14: container.mounts.host: "a" is not an absolute path: it must begin with /
+f:15: container.mounts.mode: is an unknown key; known keys: host, container, read_only
+f:15: container.mounts.container: "/b" is listed twice; remove one
+f:16: sharing.multiple: is a table; expected "distinct", "same", "any" or "refuse"
+f:18: kubelet.numa: is the string "true"; expected true or false, without quotes
+f:7: warning: gpus.allow: "T4" is listed twice; remove one
 """
 
 
@@ -136,53 +136,57 @@ numa = "true"
                 f"[http]\nlisten = '{endpoint}'",
                 "http.listen",
                 (
-                    f'"{endpoint}" is no endpoint, write "tcp:9449:interface=127.0.0.1", or '
+                    f'"{endpoint}" is not an endpoint, e.g. "tcp:9449:interface=127.0.0.1", or '
                     '"tcp:9449" for all addresses'
                 ),
             )
             for endpoint in ("9449", "tcp:70000", "tcp:1:interface=a b")
         ),
-        ("resource = 'a/b'", "resource", "does nothing here, write it below [sharing]"),
-        ("[gpus]\nplacement = 1", "gpus.placement", "does nothing here, write it below [sharing]"),
+        ("resource = 'a/b'", "resource", "is an unknown key here; it belongs in [sharing]"),
+        (
+            "[gpus]\nplacement = 1",
+            "gpus.placement",
+            "is an unknown key here; it belongs in [sharing]",
+        ),
         (
             "[gpu]\nmatch = '*'",
             "gpu",
-            "is a table, write each rule below a line [[gpu]], with two brackets",
+            "is a table; expected [[gpu]] tables, with two brackets",
         ),
-        ("[log]\nmatch = '*'", "log.match", "does nothing here, write it below [[gpu]]"),
+        ("[log]\nmatch = '*'", "log.match", "is an unknown key here; it belongs in [[gpu]]"),
         (
             f"{'k' * 50} = 1",
             '"' + "k" * 39 + '…"',
-            f"is an unknown key, the sections are {SECTIONS}",
+            f"is an unknown key; sections: {SECTIONS}",
         ),
-        ("[[log]]", "log", "is a list, write its keys below a line [log]"),
-        ("log = 1", "log", "is the number 1, write its keys below a line [log]"),
+        ("[[log]]", "log", "is a list; expected keys of table [log]"),
+        ("log = 1", "log", "is the number 1; expected keys of table [log]"),
         (
             "[log]\nlevel = 'INFO'",
             "log.level",
-            'is "INFO", write "debug", "info", "warn" or "error"',
+            'is "INFO"; expected "debug", "info", "warn" or "error"',
         ),
-        ("[kubelet]\nnuma = 1", "kubelet.numa", "is the number 1, write true or false"),
-        ("[sharing]\nduplication_factor = true", FACTOR, f"is true, {WHOLE}"),
-        ("[sharing]\nduplication_factor = 10001", FACTOR, f"10001 is out of range, {WHOLE}"),
+        ("[kubelet]\nnuma = 1", "kubelet.numa", "is the number 1; expected true or false"),
+        ("[sharing]\nduplication_factor = true", FACTOR, f"is true; {WHOLE}"),
+        ("[sharing]\nduplication_factor = 10001", FACTOR, f"10001 is out of range; {WHOLE}"),
         (
             "[sharing]\nduplication_factor = '5'",
             FACTOR,
-            f'is the text "5", {WHOLE}, without quotes',
+            f'is the string "5"; {WHOLE}, without quotes',
         ),
         (
             "[sharing]\nplacement = 2026-01-01",
             "sharing.placement",
-            'is the date or time 2026-01-01, write "spread" or "packed"',
+            'is the date or time 2026-01-01; expected "spread" or "packed"',
         ),
         (
             "[log]\n'a\\nb' = 1",
             'log."a\\\\nb"',
-            "is an unknown key, the known ones here are level, format",
+            "is an unknown key; known keys: level, format",
         ),
     ],
 )
-def test_a_mistake_is_told_with_what_to_write(text: str, key: str, wrong: str) -> None:
+def test_each_mistake_is_reported_with_its_remedy(text: str, key: str, wrong: str) -> None:
     line = text.count("\n") + 1 if key != "gpu" else 1
     assert errors(text) == [Problem("f", line, key, wrong)]
 
@@ -190,7 +194,7 @@ def test_a_mistake_is_told_with_what_to_write(text: str, key: str, wrong: str) -
 @pytest.mark.parametrize(
     ("text", "line", "key", "says"),
     [
-        ("a = 1\n\n[log]\nlevel = info", 4, "", "write texts in quotes"),
+        ("a = 1\n\n[log]\nlevel = info", 4, "", "strings need quotes"),
         ("[log]\nlevel = 'info'\n\nlevel = 'warn'\n", 4, "log.level", "first on line 2"),
         ("[log]\nlevel = 'info'\nlevel = [\n1,\n2\n]\n", 3, "log.level", "first on line 2"),
         ("[log]\n[gpus]\n[log]\n", 3, "log", "is set twice, first on line 1"),
@@ -212,9 +216,7 @@ def test_a_mistake_is_told_with_what_to_write(text: str, key: str, wrong: str) -
         ("[" * 200_000, 1, "", "is not TOML"),
     ],
 )
-def test_what_is_no_toml_is_told_on_the_line_to_look_at(
-    text: str, line: int, key: str, says: str
-) -> None:
+def test_invalid_toml_is_reported_on_its_line(text: str, line: int, key: str, says: str) -> None:
     (problem,) = errors(text)
     assert (problem.line, problem.key) == (line, key)
     assert says in problem.text
@@ -223,15 +225,15 @@ def test_what_is_no_toml_is_told_on_the_line_to_look_at(
 def test_a_key_of_another_file_is_not_sent_to_a_section_of_this_one() -> None:
     table = Table((Key("memory", Boolean()),), "a table")
     (fault,) = faults({"gpu": {"resource": 1}}, Table((Key("gpu", table),), "a table"))
-    assert fault.text == "is an unknown key, the known ones here are memory"
+    assert fault.text == "is an unknown key; known keys: memory"
 
 
-def test_a_flood_of_problems_is_cut() -> None:
+def test_a_flood_of_problems_is_truncated() -> None:
     problems = errors("[log]\n" + "".join(f"x{number} = 1\n" for number in range(5_000)))
     assert len(problems) == 101
-    assert problems[-1].text == "has more problems than these 100"
+    assert problems[-1].text == "has more than 100 problems"
 
 
-def test_a_list_out_of_proportion_is_refused() -> None:
+def test_a_list_that_is_too_long_is_refused() -> None:
     (problem,) = errors("[[gpu]]\nmatch = '*'\n" * 257)
-    assert problem.text == "has 257 elements, write at most 256"
+    assert problem.text == "has 257 elements, at most 256 are allowed"

@@ -41,7 +41,7 @@ def test_a_bad_file_and_nothing_else_ends_it_with_every_problem(node: Node) -> N
 
 def test_a_missing_file(node: Node) -> None:
     node.config.unlink()
-    assert f"{node.config}: does not exist: write it" in refused(node.start())
+    assert f"{node.config}: does not exist" in refused(node.start())
 
 
 def test_a_file_over_the_limit(node: Node) -> None:

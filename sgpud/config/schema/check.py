@@ -1,4 +1,4 @@
-"""Whether a parsed document is what the schema says: every fault of it, with its path."""
+"""Checks a parsed document against the schema: every violation, with its path."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from sgpud.config.schema.kinds import ListOf, Table, ValueType, show, toml_key
 from sgpud.config.schema.sections import ROOT, header
 
 _LONGEST_NAME = 40
-"""Longer names are not compared with the known ones, and are shortened where they are shown."""
+"""Longer names are not compared with the known ones, and are shortened in messages."""
 
 
 @frozen
 class Violation:
-    """Something wrong, or with `warning` unwise, at one place of a document."""
+    """An error, or with `warning` something unwise, at one place of a document."""
 
     path: Path
     text: str
@@ -25,7 +25,7 @@ class Violation:
 
 
 def faults(value: object, kind: ValueType = ROOT, path: Path = ()) -> Iterator[Violation]:
-    """Every fault of a value and of what is in it, in the order of the document."""
+    """Every violation in a value and its contents, in the order of the document."""
     wrong = kind.wrong(value)
     if wrong:
         yield Violation(path, wrong)
@@ -45,7 +45,7 @@ def _in_table(value: dict[str, object], table: Table, path: Path) -> Iterator[Vi
             yield Violation((*path, name), unknown(name, table, path, inner))
     for key in table.keys:
         if key.required and key.name not in value:
-            yield Violation((*path, key.name), f"is missing, write {key.kind.words}")
+            yield Violation((*path, key.name), f"is missing; expected {key.kind.words}")
 
 
 def _in_list(value: list[object], kind: ListOf, path: Path) -> Iterator[Violation]:
@@ -63,34 +63,34 @@ def _in_list(value: list[object], kind: ListOf, path: Path) -> Iterator[Violatio
         if not isinstance(marked, str):
             continue
         if marked in seen:
-            yield Violation(place, f"{show(marked)} comes twice, leave one out", not kind.unique)
+            yield Violation(place, f"{show(marked)} is listed twice; remove one", not kind.unique)
         seen.add(marked)
 
 
 def unknown(name: str, table: Table, path: Path, value: object) -> str:
-    """The message for a name that is none of a table's keys, with the one that was meant."""
+    """The message for an unknown key of a table, with the one that was probably meant."""
     known = [key.name for key in table.keys]
     what = "key" if path or not isinstance(value, dict | list) else "section"
     near = get_close_matches(name, known, 1) if len(name) <= _LONGEST_NAME else []
     if near:
-        return f"is an unknown {what}, did you mean {near[0]}?"
+        return f"is an unknown {what}; did you mean {near[0]}?"
     tables = [(section, _table(section.kind)) for section in ROOT.keys]
     if any(table is each for each in (ROOT, *(each for _, each in tables))):
         for section, other in tables:
             if other and name in (key.name for key in other.keys):
-                return f"does nothing here, write it below {header(section)}"
-    those = "known ones here" if path else "sections"
-    return f"is an unknown {what}, the {those} are {', '.join(known)}"
+                return f"is an unknown key here; it belongs in {header(section)}"
+    those = "known keys" if path else "sections"
+    return f"is an unknown {what}; {those}: {', '.join(known)}"
 
 
 def _table(kind: ValueType) -> Table | None:
-    """The table that a section is, or has many of."""
+    """The table of a section, or of each element of a section."""
     inner = kind.element if isinstance(kind, ListOf) else kind
     return inner if isinstance(inner, Table) else None
 
 
 def key_name(path: Path) -> str:
-    """A path as people write it: the names with dots, without the numbers of list elements."""
+    """A path as in messages: names with dots, without the indexes of list elements."""
     names = (part for part in path if isinstance(part, str))
     return ".".join(
         toml_key(name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…")

@@ -1,4 +1,4 @@
-"""What the text of a key may be: names, paths, addresses, sizes, durations."""
+"""The formats of strings: names, paths, addresses, sizes, durations."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from sgpud.core.units import (
 Rule = Callable[[str], str | None]
 
 SUN_PATH = 107
-"""Bytes in the address of a unix socket, the closing NUL left out (unix(7))."""
+"""Bytes in the address of a unix socket, without the final NUL (unix(7))."""
 SOCKET_NAME = 40
-"""Bytes that sgpud's longest socket name takes."""
+"""Bytes of sgpud's longest socket name."""
 LONGEST_FOLDER = SUN_PATH - SOCKET_NAME - 1
 """Bytes of a folder's path that leave room for a slash and a socket's name."""
 
@@ -42,11 +42,11 @@ _LABEL = r"[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?"
 _HOST = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 _HOST_LENGTH = 253
 _ENTRY_LENGTH = 128
-_EXAMPLE = 'write one like "example.com/shared-gpu"'
+_EXAMPLE = 'use e.g. "example.com/shared-gpu"'
 
 
 def resource_name(text: str) -> str | None:
-    """Whether the kubelet takes a text as the name of an extended resource.
+    """Whether the kubelet accepts a string as the name of an extended resource.
 
     It asks for a qualified name outside of kubernetes.io that is still one with `requests.` before
     it, as quotas write it (IsExtendedResourceName, IsQualifiedName).
@@ -56,31 +56,31 @@ def resource_name(text: str) -> str | None:
     checks = (
         (not slash, f"has no domain, {_EXAMPLE}"),
         ("/" in name, f"has more than one slash, {_EXAMPLE}"),
-        (text.startswith(_QUOTA), f'begins with "{_QUOTA}", which quotas use: leave that out'),
+        (text.startswith(_QUOTA), f'begins with "{_QUOTA}", which is for quotas: remove it'),
         (
             domain.endswith(_NATIVE),
-            f"is in the domain of Kubernetes itself, which the kubelet refuses: {_EXAMPLE}",
+            f"is in the domain of Kubernetes, which the kubelet refuses: {_EXAMPLE}",
         ),
         (
             len(domain) > longest,
-            f"has a domain of {len(domain)} characters, write at most {longest}",
+            f"has a domain of {len(domain)} characters, at most {longest} are allowed",
         ),
         (
             not _DOMAIN.fullmatch(domain),
             (
-                "has a domain that is none, write small letters, digits, dots and hyphens before"
+                "has an invalid domain: use lower-case letters, digits, dots and hyphens before"
                 " the slash, with a letter or digit at both ends of every part"
             ),
         ),
         (
             len(name) > _NAME_LENGTH,
-            f"has {len(name)} characters after the slash, write at most {_NAME_LENGTH}",
+            f"has {len(name)} characters after the slash, at most {_NAME_LENGTH} are allowed",
         ),
         (
             not _NAME.fullmatch(name),
             (
-                "has a name that is none, write letters, digits, dots, hyphens and underscores"
-                " after the slash, with a letter or digit at both ends"
+                "has an invalid name: use letters, digits, dots, hyphens and underscores after"
+                " the slash, with a letter or digit at both ends"
             ),
         ),
     )
@@ -88,63 +88,65 @@ def resource_name(text: str) -> str | None:
 
 
 def endpoint(text: str) -> str | None:
-    """Whether a text says where to listen, as Twisted's endpoint strings do; empty is nowhere."""
+    """Whether a string is a TCP endpoint, as in Twisted's endpoint strings; empty: none."""
     found = _ENDPOINT.fullmatch(text)
     if not text or (found and 0 < int(found[1]) <= _PORTS):
         return None
-    return 'is no endpoint, write "tcp:9449:interface=127.0.0.1", or "tcp:9449" for all addresses'
+    return (
+        'is not an endpoint, e.g. "tcp:9449:interface=127.0.0.1", or "tcp:9449" for all addresses'
+    )
 
 
 def host_name(text: str) -> str | None:
-    """Whether a text is the name of a host, without a port."""
+    """Whether a string is a host name, without a port."""
     if len(text) <= _HOST_LENGTH and _HOST.fullmatch(text):
         return None
-    return 'is no name of a host, write "node-1.example.com", without a port'
+    return 'is not a host name, e.g. "node-1.example.com", without a port'
 
 
 def cdi_kind(text: str) -> str | None:
-    """Whether a text is a CDI kind: vendor/class."""
+    """Whether a string is a CDI kind: vendor/class."""
     vendor, slash, cls = text.partition("/")
     if slash and _CDI.fullmatch(vendor) and _CDI.fullmatch(cls):
         return None
-    return 'is no CDI kind, write vendor/class as in the specs\' "kind": "nvidia.com/gpu"'
+    return 'is not a CDI kind, vendor/class, e.g. "nvidia.com/gpu"'
 
 
 def absolute_path(text: str) -> str | None:
-    """Whether a text is an absolute path in normal form."""
+    """Whether a string is an absolute path in normal form."""
     if not text.startswith("/"):
-        return "is not an absolute path, write one that begins with /"
+        return "is not an absolute path: it must begin with /"
     if not text.isprintable():
-        return "has a control character in it, leave it out"
+        return "contains a control character: remove it"
     if len(text.encode("utf-8", "replace")) > _PATH_LENGTH:
-        return f"is longer than Linux allows, write at most {_PATH_LENGTH} bytes"
+        return f"is longer than Linux allows, at most {_PATH_LENGTH} bytes"
     normal = "/" + posixpath.normpath(text).lstrip("/")
-    return None if normal == text else f'is not in its shortest form, write "{normal}"'
+    return None if normal == text else f'is not in its shortest form: use "{normal}"'
 
 
 def mount_point(text: str) -> str | None:
-    """Whether a text is a path in a container where something can be mounted."""
+    """Whether a string is a possible mount point in a container."""
     return (
-        "would hide the whole container, write a path below /"
+        "would hide the whole container: use a path below /"
         if text == "/"
         else (absolute_path(text))
     )
 
 
 def socket_folder(text: str) -> str | None:
-    """Whether a text is a folder in which every socket of sgpud has a valid address."""
+    """Whether a string is a folder in which every socket of sgpud has a valid address."""
     return absolute_path(text) or _address(text, LONGEST_FOLDER)
 
 
 def socket_path(text: str) -> str | None:
-    """Whether a text is the path of a socket that can be called."""
+    """Whether a string is the path of a socket that can be connected to."""
     return absolute_path(text) or _address(text, SUN_PATH)
 
 
 def _address(text: str, longest: int) -> str | None:
-    """Whether a path can stand in the address of a unix socket, and is not longer than it may."""
+    """Whether a path is valid in the address of a unix socket, and not too long."""
     if "%" in text:
-        return "has a % in it, which gRPC takes for an escape, write a path without"
+        return "contains a %, which gRPC treats as an escape: use a path without it"
     size = len(text.encode("utf-8", "replace"))
     if size <= longest:
         return None
@@ -152,33 +154,33 @@ def _address(text: str, longest: int) -> str | None:
     total = f", and with {more} for a slash and the socket's name {size + more}" if more else ""
     return (
         f"is {size} bytes long{total}, but the address of a unix socket holds {SUN_PATH}:"
-        f" write a path of at most {longest} bytes"
+        f" use a path of at most {longest} bytes"
     )
 
 
 def gpu_entry(text: str) -> str | None:
-    """Whether a text can mean a GPU: a UUID, an index, a PCI address or a product glob."""
+    """Whether a string can match a GPU: a UUID, an index, a PCI address or a product glob."""
     if not text.strip():
-        return 'is empty, write a UUID, an index, a PCI address or a product such as "NVIDIA A100*"'
+        return 'is empty: use a UUID, an index, a PCI address or a product, e.g. "NVIDIA A100*"'
     if text != text.strip() or not text.isprintable():
-        return "has blanks around it or a control character in it, leave them out"
+        return "has spaces around it or contains a control character: remove them"
     if len(text) > _ENTRY_LENGTH:
-        return f"has {len(text)} characters, write at most {_ENTRY_LENGTH}"
+        return f"has {len(text)} characters, at most {_ENTRY_LENGTH} are allowed"
     if text.startswith(("GPU-", "MIG-")) and set(text) & set("*?"):
-        return "is a UUID with a wildcard, write the whole UUID (`sgpud gpus` lists them)"
+        return "is a UUID with a wildcard: use the whole UUID (`sgpud gpus` lists them)"
     return None
 
 
 def size(least: int = 0) -> Rule:
-    """A size of memory: 0, or at least so many bytes."""
+    """A size: 0, or at least `least` bytes."""
 
     def rule(text: str) -> str | None:
         try:
             found = parse_size(text)
         except SizeError as error:
-            return f"is no size of memory: {error.reason}"
+            return f"is not a size: {error.reason}"
         if 0 < found < least:
-            return f'is too small, write at least "{format_size(least)}", or "0"'
+            return f'is too small: use at least "{format_size(least)}", or "0"'
         return None
 
     return rule
@@ -189,12 +191,12 @@ def amount(text: str) -> str | None:
     try:
         parse_amount(text)
     except SizeError as error:
-        return f"is no amount of memory: {error.reason}"
+        return f"is not an amount of memory: {error.reason}"
     return None
 
 
 def amount_or_nothing(text: str) -> str | None:
-    """An amount, or an empty text."""
+    """An amount, or an empty string."""
     return amount(text) if text else None
 
 
@@ -205,9 +207,9 @@ def duration(least: float, most: float) -> Rule:
         try:
             found = parse_duration(text)
         except DurationError as error:
-            return f"is no duration: {error.reason}"
+            return f"is not a duration: {error.reason}"
         if least <= found <= most:
             return None
-        return f'is out of range, write "{format_duration(least)}" to "{format_duration(most)}"'
+        return f'is out of range: use "{format_duration(least)}" to "{format_duration(most)}"'
 
     return rule

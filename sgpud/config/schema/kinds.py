@@ -1,4 +1,4 @@
-"""The kinds of values that a key can take: plain data, and what each says to a wrong value."""
+"""The types of values: plain data, and the message for each wrong value."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _SHOWN = 60
 
 
 class ValueType(Protocol):
-    """What a key can be set to."""
+    """The type of a key."""
 
     @property
     def words(self) -> str:
-        """The kind as it stands after "write" in a message."""
+        """The type as messages and the reference name it."""
 
     def wrong(self, value: object) -> str | None:
-        """What is wrong with a value that the parser made, and what to write; None if nothing."""
+        """What is wrong with a parsed value, and what is expected; None if nothing."""
 
 
 @frozen
@@ -45,7 +45,7 @@ class Integer:
     @property
     def words(self) -> str:
         """The kind with its range."""
-        return f"a whole number from {self.low} to {self.high}"
+        return f"integer from {self.low} to {self.high}"
 
     def wrong(self, value: object) -> str | None:
         """Wrong unless a TOML integer in the range; a boolean or `1.0` is none."""
@@ -53,12 +53,12 @@ class Integer:
             return mismatch(value, self)
         if self.low <= value <= self.high:
             return None
-        return f"{show(value)} is out of range, write {self.words}"
+        return f"{show(value)} is out of range; expected {self.words}"
 
 
 @frozen
 class Choice:
-    """One of a few words."""
+    """One of a few strings."""
 
     options: tuple[str, ...]
 
@@ -72,12 +72,12 @@ class Choice:
         """Wrong unless one of the options, letter for letter."""
         if not isinstance(value, str):
             return mismatch(value, self)
-        return None if value in self.options else f"is {show(value)}, write {self.words}"
+        return None if value in self.options else f"is {show(value)}; expected {self.words}"
 
 
 @frozen
 class Text:
-    """A text that a rule accepts."""
+    """A string that a rule accepts."""
 
     words: str
     rule: Rule
@@ -97,15 +97,15 @@ class Key:
     name: str
     kind: ValueType
     default: object = None
-    """As the parser would give it; None for a key whose meaning when left out its doc tells."""
+    """As the parser returns it; None for a key whose doc says what its absence means."""
     doc: str = ""
-    """What it does, as a person can act on it: a line for each paragraph, `- ` before an item."""
+    """What it does, for an operator: one line per paragraph, `- ` before a list item."""
     unit: str = ""
     required: bool = False
     restart: bool = False
-    """True if a running daemon takes a new value only when it starts again."""
+    """True if a running daemon uses a new value only after a restart."""
     example: object = None
-    """A value to show for a key without a default."""
+    """An example for a key without a default."""
 
 
 def choice(options: type[Enum]) -> Choice:
@@ -136,14 +136,14 @@ class ListOf:
     unique: str = ""
     """The key in which no two elements may agree, for a list of tables."""
     repeats: bool = False
-    """True if an element that comes twice is no matter for a warning here."""
+    """True if repeated elements need no warning here."""
 
     def wrong(self, value: object) -> str | None:
         """Wrong unless a list that is not too long; its elements are not looked at."""
         if not isinstance(value, list):
             return mismatch(value, self)
         if len(value) > self.most:
-            return f"has {len(value)} elements, write at most {self.most}"
+            return f"has {len(value)} elements, at most {self.most} are allowed"
         return None
 
 
@@ -154,20 +154,20 @@ def mismatch(value: object, kind: ValueType) -> str:
         hint = ", without quotes"
     elif isinstance(kind, ListOf) and isinstance(kind.element, Text) and isinstance(value, str):
         hint = f": [{show(value)}]"
-    return f"is {describe(value)}, write {kind.words}{hint}"
+    return f"is {describe(value)}; expected {kind.words}{hint}"
 
 
 def describe(value: object) -> str:
-    """A value of the parser with the name of its type, as a person would say it."""
+    """A parsed value with the name of its type."""
     match value:
         case bool():
             return show(value)
         case int():
             return f"the number {show(value)}"
         case float():
-            return f"the fraction {show(value)}"
+            return f"the float {show(value)}"
         case str():
-            return f"the text {show(value)}"
+            return f"the string {show(value)}"
         case list():
             return "a list"
         case dict():

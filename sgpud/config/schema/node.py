@@ -1,4 +1,4 @@
-"""The keys that say how sgpud deals with its node: [container], [kubelet], [http], [log]."""
+"""The keys that say how sgpud interacts with its node: [container], [kubelet], [http], [log]."""
 
 from __future__ import annotations
 
@@ -19,52 +19,52 @@ from sgpud.core.sharing.rules import GKE_DRIVER, InjectionMethod
 _MOUNT = (
     Key(
         "host",
-        Text('an absolute path in quotes such as "/opt/nvidia"', absolute_path),
+        Text('absolute path, e.g. "/opt/nvidia"', absolute_path),
         doc="The file or folder on the node, as an absolute path.",
         required=True,
     ),
     Key(
         "container",
-        Text('an absolute path in quotes such as "/usr/local/nvidia"', mount_point),
-        doc="Where containers see it, as an absolute path.",
+        Text('absolute path, e.g. "/usr/local/nvidia"', mount_point),
+        doc="Where it is mounted in containers, as an absolute path.",
         required=True,
     ),
     Key(
         "read_only",
         Boolean(),
         default=True,
-        doc="Whether containers can only read it.",
+        doc="Whether it is mounted read-only.",
     ),
 )
-_MOUNT_WORDS = 'tables such as {host = "/opt/nvidia", container = "/usr/local/nvidia"}'
+_MOUNT_WORDS = 'tables, e.g. {host = "/opt/nvidia", container = "/usr/local/nvidia"}'
 
 CONTAINER = (
     Key(
         "method",
         choice(InjectionMethod),
         InjectionMethod.AUTO.value,
-        "How a container is given its GPU:\n"
+        "How GPUs are injected into containers:\n"
         '- "auto": the first of cdi, nvidia-runtime, volume-mounts and device-nodes for which the'
         " node has everything; the log says which, and why\n"
         '- "nvidia-runtime": NVIDIA\'s container runtime reads NVIDIA_VISIBLE_DEVICES\n'
-        '- "volume-mounts": the same runtime, set up to read mounts in place of that variable\n'
+        '- "volume-mounts": the same runtime, configured to read mounts instead of that variable\n'
         '- "cdi": the container runtime reads the CDI specs in /etc/cdi and /var/run/cdi\n'
-        '- "device-nodes": sgpud hands out the nodes in /dev itself, and the driver\'s libraries'
-        " come from mounts below; GKE is like that\n"
-        'With more than one resource on a node "nvidia-runtime" is wrong, and "auto" never takes'
-        " it: a container that asks for two of them would see the GPU of one. docs/handing-over.md"
+        '- "device-nodes": sgpud injects the nodes in /dev itself; the driver\'s libraries come'
+        " from mounts below, as on GKE\n"
+        'Do not use "nvidia-runtime" with more than one resource on a node ("auto" does not): a'
+        " container that requests two of them would see the GPU of one. docs/handing-over.md"
         " says what each method needs.",
     ),
     Key(
         "cdi_kind",
-        Text('a CDI kind in quotes such as "nvidia.com/gpu"', cdi_kind),
+        Text('CDI kind, e.g. "nvidia.com/gpu"', cdi_kind),
         "nvidia.com/gpu",
-        'Which CDI devices are used: those of specs on the node whose field "kind" is this one.'
-        ' Only the method "cdi" looks at it.',
+        'Which CDI devices are used: those of specs on the node with this "kind". Only used by'
+        ' method "cdi".',
     ),
     Key(
         "mounts",
-        ListOf(Table(_MOUNT, _MOUNT_WORDS), f"a list of {_MOUNT_WORDS}", 64, unique="container"),
+        ListOf(Table(_MOUNT, _MOUNT_WORDS), f"list of {_MOUNT_WORDS}", 64, unique="container"),
         [
             {
                 "host": GKE_DRIVER.host,
@@ -85,26 +85,26 @@ KUBELET = (
         "numa",
         Boolean(),
         default=False,
-        doc="Whether the kubelet is told which NUMA node each share belongs to. With a topology"
-        " manager policy other than none it then takes shares near the container's CPUs first,"
-        " without asking sgpud which: placement no longer decides, and a container that asks for"
-        ' several shares can be refused unless [sharing] multiple is "any".',
+        doc="Whether sgpud reports the NUMA node of each share to the kubelet. With a topology"
+        " manager policy other than none, the kubelet prefers shares near the container's CPUs"
+        " without asking sgpud: placement no longer decides, and a request for several shares"
+        ' can be refused unless [sharing] multiple is "any".',
     ),
     Key(
         "plugin_directory",
-        Text("an absolute path in quotes", socket_folder),
+        Text("absolute path", socket_folder),
         PLUGIN_DIRECTORY,
-        "The folder in which the kubelet finds device plugins: device-plugins below the kubelet's"
-        f" --root-dir. At most {LONGEST_FOLDER} bytes long.",
+        "The kubelet's directory for device plugins: device-plugins below its --root-dir. At most"
+        f" {LONGEST_FOLDER} bytes long.",
         restart=True,
     ),
     Key(
         "pod_resources",
-        Text("an absolute path in quotes", socket_path),
+        Text("absolute path", socket_path),
         POD_RESOURCES,
-        "The kubelet's podresources socket, where sgpud asks which pods hold which shares. Where"
-        " there is none, sgpud has the kubelet's checkpoint file alone, and learns late that a"
-        " pod has ended.",
+        "The kubelet's podresources socket, from which sgpud reads which pods hold which shares."
+        " Without it, sgpud only has the kubelet's checkpoint file, and notices late that a pod has"
+        " ended.",
         restart=True,
     ),
 )
@@ -112,32 +112,31 @@ KUBELET = (
 HTTP = (
     Key(
         "listen",
-        Text('an endpoint in quotes such as "tcp:9449:interface=127.0.0.1"', endpoint),
+        Text('endpoint, e.g. "tcp:9449:interface=127.0.0.1"', endpoint),
         "",
-        "Where metrics for Prometheus are served, at /metrics, beside /healthz, /readyz and, to the"
-        " node itself, /status: tcp:PORT:interface=ADDRESS, or tcp:PORT for every address of the"
-        " node. Empty opens no port; the socket status.sock in the run directory is there anyway.",
+        "Where to serve metrics for Prometheus at /metrics, /healthz, /readyz and, for the node"
+        " itself, /status: tcp:PORT:interface=ADDRESS, or tcp:PORT for all addresses of the node."
+        " Empty: no port; the socket status.sock in the run directory always exists.",
         restart=True,
     ),
     Key(
         "expose_status",
         Boolean(),
         default=False,
-        doc="Whether /status, which names pods and their processes, is served to other machines too"
-        " where listen lets them come. The metrics, which have the names of the pods that hold"
-        " shares, are in any case.",
+        doc="Whether /status, which names pods and their processes, is served to other machines, if"
+        " listen allows it. Metrics, which contain the names of pods that hold shares, always"
+        " are.",
     ),
     Key(
         "hosts",
         ListOf(
-            Text("a host name in quotes", host_name),
-            'a list of names such as ["node-1.example.com"]',
+            Text("host name", host_name),
+            'list of host names, e.g. ["node-1.example.com"]',
             16,
         ),
         [],
-        "Names that a request may call this node by, beside its IP addresses and localhost. A"
-        " request under any other name is refused, since a page of the web that a browser shows"
-        " could have made it.",
+        "Host names that requests may use for this node, besides its IP addresses and localhost."
+        " Requests with any other Host header are refused, to prevent DNS rebinding by web pages.",
     ),
 )
 
@@ -146,17 +145,17 @@ LOG = (
         "level",
         choice(LogLevel),
         LogLevel.INFO.value,
-        'The least severe messages that are written: "debug", "info", "warn" or "error".',
+        'The lowest level that is logged: "debug", "info", "warn" or "error".',
     ),
     Key(
         "format",
         choice(LogFormat),
         LogFormat.AUTO.value,
-        "How messages are written:\n"
+        "The format of log messages:\n"
         '- "auto": journald under systemd, text on a terminal, json otherwise\n'
-        '- "text": for people\n'
-        '- "journald": entries with the fields of each message, where stderr is the journal;'
-        " text with the priorities that the journal reads where it is not\n"
+        '- "text": for humans\n'
+        '- "journald": entries with the fields of each message if stderr is the journal, else'
+        " text with the priority prefixes of the journal\n"
         '- "json": one object per line, for log collectors',
         restart=True,
     ),

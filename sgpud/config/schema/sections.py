@@ -12,32 +12,31 @@ from sgpud.config.schema.sharing import GPUS, RULE, SHARING
 
 
 def _section(name: str, keys: tuple[Key, ...], doc: str) -> Key:
-    """A table that stands once in the file."""
-    return Key(name, Table(keys, f"its keys below a line [{name}]"), {}, doc)
+    """A table that occurs once in the file."""
+    return Key(name, Table(keys, f"keys of table [{name}]"), {}, doc)
 
 
 ROOT = Table(
     (
         _section("gpus", GPUS, "Which of the node's GPUs are shared."),
-        _section("sharing", SHARING, "How each GPU is shared, where no [[gpu]] rule differs."),
+        _section("sharing", SHARING, "How each GPU is shared, unless a [[gpu]] rule differs."),
         Key(
             "gpu",
             ListOf(
-                Table(RULE, "its keys below a line [[gpu]]"),
-                "each rule below a line [[gpu]], with two brackets",
+                Table(RULE, "keys of a table [[gpu]]"),
+                "[[gpu]] tables, with two brackets",
                 256,
                 repeats=True,
             ),
             [],
-            "Rules for some of the GPUs, as many as wanted, each below a line [[gpu]] of its own."
-            " For each GPU the first rule that matches it counts, and what that rule leaves out"
-            " is as in [sharing].",
+            "Rules for some of the GPUs, any number, each in a [[gpu]] table. For each GPU the"
+            " first rule that matches it applies; keys that it does not set are as in [sharing].",
         ),
-        _section("container", CONTAINER, "How containers are given their GPUs."),
-        _section("health", HEALTH, "What makes a GPU sick, and how it comes back."),
-        _section("kubelet", KUBELET, "Where the kubelet is, and what it is told."),
-        _section("http", HTTP, "What can be read over HTTP."),
-        _section("log", LOG, "What sgpud writes about itself."),
+        _section("container", CONTAINER, "How GPUs are injected into containers."),
+        _section("health", HEALTH, "What makes a GPU unhealthy, and how it recovers."),
+        _section("kubelet", KUBELET, "Where the kubelet is, and what is reported to it."),
+        _section("http", HTTP, "What is served over HTTP."),
+        _section("log", LOG, "What sgpud logs, and how."),
     ),
     "a table",
 )
@@ -45,5 +44,5 @@ ROOT = Table(
 
 
 def header(section: Key) -> str:
-    """The line that opens a section."""
+    """The header line of a section."""
     return f"[[{section.name}]]" if isinstance(section.kind, ListOf) else f"[{section.name}]"

@@ -111,7 +111,7 @@ def test_of_many_pods_those_that_waited_are_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "line", "said"),
     [
-        ('[[pod]]\nmemory = "10GB"\n', 2, 'pod.memory: "10GB" is no size of memory'),
+        ('[[pod]]\nmemory = "10GB"\n', 2, 'pod.memory: "10GB" is not a size'),
         ("[[pod]]\nmemory = 10\n", 2, "pod.memory: is the number 10"),
         ("[[pod]]\narrive = 10\ndepart = 5\n", 3, "pod.depart: is before the pod arrives, at 10 s"),
         ("[[pod]]\nduration = -1\n", 2, "pod.duration: -1 is negative"),
@@ -124,7 +124,7 @@ def test_of_many_pods_those_that_waited_are_told(tmp_path: Path) -> None:
         ("[[pod]]\nshares = 0\n", 2, "pod.shares: 0 is out of range"),
         ("[[pod]]\nevery = 5\n", 2, "pod.every: does nothing without count"),
         ("[[pod]]\ncount = 600000\n[[pod]]\ncount = 600000\n", 4, "makes more than 1000000 pods"),
-        ("[[pod]]\nshare = 4\n", 2, "pod.share: is an unknown key, did you mean shares?"),
+        ("[[pod]]\nshare = 4\n", 2, "pod.share: is an unknown key; did you mean shares?"),
         ('[[pod]]\nname = "\\u001b[2J"\n', 2, "pod.name:"),
         ("", 0, "pod: is missing"),
         ("[[pod]\n", 1, "is not TOML"),

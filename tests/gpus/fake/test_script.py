@@ -57,7 +57,7 @@ def test_events_are_sorted_by_time() -> None:
 @pytest.mark.parametrize(
     ("event", "text"),
     [
-        ("gpu = 0\nxid = 79", "-1: event.at: is missing, write a time"),
+        ("gpu = 0\nxid = 79", "-1: event.at: is missing; expected a time"),
         ("at = 5\ngpu = 0\nxid = 79", "0: event.at: is the number 5, write a time"),
         ('at = "5"\ngpu = 0\nxid = 79', "0: event.at: "),
         ('at = "-5s"\ngpu = 0\nxid = 79', "0: event.at: "),
