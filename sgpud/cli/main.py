@@ -134,21 +134,16 @@ def command_line() -> argparse.ArgumentParser:
     run.add_argument("--watch-config", action="store_true", help="reload when the file changes")
     check = add("check-config", commands.check_config, "Check a configuration file.", as_json, sets)
     check.add_argument("file", nargs="?", default=CONFIG, metavar="FILE")
-    add(
-        "gpus",
-        commands.gpus,
-        "List the GPUs of this node, and how each is shared.",
-        as_json,
-        sets,
-        node,
+    rooted = argparse.ArgumentParser(add_help=False)
+    rooted.add_argument(
+        "--root", default="/", metavar="DIR", help="look at the node whose / is mounted at DIR"
     )
+    text = "List the GPUs of this node, and how each is shared."
+    add("gpus", commands.gpus, text, as_json, sets, node, rooted)
     text = "Show what is advertised, or would be, and what a reload would change."
     add("plan", commands.plan, text, as_json, sets, node)
     text = "Check this node: what each finding means, and what to do."
-    checked = add("doctor", commands.doctor, text, as_json, sets, node)
-    checked.add_argument(
-        "--root", default="/", metavar="DIR", help="check the node whose / is mounted at DIR"
-    )
+    add("doctor", commands.doctor, text, as_json, sets, node, rooted)
     text = "Explain the state of a pod, a share or a GPU, or why a pod did not start."
     why = add("explain", commands.explain, text, as_json)
     why.add_argument(

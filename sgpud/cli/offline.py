@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,10 @@ from sgpud.core.status.view import (
 from sgpud.gpus.fake.file import load as load_fake_gpus
 from sgpud.gpus.fake.monitor import FakeMonitor
 from sgpud.gpus.host import look
+from sgpud.gpus.nvml.child import start_child
+from sgpud.gpus.nvml.driver_files import signs
 from sgpud.gpus.nvml.faults import GpuFault
-from sgpud.gpus.nvml.monitor import NvmlMonitor
+from sgpud.gpus.nvml.monitor import Machine, NvmlMonitor
 from sgpud.kubelet.checkpoint import CheckpointError, read
 from sgpud.kubelet.directory import CHECKPOINT
 from sgpud.options import overrides
@@ -130,7 +133,14 @@ def read_gpus(arguments: argparse.Namespace) -> FoundGpus:
     if arguments.fake_gpus:
         source = FakeMonitor(reactor, load_fake_gpus(Path(arguments.fake_gpus)), inventory, fault)
     else:
-        source = NvmlMonitor(reactor, inventory, fault, failed)
+        root = getattr(arguments, "root", "/")
+        machine = Machine(
+            lambda options, *observers: start_child(
+                reactor, [*options, "--root", root], *observers
+            ),
+            partial(signs, Path(root)),
+        )
+        source = NvmlMonitor(reactor, inventory, fault, failed, machine=machine)
     reactor.callWhenRunning(source.start)
     reactor.addSystemEventTrigger("before", "shutdown", source.stop)
     reactor.run()

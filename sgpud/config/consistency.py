@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from sgpud.config.schema.check import Violation
@@ -11,6 +12,7 @@ from sgpud.core.allocation.injection import variable_prefix
 from sgpud.core.gpu.gpu import glob_matches, pci_address
 from sgpud.core.health.causes import HealthPolicy
 from sgpud.core.health.xids import CLASSES
+from sgpud.core.json_checks import UUID
 from sgpud.core.sharing.rules import (
     FullGuardSettings,
     InjectionMethod,
@@ -97,6 +99,7 @@ _USERS = (
 def advice(config: Config) -> Iterator[Violation]:
     """Every warning about a configuration, in the order of the sections."""
     yield from _lists(config.sharing)
+    yield from _hopeless(config.sharing)
     yield from _shadowed(config.sharing)
     yield from _variables(config.sharing)
     yield from _memory(config.sharing)
@@ -140,6 +143,11 @@ def _glob_covers(earlier: str, later: str) -> bool:
     return earlier == later or ("?" not in earlier and glob_matches(earlier, later))
 
 
+_AFTER_MIG = re.compile(r"\bMIG ([^*?]+)\Z", re.IGNORECASE)
+_PROFILE = re.compile(r"(?:[1-9]c\.)?[1-9]g\.[0-9]{1,4}gb(?:[+-][a-z][a-z.,+-]*)?", re.IGNORECASE)
+"""A MIG profile, by the names that NVIDIA's user guide lists."""
+
+
 def _warning(path: tuple[str | int, ...], text: str) -> Violation:
     """A violation that does not prevent a configuration from being used."""
     return Violation(path, text, warning=True)
@@ -159,6 +167,25 @@ def _lists(sharing: Sharing) -> Iterator[Violation]:
                 ("gpus", "deny", number),
                 f"{show(entry)} is in allow as well, and deny wins: remove one of them",
             )
+
+
+def _hopeless(sharing: Sharing) -> Iterator[Violation]:
+    """Entries that can match no GPU of any product."""
+    entries: list[tuple[tuple[str | int, ...], str]] = [
+        *((("gpus", "allow", number), entry) for number, entry in enumerate(sharing.allow)),
+        *((("gpus", "deny", number), entry) for number, entry in enumerate(sharing.deny)),
+        *((("gpu", number, "match"), rule.match) for number, rule in enumerate(sharing.rules)),
+    ]
+    for path, entry in entries:
+        named = _AFTER_MIG.search(entry)
+        if named and not _PROFILE.fullmatch(named[1]):
+            yield _warning(
+                path,
+                f"{show(entry)} can match no GPU, since {show(named[1])} is not a MIG profile:"
+                ' write one as NVML names it, such as "1g.10gb" or "1g.24gb+gfx"',
+            )
+        elif entry.startswith(("GPU-", "MIG-")) and not UUID.fullmatch(entry):
+            yield _warning(path, f"{show(entry)} can match no GPU, since it is not a UUID")
 
 
 def _shadowed(sharing: Sharing) -> Iterator[Violation]:

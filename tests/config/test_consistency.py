@@ -61,6 +61,16 @@ def test_nothing_to_warn_of(text: str) -> None:
         ("[gpus]\nallow = []", "f:2: warning: gpus.allow: ", "no GPU is shared"),
         ("[gpus]\ndeny = ['*']", "f:2: warning: gpus.deny: ", "denies every GPU"),
         (
+            "[[gpu]]\nmatch = '*MIG 1g.24gb.gfx'",
+            "f:2: warning: gpu.match: ",
+            '"1g.24gb.gfx" is not a MIG profile',
+        ),
+        (
+            "[gpus]\ndeny = ['GPU-one_two']",
+            "f:2: warning: gpus.deny: ",
+            "can match no GPU, since it is not a UUID",
+        ),
+        (
             "[gpus]\nallow = ['0']\ndeny = ['0']",
             "f:3: warning: gpus.deny: ",
             "is in allow as well, and deny wins",

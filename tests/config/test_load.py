@@ -28,6 +28,11 @@ def test_a_file_is_read(tmp_path: Path) -> None:
     assert load(str(path), ["sharing.duplication_factor=8"]).sharing.default.factor == 8
 
 
+def test_dev_null_is_the_defaults() -> None:
+    assert load("/dev/null") == parse("", "/dev/null")
+    assert load("/dev/null", ["sharing.duplication_factor=7"]).sharing.default.factor == 7
+
+
 def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     (problem,) = refused(tmp_path / "none")
     assert str(problem) == f"{tmp_path}/none: does not exist"

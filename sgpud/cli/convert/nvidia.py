@@ -6,6 +6,7 @@ file says, a note tells.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -56,6 +57,14 @@ def convert_nvidia(document: Mapping[str, Any]) -> Draft:
     flags(table(document.get("flags"), "flags", draft), draft)
     health(table(document.get("health"), "health", draft), draft)
     return draft
+
+
+def mig_profile(text: str) -> str:
+    """A MIG profile as NVML names it, of the way in which it stands in a resource's name.
+
+    A resource's name has `.` for every `+`, and a profile one `+` at most, after its memory.
+    """
+    return re.sub(r"(?<=gb)\.", "+", text, count=1)
 
 
 def _full(name: object) -> str:
@@ -135,7 +144,9 @@ def _patterns(resources: object, draft: Draft) -> list[tuple[str, str]]:
         for entry in listed(given.get(kind), f"resources.{kind}", draft):
             pair = table(entry, f"resources.{kind}", draft)
             if pair.get("pattern") and pair.get("name"):
-                found.append((f"{prefix}{pair['pattern']}", _full(pair["name"])))
+                pattern = str(pair["pattern"])
+                named = mig_profile(pattern) if kind == "mig" else pattern
+                found.append((f"{prefix}{named}", _full(pair["name"])))
     if any(pair != ("*", GPU) for pair in found):
         draft.note("resources", "NVIDIA's plugin ignores it; sgpud does as it is written")
     return found
@@ -159,7 +170,7 @@ def _terms(replicas: tuple[_Replicas, ...], patterns: list[tuple[str, str]], dra
     known = {name for _, name in patterns}
     for name, each in everything.items():
         if name.startswith(_MIG):
-            profile = name.removeprefix(_MIG).replace(".me", "+me")
+            profile = mig_profile(name.removeprefix(_MIG))
             draft.rules.append(_rule(f"*MIG {profile}", each.shown, each.count))
         elif name not in known:
             draft.note(each.place, f"{name} means no GPU that is known here, and was left out")

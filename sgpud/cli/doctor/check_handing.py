@@ -127,7 +127,15 @@ def check_specs(facts: NodeFacts) -> Iterator[Finding]:
             severity,
             reason,
             "What it names cannot be handed over by cdi.",
-            "Make it anew: `nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`.",
+            "Recreate it: `nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`.",
+        )
+    for conflict in devices.conflicts:
+        yield Finding(
+            "cdi",
+            severity,
+            conflict,
+            "A container runtime resolves neither, and containers with that name do not start.",
+            "Remove one of the two files.",
         )
     for path, versions in devices.specs.items():
         stale = [one for one in versions if one != kernel]
@@ -137,7 +145,15 @@ def check_specs(facts: NodeFacts) -> Iterator[Finding]:
                 severity,
                 f"{path} names files of driver {', '.join(stale)}, and {kernel} runs",
                 "Containers do not start, since the files are gone, or fail in CUDA.",
-                f"Make it anew, as at every upgrade: `nvidia-ctk cdi generate --output={path}`.",
+                f"Recreate it, as after every upgrade: `nvidia-ctk cdi generate --output={path}`.",
+            )
+        elif facts.driver.real and not devices.named.get(path):
+            yield Finding(
+                "cdi",
+                severity if used else Severity.NOTE,
+                f"{path} names no GPU of this node with its own device nodes",
+                "It was made for other GPUs, or before one was added or removed.",
+                f"Recreate it: `nvidia-ctk cdi generate --output={path}`.",
             )
         else:
             yield Finding("cdi", Severity.GOOD, f"{path} can be used")

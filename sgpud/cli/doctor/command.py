@@ -39,7 +39,7 @@ from sgpud.config.problems import ConfigError
 from sgpud.config.values import Config
 from sgpud.core.allocation.injection import NodeHost, choose
 from sgpud.core.sharing.rules import Sharing
-from sgpud.gpus.cdi import read_specs
+from sgpud.gpus.cdi import Specs, read_specs
 from sgpud.gpus.host import look
 from sgpud.options import overrides
 from sgpud.serve.control.client import ControlError
@@ -157,6 +157,15 @@ def _driver(root: Path, found: offline.FoundGpus) -> DriverFacts:
     )
 
 
+def _named(host: NodeHost, specs: Specs) -> dict[str, int]:
+    """How many GPUs each spec names, by its path."""
+    used = [access.cdi.partition("=")[2] for access in host.access.values() if access.cdi]
+    found = dict.fromkeys((device.spec for device in specs.devices.values()), 0)
+    for name in used:
+        found[specs.devices[name].spec] += 1
+    return found
+
+
 def _devices(root: Path, sharing: Sharing, driver: DriverFacts) -> DeviceFacts:
     injection = sharing.injection
     host: NodeHost = look(root, driver.real, injection.cdi_kind, injection.mounts)
@@ -167,5 +176,10 @@ def _devices(root: Path, sharing: Sharing, driver: DriverFacts) -> DeviceFacts:
         choose(injection, host, shared, several=len(sharing.resources) > 1),
         links_missing(root, driver.real),
         spec_versions(root, specs),
+        _named(host, specs),
+        tuple(
+            f"both {one} and {other} define {specs.kind}={name}"
+            for name, (one, other) in sorted(specs.conflicts.items())
+        ),
         specs.unreadable,
     )

@@ -96,6 +96,10 @@ class DeviceFacts:
     """/dev/char entries that existing device nodes lack."""
     specs: Mapping[str, tuple[str, ...]] = field(factory=dict)
     """CDI specs of the configured kind, each with the driver versions that it names."""
+    named: Mapping[str, int] = field(factory=dict)
+    """How many GPUs of this node each of these specs names rightly."""
+    conflicts: tuple[str, ...] = ()
+    """CDI names that two files of one folder define."""
     unreadable: tuple[str, ...] = ()
     """Why a spec was left out."""
 

@@ -49,10 +49,10 @@ def about_share(
         " 30 s after the configuration or the GPU no longer had it."
     )
     recorded = _recorded(share, node)
-    fresh = None if recorded else _fresh(share, node)
-    held = tuple(one for one in (_held(uuid, recorded), fresh) if one)
+    # More than one where another plugin, or a kubelet that lost its record, gave it out twice.
+    held = tuple(_held(uuid, holder) for holder in recorded) or _fresh(share, node)
     sentences = (listed or [unlisted]) + ([_holds(one) for one in held] or ["Nobody holds it."])
-    gave = allocations_of((recorded,), decisions) if recorded else ()
+    gave = allocations_of(recorded, decisions)
     concerns = tuple(
         one
         for one in decisions
@@ -104,29 +104,28 @@ def _listed(resource: str, group: GpuShares, number: int) -> Iterator[str]:
     yield f"{name} is a share of {resource}, listed {health}{why}."
 
 
-def _recorded(share: tuple[str, int], node: Node) -> Holder | None:
+def _recorded(share: tuple[str, int], node: Node) -> tuple[Holder, ...]:
     """The holder of a share in the kubelet's books."""
     uuid, number = share
     holders = node.checkpoint.holders if node.checkpoint else ()
-    return next((one for one in holders if number in one.shares.get(uuid, IntSet())), None)
+    return tuple(one for one in holders if number in one.shares.get(uuid, IntSet()))
 
 
-def _held(uuid: str, holder: Holder | None) -> HeldView | None:
-    if holder is None:
-        return None
+def _held(uuid: str, holder: Holder) -> HeldView:
     count = len(holder.shares[uuid])
     names = (holder.namespace, holder.name, holder.pod, holder.container)
     size = count * holder.sizes.get(uuid, 0)
     return HeldView(*names, count, size, holder.since, holder.resource, uuid)
 
 
-def _fresh(share: tuple[str, int], node: Node) -> HeldView | None:
+def _fresh(share: tuple[str, int], node: Node) -> tuple[HeldView, ...]:
     """Who was given a share a moment ago: it is in no book yet, and so has no name."""
     uuid, number = share
-    for one in node.grants:
-        if number in one.shares.get(uuid, IntSet()):
-            return HeldView("", "", "", "", 1, one.sizes.get(uuid, 0), one.at, one.resource, uuid)
-    return None
+    return tuple(
+        HeldView("", "", "", "", 1, one.sizes.get(uuid, 0), one.at, one.resource, uuid)
+        for one in node.grants
+        if number in one.shares.get(uuid, IntSet())
+    )
 
 
 def _holds(one: HeldView) -> str:

@@ -75,6 +75,34 @@ def test_mig_profiles_are_rules_on_the_product(tmp_path: Path) -> None:
     assert [note.split(":")[0] for note in found["notes"]] == ["flags.migStrategy"]
 
 
+@pytest.mark.parametrize(
+    ("resource", "profile"),
+    [
+        ("1g.24gb.gfx", "1g.24gb+gfx"),
+        ("1g.5gb.me", "1g.5gb+me"),
+        ("1g.24gb.me.all", "1g.24gb+me.all"),
+        ("1g.24gb-me", "1g.24gb-me"),
+        ("1c.2g.10gb", "1c.2g.10gb"),
+        ("7g.80gb", "7g.80gb"),
+    ],
+)
+def test_every_mig_profile_is_found_behind_its_resource(
+    tmp_path: Path, resource: str, profile: str
+) -> None:
+    text = SLICES + f"    - {{name: nvidia.com/mig-{resource}, replicas: 2}}\n"
+    found = convert(tmp_path, text)
+    assert [rule.match for rule in sharing(found).rules] == [f"*MIG {profile}"]
+    assert found["notes"] == []
+    pattern = f'resources: {{mig: [{{pattern: "{resource}", name: small}}]}}\n'
+    assert sharing(convert(tmp_path, SLICES + pattern)).rules[0].match == f"*MIG {profile}"
+
+
+def test_a_profile_that_no_gpu_has_is_said(tmp_path: Path) -> None:
+    text = SLICES + "    - {name: nvidia.com/mig-small, replicas: 2}\n"
+    (note,) = convert(tmp_path, text)["notes"]
+    assert "can match no GPU" in note
+
+
 def test_patterns_of_products_are_rules_too(tmp_path: Path) -> None:
     text = (
         SLICES

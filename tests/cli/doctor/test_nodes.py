@@ -369,3 +369,32 @@ def test_every_finding_can_be_told(node: FakeNode) -> None:
     for one in node.findings():
         assert isinstance(one, Finding)
         assert all(isinstance(value, (str, int)) for value in asdict(evolve(one)).values())
+
+
+def test_the_links_of_a_mounted_node_lead_inside_it(node: FakeNode) -> None:
+    kubelet = node.root / "var/lib/kubelet"
+    (node.root / "data").mkdir()
+    kubelet.rename(node.root / "data/kubelet")
+    kubelet.symlink_to("/data/kubelet")
+    (node.root / "run").rename(node.root / "data/run")
+    (node.root / "run").symlink_to("../data/run")
+    node.spec()
+    (node.root / "etc/cdi").rename(node.root / "data/cdi")
+    (node.root / "etc/cdi").symlink_to("/data/cdi")
+    assert node.bad() == {}
+    assert "/etc/cdi/nvidia.yaml can be used" in [one.what for one in node.findings()]
+
+
+def test_a_name_in_two_specs_of_one_folder(node: FakeNode) -> None:
+    node.spec()
+    node.write("etc/cdi/other.yaml", (node.root / SPEC).read_text())
+    found = node.bad()["cdi"]
+    assert f"define nvidia.com/gpu={uuid(0)}" in str(found)
+
+
+def test_a_spec_that_was_made_for_other_gpus(node: FakeNode) -> None:
+    node.spec()
+    text = (node.root / SPEC).read_text()
+    node.write(SPEC, text.replace("/dev/nvidia0", "/dev/nvidia6").replace("nvidia1", "nvidia7"))
+    assert any("names no GPU of this node" in one.what for one in node.findings())
+    assert not any("can be used" in one.what for one in node.findings())

@@ -220,6 +220,13 @@ def test_a_gpu(name: str) -> None:
     assert (taken.taken, taken.offered, taken.held, taken.shares) == (1, 4, 0, 4)
 
 
+def test_a_share_that_two_hold_names_both() -> None:
+    twice = evolve(TWIN, shares=CHAT.shares)
+    found = explain(ids(0, 2)[0], known(CHAT, twice))
+    assert [one.pod for one in found.holders] == ["chat", "twin"]
+    assert len([text for text in found.answer if "holds it" in text]) == 2
+
+
 def test_a_sick_gpu_says_what_to_do() -> None:
     sick = fallen(node(sharing(injection=DELIVERY), GPUS, CheckpointState()), uuid(1))
     text = said(explain("1", known(of=sick)))
