@@ -10,7 +10,7 @@ UV_COMPILE := uv pip compile --quiet --universal --python-version 3.10 --fork-st
 	--generate-hashes --no-header --no-annotate --upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: help venv kube demo test test-debian test-browser check format bench bench-debian bench-boot deb test-boot autopkgtest piuparts image test-image proto pins clean
+.PHONY: help venv kube demo test test-debian test-browser check format bench bench-debian bench-boot build-dep deb test-boot autopkgtest piuparts image test-image proto pins clean
 .DELETE_ON_ERROR:
 
 help: ## say what each target does
@@ -54,6 +54,11 @@ bench-debian: $(READY) ## print the numbers on Debian 12's own packages (as root
 
 bench-boot: $(READY) ## print how soon a node that boots has its shares (as root, after `make deb`)
 	$(BIN)/python -m benchmarks.boot $(BENCH)
+
+build-dep: ## install what `make deb` needs on a clean Debian or Ubuntu (as root)
+	apt-get update
+	apt-get install --yes --no-install-recommends dpkg-dev gcc libc6-dev python3-dev python3-venv
+	apt-get build-dep --yes ./
 
 deb: $(READY) ## build the Debian package into dist/ (with Debian's tools)
 	tools/deb

@@ -264,7 +264,12 @@ class Daemon:
     def _instance(self) -> InstanceView:
         unready = () if self._announcer.ready else ("it could not take over yet, see its log",)
         return InstanceView(
-            self._serving.state, str(self._serving.path), unready, self._dead, self._store.problem
+            self._serving.state,
+            str(self._serving.path),
+            unready,
+            self._dead,
+            self._store.problem,
+            (self._status_server.problem,) if self._status_server.problem else (),
         )
 
     @property

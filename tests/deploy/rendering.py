@@ -13,6 +13,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
+IMAGE = "registry.example.com/sgpud"
 CHART = DEPLOY / "helm" / "sgpud"
 OVERLAYS = ("gke", "nvidia-runtime", "fake-gpus")
 MONITORING = ("pod-monitor", "alerts", "dashboard")
@@ -95,7 +96,7 @@ class Renderer:
         """The chart through `helm template`, with the values of those components."""
         key = ("chart", flavour, *components, *more)
         if key not in self._known:
-            values = {"flavour": flavour}
+            values = {"flavour": flavour, "image.repository": IMAGE}
             for component in components:
                 values |= VALUES[component]
             sets = [word for pair in values.items() for word in ("--set", "=".join(pair))]

@@ -13,7 +13,15 @@ import yaml
 
 from sgpud import __version__
 from sgpud.config.load import parse
-from tests.deploy.rendering import CHART, COMPONENTS, DEPLOY, MONITORING, OVERLAYS, Renderer
+from tests.deploy.rendering import (
+    CHART,
+    COMPONENTS,
+    DEPLOY,
+    IMAGE,
+    MONITORING,
+    OVERLAYS,
+    Renderer,
+)
 from tests.deploy.schemas import validate
 
 WAYS = [(overlay, components) for overlay in OVERLAYS for components in ((), COMPONENTS[overlay])]
@@ -78,7 +86,13 @@ def test_every_value_has_a_schema() -> None:
 
 def test_lint_finds_nothing(renderer: Renderer) -> None:
     for flavour in OVERLAYS:
-        renderer.helm("lint", "--strict", "--set", f"flavour={flavour}", str(CHART))
+        sets = f"flavour={flavour},image.repository={IMAGE}"
+        renderer.helm("lint", "--strict", "--set", sets, str(CHART))
+
+
+def test_without_an_image_it_says_what_to_set(renderer: Renderer) -> None:
+    said = renderer.refused("template", "sgpud", str(CHART))
+    assert "No image: build one and name it, --set image.repository=REGISTRY/sgpud" in said
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,13 @@ def test_it_takes_an_example(cluster: Cluster, example: str) -> None:
 def test_it_takes_the_chart(
     cluster: Cluster, need_tool: Callable[[str], str], tmp_path: Path, flavour: str
 ) -> None:
-    words = ["template", "sgpud", str(DEPLOY / "helm" / "sgpud"), "--namespace=sgpud"]
+    words = [
+        "template",
+        "sgpud",
+        str(DEPLOY / "helm" / "sgpud"),
+        "--namespace=sgpud",
+        "--set=image.repository=sgpud",
+    ]
     words += ["--set", f"flavour={flavour}", "--set", "dashboard.enabled=true"]
     made = subprocess.run(
         [need_tool("helm"), *words], capture_output=True, text=True, timeout=60, check=True

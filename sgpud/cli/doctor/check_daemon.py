@@ -32,6 +32,19 @@ def check_configuration(facts: NodeFacts) -> Iterator[Finding]:
         yield Finding("configuration", Severity.GOOD, f"{found.file} is valid")
 
 
+def check_memory(facts: NodeFacts) -> Iterator[Finding]:
+    """Whether anything guards the memory of the GPUs that are shared."""
+    sharing = facts.configuration.sharing
+    for resource in sharing.unguarded(facts.driver.gpus) if sharing else ():
+        yield Finding(
+            "memory",
+            Severity.WARNING,
+            f"nothing limits how much GPU memory the pods of {resource} use together",
+            "Its shares promise no memory: pods are scheduled on a full GPU, and fail there.",
+            'Set [sharing] share_memory, e.g. "1GiB", or full_guard = true.',
+        )
+
+
 def check_cgroup(facts: NodeFacts) -> Iterator[Finding]:
     """Which cgroups there are."""
     if facts.cgroup == "v2":

@@ -13,6 +13,7 @@ from sgpud.cli.doctor.check_daemon import (
     check_configuration,
     check_daemon,
     check_healths,
+    check_memory,
     check_pools,
 )
 from sgpud.cli.doctor.check_driver import check_driver, check_links, check_nodes, check_versions
@@ -57,6 +58,7 @@ CHECKS: tuple[Callable[[NodeFacts], Iterator[Finding]], ...] = (
     check_pod_resources,
     check_checkpoint,
     check_rivals,
+    check_memory,
     check_cgroup,
     check_daemon,
     check_pools,

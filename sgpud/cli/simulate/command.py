@@ -46,9 +46,17 @@ def run(arguments: argparse.Namespace, usual: str) -> dict[str, Any]:
         pods = requests(listed, empty_plan(cluster), sharing.default.resource)
         outcome = simulate(cluster, pods)
         run = run_document(outcome, verbose=arguments.verbose or not arguments.json)
-        run["notes"] += [*listed.notes, *_better(outcome, pods)]
+        run["notes"] += [*listed.notes, *_better(outcome, pods), *_unguarded(sharing, gpus)]
         runs.append({"configuration": name, **run})
     return {"pods": file, "gpus": arguments.gpus, "runs": runs}
+
+
+def _unguarded(sharing: Sharing, gpus: Sequence[Gpu]) -> list[str]:
+    return [
+        f"nothing limits how much GPU memory the pods of {resource} use together: set share_memory"
+        " or full_guard"
+        for resource in sharing.unguarded(gpus)
+    ]
 
 
 def _check_shares(name: str, sharing: Sharing, gpus: Sequence[Gpu]) -> None:

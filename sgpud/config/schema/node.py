@@ -116,7 +116,8 @@ HTTP = (
         "",
         "Where to serve metrics for Prometheus at /metrics, /healthz, /readyz and, for the node"
         " itself, /status: tcp:PORT:interface=ADDRESS, or tcp:PORT for all addresses of the node."
-        " Empty: no port; the socket status.sock in the run directory always exists.",
+        " Empty: no port; the socket status.sock in the run directory always exists. The"
+        " service of the Debian package needs /usr/libexec/sgpud/allow-http run once.",
         restart=True,
     ),
     Key(

@@ -173,6 +173,19 @@ class Sharing:
             matches(entry, gpu) for entry in self.deny
         )
 
+    def unguarded(self, gpus: Iterable[Gpu]) -> tuple[str, ...]:
+        """The resources of several shares per GPU of which nothing guards the memory.
+
+        Their shares are places, and no full-GPU guard looks at what their pods use.
+        """
+        if self.full_guard:
+            return ()
+        shared = ((terms, gpu) for gpu in gpus if (terms := self.terms(gpu)))
+        parts = ((terms.resource, self.partition(gpu, terms)) for terms, gpu in shared)
+        return tuple(
+            dict.fromkeys(name for name, part in parts if not part.size and part.shares > 1)
+        )
+
     def terms(self, gpu: Gpu) -> ShareTerms | None:
         """The terms of one GPU, by the first rule that matches; None when it is not shared."""
         if not self.allows(gpu):

@@ -90,6 +90,8 @@ class InstanceView:
     """Parts of it that have ended although it runs."""
     unsaved: str = ""
     """As in View."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of it, before the notes of the plan."""
 
 
 @frozen
@@ -167,7 +169,7 @@ def view(
         method=f"{chosen.method.value}: {chosen.why}" if chosen else "",
         holders=(node.checkpoint.problem or node.checkpoint.doubt) if node.checkpoint else "",
         pools=pools,
-        notes=plan.notes if plan else (),
+        notes=(*instance.notes, *(plan.notes if plan else ())),
         counters=counters,
         unknown=tuple(_unknown(node)),
         healths=healths(node),

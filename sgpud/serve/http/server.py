@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from typing import Any
 
@@ -16,6 +17,10 @@ from sgpud.bridge import Clock, Timer
 
 TRY_EVERY = 5.0
 """Seconds between tries to listen, while the port is another's or the address is not there."""
+
+
+ALLOW_HTTP = "/usr/libexec/sgpud/allow-http"
+"""The command of the Debian package that gives the service the node's network."""
 
 
 class _SharedPort(tcp.Port):
@@ -64,6 +69,11 @@ class HttpServer:
         self._shared = False
 
     @property
+    def problem(self) -> str:
+        """Why it does not listen although it should, or empty."""
+        return self._problem and f"cannot serve HTTP at {self._listen}: {self._problem}"
+
+    @property
     def listening(self) -> bool:
         """Whether requests are answered."""
         return self._port is not None
@@ -103,16 +113,24 @@ class HttpServer:
         self._log.info("Serving HTTP at {listen}", listen=self._listen)
 
     def _fails(self, failure: Failure) -> None:
-        problem = failure.getErrorMessage()
+        problem = _reason(failure)
         if problem != self._problem:
             self._problem = problem
             self._log.error(
-                "Cannot serve HTTP at {listen}: {problem}. Trying again every {seconds:.0f} s",
+                "Cannot serve HTTP at {listen}: {problem}. Retrying every {seconds:.0f} s",
                 listen=self._listen,
                 problem=problem,
                 seconds=TRY_EVERY,
             )
         self._timer.set(TRY_EVERY, self.start)
+
+
+def _reason(failure: Failure) -> str:
+    """Why it cannot listen, and what to do about it where that is known."""
+    cause = getattr(failure.value, "socketError", failure.value)
+    if isinstance(cause, OSError) and cause.errno == errno.EAFNOSUPPORT:
+        return f"{cause.strerror}. The unit of the package has no network: run {ALLOW_HTTP}"
+    return str(failure.getErrorMessage())
 
 
 def _share(made: socket.socket) -> None:

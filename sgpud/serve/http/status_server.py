@@ -52,6 +52,11 @@ class StatusServer:
         self._socket = UnixSocket(reactor, run / STATUS, self._clients, KIND)
         self._http = HttpServer(reactor, settings().listen, self._clients)
 
+    @property
+    def problem(self) -> str:
+        """Why the port is not served although it should be, or empty."""
+        return self._http.problem
+
     def start(self) -> None:
         """Serve."""
         self._socket.start()

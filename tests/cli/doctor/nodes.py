@@ -40,6 +40,7 @@ class FakeNode:
     view: Mapping[str, Any] | None = None
     container: str = 'method = "nvidia-runtime"'
     more: str = ""
+    sets: list[str] = field(factory=lambda: ["sharing.full_guard=true"])
 
     def healthy(self) -> FakeNode:
         """Everything that a good node has."""
@@ -115,7 +116,7 @@ class FakeNode:
         self.write("etc/sgpud.toml", f"[container]\n{self.container}\n{self.more}\n")
         arguments = argparse.Namespace(
             root=str(self.root),
-            set=[],
+            set=self.sets,
             plugin_dir=None,
         )
         found = FoundGpus(self.gpus, VERSION, self.fault, self.errors)

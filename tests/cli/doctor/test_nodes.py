@@ -24,6 +24,16 @@ from tests.core.values import node as known_node
 ERROR, WARNING = Severity.ERROR, Severity.WARNING
 
 
+def test_places_whose_memory_nothing_guards(node: FakeNode) -> None:
+    node.sets = []
+    one = node.only("memory")
+    assert "deepomatic.com/shared-gpu use together" in one.what
+    assert "share_memory" in one.todo
+    for guarded in ('sharing.share_memory="1GiB"', "sharing.duplication_factor=1"):
+        node.sets = [guarded]
+        assert node.bad() == {}
+
+
 def test_a_good_node(node: FakeNode) -> None:
     found = node.findings()
     assert node.bad() == {}

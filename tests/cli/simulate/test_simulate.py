@@ -296,6 +296,7 @@ def test_a_better_policy_is_named(tmp_path: Path) -> None:
     (only,) = document(tmp_path, pods, "--tries", "1", *more, trace=True)["runs"]
     assert only["summary"]["failed"] == 1
     assert any('placement = "packed" would give up 0 instead of 1' in one for one in only["notes"])
+    assert any("nothing limits how much GPU memory" in one for one in only["notes"])
 
 
 def test_failures_name_a_gpu_by_its_position_and_stand_in_json_on_request(tmp_path: Path) -> None:
