@@ -19,7 +19,7 @@ SLOW_FOLDERS = ("boot", "browser", "daemon", "deploy", "e2e", "health", "image",
 """Folders of tests/ that are slow as a whole."""
 SLOW_FIXTURES = {"need_tool", "built", "libraries", "bench"}
 """What asks for one of these starts processes."""
-AT_A_TIME = 8
+AT_A_TIME = 12
 """Scenes that play side by side: each mostly waits, but has a daemon to start."""
 LONGEST = 110.0
 """Seconds that a test may wait for its scene."""

@@ -91,7 +91,7 @@ def a_holder_whose_gpu_has_gone_is_kept_and_shown() -> None:
         kubelet.wait_for(lambda k: k.allocatable(MEMORY) == 24, 2 * WITHIN)
         assert kept <= set(kubelet.devices(MEMORY))
         seen = gpu(process, A)
-        assert (seen["held"], seen["healthy"], seen["product"]) == (12, 0, "")
+        assert (seen["held"], seen["allocatable"], seen["product"]) == (12, 0, "")
         assert [one["uid"] for one in seen["holders"]] == ["uid-a"]
 
 
