@@ -15,6 +15,7 @@ from sgpud.cli.commands import CONFIG, Invocation
 from sgpud.cli.screens import output
 from sgpud.cli.simulate.arguments import add_arguments
 from sgpud.core.errors import SgpudError
+from sgpud.core.text import one_line
 
 STATE = "/var/lib/sgpud"
 RUN = "/run/sgpud"
@@ -47,15 +48,20 @@ def main(
     try:
         return int(call.arguments.command(call))
     except SgpudError as error:
-        print(f"sgpud: {error}", file=err)
+        print(f"sgpud: {_lines(error)}", file=err)
         return error.exit_status
     except OSError as error:
         # Nothing may complain at exit about what could not be written.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         if isinstance(error, BrokenPipeError):
             return 0  # whoever read the output has seen enough
-        print(f"sgpud: {error}", file=err)
+        print(f"sgpud: {_lines(error)}", file=err)
         return 1
+
+
+def _lines(error: Exception) -> str:
+    """What an error says, a line for each of its problems; a name in it controls no terminal."""
+    return "\n".join(map(one_line, str(error).split("\n")))
 
 
 def _stdout() -> TextIO:

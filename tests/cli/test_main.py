@@ -282,6 +282,14 @@ def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().out == f"sgpud {__version__}\n"
 
 
+def test_a_name_in_an_error_cannot_control_the_terminal(tmp_path: Path) -> None:
+    path = tmp_path / "\x1b[2Jfolder"
+    done = run("status", "--run-dir", str(path))
+    assert done.status == 1
+    assert r"\x1b[2Jfolder" in done.err
+    assert "\x1b" not in done.err
+
+
 # As a process. -----------------------------------------------------------------------------------
 
 IMPORTED = """

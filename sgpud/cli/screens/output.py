@@ -43,7 +43,7 @@ def clean(document: Any) -> Any:
     if isinstance(document, str):
         return one_line(document)
     if isinstance(document, Mapping):
-        return {key: clean(value) for key, value in document.items()}
+        return {clean(key): clean(value) for key, value in document.items()}
     if isinstance(document, Sequence):
         return [clean(value) for value in document]
     return document

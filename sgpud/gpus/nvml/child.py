@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -18,12 +19,19 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from sgpud.bridge import Reactor
+from sgpud.bridge import Clock, Reactor, Timer
+from sgpud.core.text import several
 
 LONGEST_LINE = 1 << 20
 """Bytes of a message, at most: 16 GPUs with 7 MIG instances each take 40 000."""
 LONGEST_LOG = 2000
 """Bytes of a line on standard error that are logged."""
+MOST_LINES, PER = 20, 60.0
+"""Lines on standard error that are logged, and in how many seconds."""
+REPEAT_AFTER = 3600.0
+"""Seconds until the same line is logged again."""
+MOST_SEEN = 256
+"""Lines that are remembered for that."""
 REAP_WITHIN = 0.4
 """Seconds that a killed child has to exit: one that hangs in the kernel may stay forever."""
 REAP_MOST = 30.0
@@ -112,14 +120,58 @@ class LineReceiver:
         self._kept += piece[: self._longest - len(self._kept)]
 
 
+class StderrLog:
+    """Logs what the NVML processes write to standard error, one after the other: a bounded part.
+
+    NVML and the driver's libraries write what they like, as often as they like, and the same again
+    with each new process.
+    """
+
+    _log = Logger()
+
+    def __init__(self, clock: Clock) -> None:
+        """Nothing was logged yet."""
+        self._clock = clock
+        self._summary = Timer(clock)
+        self._seen: dict[str, float] = {}
+        self._lines = 0
+        self._since = 0.0
+        self._left_out = 0
+
+    def __call__(self, line: str) -> None:
+        """Log a line, unless it was logged lately or there are too many."""
+        now = self._clock.seconds()
+        if now >= self._since + PER:
+            self._since, self._lines = now, 0
+        again = now < self._seen.get(line, -math.inf) + REPEAT_AFTER
+        if again or self._lines >= MOST_LINES:
+            self._left_out += 1
+            self._summary.at_most(PER, self._summarize)
+            return
+        if len(self._seen) >= MOST_SEEN:
+            self._seen.clear()
+        self._seen[line] = now
+        self._lines += 1
+        self._log.warn("NVML process: {line}", line=line)
+
+    def _summarize(self) -> None:
+        left_out, self._left_out = self._left_out, 0
+        self._log.warn(
+            "NVML process: left out {lines} (repeated, or more than {most} in {per:.0f} s)",
+            lines=several(left_out, "line"),
+            count=left_out,
+            most=MOST_LINES,
+            per=PER,
+        )
+
+
 class Child:
     """A child process. `on_end` gets its exit status (negative: a signal) after its last line.
 
     Nothing waits for a killed child: `end` reports within REAP_WITHIN seconds if it has exited;
     one that hangs in the kernel is polled from time to time, so that it leaves no zombie.
+    `on_error` gets the lines of its standard error.
     """
-
-    _log = Logger()
 
     def __init__(
         self,
@@ -127,10 +179,12 @@ class Child:
         process: subprocess.Popen[bytes],
         on_line: Callable[[bytes], None],
         on_end: Callable[[int | None], None],
+        on_error: Callable[[str], None],
     ) -> None:
         self._reactor = reactor
         self._process = process
         self._on_end = on_end
+        self._on_error = on_error
         stdout, stderr = process.stdout, process.stderr
         if stdout is None or stderr is None:
             reason = "the child process needs pipes"
@@ -181,7 +235,7 @@ class Child:
         self.end().addCallback(lambda _gone: self._on_end(self._process.returncode))
 
     def _logged(self, line: bytes) -> None:
-        self._log.warn("NVML process: {line}", line=line.decode("utf-8", "replace").rstrip())
+        self._on_error(line.decode("utf-8", "replace").rstrip())
 
 
 def start_child(
@@ -190,6 +244,7 @@ def start_child(
     on_line: Callable[[bytes], None],
     on_end: Callable[[int | None], None],
     env: Mapping[str, str] | None = None,
+    on_error: Callable[[str], None] | None = None,
 ) -> Child:
     """Start the child process with these options; OSError if that fails.
 
@@ -210,4 +265,4 @@ def start_child(
         env=env,
         close_fds=True,
     )
-    return Child(reactor, process, on_line, on_end)
+    return Child(reactor, process, on_line, on_end, on_error or StderrLog(reactor))

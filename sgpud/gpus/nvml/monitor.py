@@ -16,7 +16,7 @@ from sgpud.core.gpu.gpu import Gpu
 from sgpud.core.gpu.observations import EventKind, GpuEvent, GpuProcesses, Sample
 from sgpud.core.json_checks import UUID
 from sgpud.gpus.nvml.calls import CallCounts
-from sgpud.gpus.nvml.child import start_child
+from sgpud.gpus.nvml.child import StderrLog, start_child
 from sgpud.gpus.nvml.driver_files import CHECK_EVERY, signs
 from sgpud.gpus.nvml.faults import GpuFault, GpuFaultKind, back_off
 from sgpud.gpus.nvml.messages import EventMessage, Facts, GpuErrorMessage, Inventory, SamplesMessage
@@ -89,7 +89,9 @@ class NvmlMonitor:
         self._on_processes = on_processes
         self.calls = CallCounts()
         self._measure_every = MEASURE_EVERY
-        self._machine = machine or Machine(partial(start_child, reactor), partial(signs, Path("/")))
+        self._machine = machine or Machine(
+            partial(start_child, reactor, on_error=StderrLog(reactor)), partial(signs, Path("/"))
+        )
         self._patience = patience or ProbeTimeouts()
         self._next = Timer(reactor)
         self._checking = Timer(reactor)

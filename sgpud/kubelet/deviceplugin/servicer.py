@@ -31,6 +31,7 @@ from sgpud.core.allocation.decisions import failed, given, preferred, refused
 from sgpud.core.allocation.preference import prefer
 from sgpud.core.planning.holdings import Grant
 from sgpud.core.planning.plan import Plan
+from sgpud.core.text import one_line
 from sgpud.kubelet.api import deviceplugin_pb2 as api
 from sgpud.kubelet.deviceplugin.messages import OPTIONS, container_response, has_few_fields
 from sgpud.kubelet.deviceplugin.publisher import ServedPool, Snapshot, SnapshotPublisher
@@ -233,7 +234,9 @@ class DevicePluginServicer:
                 grpc.StatusCode.INVALID_ARGUMENT,
                 grpc.StatusCode.FAILED_PRECONDITION,
             )
-            context.abort(invalid if refusal.invalid else failed, f"sgpud: {refusal}")
+            context.abort(
+                invalid if refusal.invalid else failed, f"sgpud: {one_line(str(refusal))}"
+            )
         answer = api.AllocateResponse()
         answer.container_responses.extend(container_response(one.answer) for one in granted)
         return answer.SerializeToString()

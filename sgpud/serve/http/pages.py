@@ -13,6 +13,7 @@ from attrs import asdict, frozen
 from sgpud.core.allocation.decisions import Decision
 from sgpud.core.explain.explain import recent
 from sgpud.core.status.view import NodeView, document
+from sgpud.core.text import one_line
 from sgpud.serve.http.page import PAGE, POLICY
 
 TEXT = "text/plain; charset=utf-8"
@@ -86,7 +87,7 @@ def _ready(seen: NodeView) -> HttpAnswer:
 
 
 def _verdict(good: str, problems: list[str]) -> HttpAnswer:
-    text = "\n".join(problems or [good]) + "\n"
+    text = "\n".join(map(one_line, problems or [good])) + "\n"
     return HttpAnswer(TEXT, text.encode(errors="replace"), UNAVAILABLE if problems else OK)
 
 

@@ -53,7 +53,7 @@ def as_json(event: LogEvent) -> str:
         "time": _time(event).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "level": level_of(event).name,
         "logger": logger_of(event),
-        "message": _message(event),
+        "message": message_of(event),
     }
     if traceback := _traceback(event):
         fields["traceback"] = "\n".join(traceback)
@@ -80,7 +80,7 @@ def own_fields(event: LogEvent) -> dict[str, object]:
 
 def lines_of(event: LogEvent) -> list[str]:
     """The message, and below it, indented, the lines of a traceback."""
-    return [_message(event), *(f"    {line}" for line in _traceback(event))]
+    return [message_of(event), *(f"    {line}" for line in _traceback(event))]
 
 
 def logger_of(event: LogEvent) -> str:
@@ -113,7 +113,8 @@ def _is_finite(value: object) -> bool:
     return isinstance(value, float) and isfinite(value)
 
 
-def _message(event: LogEvent) -> str:
+def message_of(event: LogEvent) -> str:
+    """What the event says, in one line."""
     message = formatEvent(event).rstrip()
     failure = event.get("log_failure")
     if not message and isinstance(failure, Failure):

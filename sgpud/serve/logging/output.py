@@ -7,10 +7,12 @@ logging is forwarded to it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from threading import Lock
 from typing import TextIO
 
+from attrs import define
 from twisted.logger import (
     ILogObserver,
     LogBeginner,
@@ -25,12 +27,77 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from sgpud.serve.logging.journal import SOCKET, Journal, as_entry, leads_to_journal
-from sgpud.serve.logging.lines import RENDER, Level, level_of
+from sgpud.serve.logging.lines import RENDER, Level, level_of, logger_of, message_of
+
+MOST_EVENTS, EVENTS_WITHIN = 200, 10.0
+"""Events of one source that are written, and in how many seconds: the journal's own limit is for
+the whole service, so that one source would hide all others."""
+
+
+@define
+class _LogWindow:
+    """What one source said since `since`."""
+
+    since: float
+    first: LogEvent
+    count: int = 0
+
+
+def _left_out(window: _LogWindow) -> LogEvent:
+    """The event that stands for those that were left out."""
+    first = window.first
+    left_out = window.count - MOST_EVENTS
+    return {
+        "log_format": "Left out {left_out} more messages within {within:.0f} s, such as: {example}",
+        "log_level": level_of(first),
+        "log_namespace": logger_of(first),
+        "log_time": time.time(),
+        "left_out": left_out,
+        "within": EVENTS_WITHIN,
+        "example": message_of(first),
+    }
+
+
+class RateLimit:
+    """Leaves out what one source says too often, and counts it. For any thread.
+
+    A source is what logs the same sentence: whatever misbehaves, it fills no disk, and what others
+    say can be read.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """`clock`: seconds."""
+        self._clock = clock
+        self._lock = Lock()
+        self._windows: dict[tuple[str, object], _LogWindow] = {}
+
+    def admits(self, event: LogEvent) -> bool:
+        """Whether this event is to be written."""
+        # A library is one source: its sentences carry their values with them.
+        source = (logger_of(event), event.get("log_format") if _ours(event) else None)
+        with self._lock:
+            window = self._windows.get(source)
+            if window is None:
+                window = self._windows[source] = _LogWindow(self._clock(), event)
+            window.count += 1
+            return window.count <= MOST_EVENTS
+
+    def ended(self) -> list[LogEvent]:
+        """An event for each source that said too much, once its time is over."""
+        now = self._clock()
+        with self._lock:
+            old = [
+                source for source, one in self._windows.items() if now >= one.since + EVENTS_WITHIN
+            ]
+            windows = [self._windows.pop(source) for source in old]
+        return [_left_out(one) for one in windows if one.count > MOST_EVENTS]
 
 
 @implementer(ILogObserver)
 class LogOutput:
     """Writes each event that is severe enough to one stream, from any thread; never raises.
+
+    At level debug all of them, else a bounded number from each source.
 
     Where that stream leads to the journal, its entries get the fields of their events; only what
     journald does not take at once goes through the stream.
@@ -43,6 +110,7 @@ class LogOutput:
         stream: TextIO,
         environ: Mapping[str, str],
         journald: str = SOCKET,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Arguments as of `start_logging`; `journald` is the socket that takes entries."""
         self._stream = stream
@@ -51,6 +119,7 @@ class LogOutput:
         to_journal = chosen == "journald" and leads_to_journal(stream, environ)
         self._journal = Journal(journald) if to_journal else None
         self._writing = Lock()
+        self._limit = RateLimit(clock)
         self.set_level(level)
 
     def set_level(self, level: str) -> None:
@@ -72,6 +141,12 @@ class LogOutput:
             least = LogLevel.warn
         if level_of(event) < least:
             return
+        for summary in self._limit.ended():
+            self._write(summary)
+        if least is LogLevel.debug or self._limit.admits(event):
+            self._write(event)
+
+    def _write(self, event: LogEvent) -> None:
         if self._journal is not None and self._journal.send(as_entry(event)):
             return
         lines = self._render(event)

@@ -14,6 +14,7 @@ from prometheus_client.core import (
 )
 
 from sgpud.core.status.view import NodeView
+from sgpud.core.text import one_line
 
 Rows = Iterable[tuple[Sequence[str], float]]
 """Samples: the labels' values, in order, and the value."""
@@ -53,13 +54,18 @@ class MetricFamily:
         if self.kind is MetricType.SUMMARY:
             summary = SummaryMetricFamily(self.name, self.text, labels=self.labels)
             for (labels, count), total in zip(self.rows(seen), self.sums(seen), strict=True):
-                summary.add_metric(labels, int(count), total)
+                summary.add_metric(_clean(labels), int(count), total)
             return summary
         made = CounterMetricFamily if self.kind is MetricType.COUNTER else GaugeMetricFamily
         family = made(self.name, self.text, labels=self.labels)
         for labels, value in self.rows(seen):
-            family.add_metric(labels, float(value))
+            family.add_metric(_clean(labels), float(value))
         return family
+
+
+def _clean(labels: Sequence[str]) -> Sequence[str]:
+    """The values of labels: names from outside, in which nothing can control a terminal."""
+    return [label if label.isprintable() else one_line(label) for label in labels]
 
 
 def gauge(

@@ -14,7 +14,7 @@ from sgpud.core.planning.plan import Availability
 from sgpud.core.status.gpus import ContainerView, GpuStateView
 from sgpud.core.status.pools import PoolGpuView, PoolView
 from sgpud.core.status.view import NodeView
-from sgpud.core.text import SHARE_STATES, one_line
+from sgpud.core.text import SHARE_STATES
 from sgpud.serve.metrics.families import MetricFamily, Rows, counter, gauge
 
 SHARE = ("resource", "gpu")
@@ -90,8 +90,7 @@ GPUS: tuple[MetricFamily, ...] = (
         ("gpu", "index", "mig", "pci", "product"),
         "Always 1; the labels describe the GPU, mig with GPU and compute instance.",
         lambda seen: (
-            ((gpu.uuid, str(gpu.index), gpu.mig, gpu.pci, one_line(gpu.product)), 1)
-            for gpu in _there(seen)
+            ((gpu.uuid, str(gpu.index), gpu.mig, gpu.pci, gpu.product), 1) for gpu in _there(seen)
         ),
     ),
     gauge(

@@ -7,7 +7,6 @@ import platform
 from sgpud.core.allocation.allocate import RefusalRule
 from sgpud.core.registration import RegistrationPhase as Registration
 from sgpud.core.status.view import SERVING, NodeView
-from sgpud.core.text import one_line
 from sgpud.serve.metrics.families import (
     MetricFamily,
     MetricType,
@@ -43,7 +42,7 @@ NODE: tuple[MetricFamily, ...] = (
         "sgpud_driver_info",
         ("driver",),
         "Always 1; the label is the version of the NVIDIA driver, empty until it is known.",
-        lambda seen: [((one_line(seen.driver),), 1)],
+        lambda seen: [((seen.driver,), 1)],
     ),
     flag(
         "sgpud_serving",

@@ -13,17 +13,26 @@ from pathlib import Path
 
 import pytest
 from attrs import define, field
+from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
 import sgpud
 from sgpud.core.gpu.gpu import Gpu
 from sgpud.core.gpu.observations import EventKind, GpuEvent
-from sgpud.gpus.nvml.child import Child, LineReceiver
+from sgpud.gpus.nvml.child import (
+    MOST_LINES,
+    PER,
+    REPEAT_AFTER,
+    Child,
+    LineReceiver,
+    StderrLog,
+)
 from sgpud.gpus.nvml.driver_files import DriverFiles, signs
 from sgpud.gpus.nvml.faults import GpuFault, GpuFaultKind
 from sgpud.gpus.nvml.monitor import Machine, NvmlMonitor
 from sgpud.gpus.nvml.run import ProbeTimeouts
 from tests.gpus.nvml.stub import A100, GPU_A, GPU_B, T4, Bench, Stub
+from tests.surroundings import listening
 
 QUICK = ProbeTimeouts(first=6, call=2, steady=0.2, suspect=1.0)
 
@@ -236,7 +245,7 @@ def test_the_last_lines_of_a_child_are_logged(bench: Bench) -> None:
         process = subprocess.Popen(["sh", "-c", script], stdin=pipe, stdout=pipe, stderr=pipe)
         said: list[bytes] = []
         ended: list[int | None] = []
-        child = Child(bench.reactor, process, said.append, ended.append)
+        child = Child(bench.reactor, process, said.append, ended.append, StderrLog(bench.reactor))
         bench.until(lambda: ended)
     assert child.pid == process.pid
     assert (said, ended) == ([], [3])
@@ -295,3 +304,36 @@ def test_a_reader_closed_by_a_callback_passes_on_no_more(bench: Bench, pipe: Pip
     os.write(pipe.end, b"three\n")
     bench.during(0.1)
     assert seen == [b"one"]
+
+
+# What it writes to standard error. ---------------------------------------------------------------
+
+
+def test_a_library_that_writes_without_end_is_logged_with_a_count() -> None:
+    clock = Clock()
+    log = StderrLog(clock)
+    with listening() as said:
+        for number in range(700):
+            log(f"NVML: warning {number}")
+            clock.advance(20 / 700)
+        assert len(said.about("NVML: warning")) == MOST_LINES
+        clock.advance(PER)
+    assert said.about(f"left out {700 - MOST_LINES} lines")
+    with listening() as said:
+        log("NVML: warning 700")
+    assert said.about("warning 700")
+
+
+def test_the_same_line_of_each_new_process_is_logged_once_an_hour() -> None:
+    clock = Clock()
+    log = StderrLog(clock)
+    with listening() as said:
+        for _ in range(8):
+            log("cannot open /dev/nvidiactl")
+            clock.advance(30.0)
+        clock.advance(PER)
+        assert len(said.about("cannot open")) == 1
+        assert sum(line.count("left out") for line in said.lines) >= 1
+        clock.advance(REPEAT_AFTER)
+        log("cannot open /dev/nvidiactl")
+    assert len(said.about("cannot open")) == 2

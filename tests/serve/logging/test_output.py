@@ -19,7 +19,13 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from sgpud.serve.logging.lines import RENDER, as_journald, as_json, as_text
-from sgpud.serve.logging.output import LogOutput, StandardLoggingForwarder, choose_format
+from sgpud.serve.logging.output import (
+    EVENTS_WITHIN,
+    MOST_EVENTS,
+    LogOutput,
+    StandardLoggingForwarder,
+    choose_format,
+)
 
 NASTY = "GPU-1\n<0>kernel: all is lost\r\x1b[2J"
 
@@ -313,3 +319,34 @@ def test_a_process_logs_what_it_and_its_libraries_say() -> None:
     assert messages[4].endswith("UserWarning: old")
     assert len(messages) == 5
     assert lines[1]["resource"] == "example.com/gpu"
+
+
+# Too much. ---------------------------------------------------------------------------------------
+
+
+def test_one_source_cannot_fill_the_log_nor_hide_the_others() -> None:
+    now = [0.0]
+    stream = io.StringIO()
+    log = LogOutput("text", "info", stream, {}, clock=lambda: now[0])
+    for number in range(100_000):
+        log(event("GPU {gpu} fails", gpu=number))
+    log(event("Stopping"))
+    found = stream.getvalue()
+    assert found.count("fails") == MOST_EVENTS
+    assert "Stopping" in found
+    now[0] += EVENTS_WITHIN
+    log(event("hello"))
+    log(event("GPU {gpu} fails", gpu="again"))
+    rest = stream.getvalue()[len(found) :]
+    assert (
+        f"Left out {100_000 - MOST_EVENTS} more messages within 10 s, such as: GPU 0 fails" in rest
+    )
+    assert "GPU again fails" in rest
+
+
+def test_at_level_debug_nothing_is_left_out() -> None:
+    stream = io.StringIO()
+    log = LogOutput("text", "debug", stream, {})
+    for _ in range(3 * MOST_EVENTS):
+        log(event("gave a share"))
+    assert stream.getvalue().count("gave a share") == 3 * MOST_EVENTS

@@ -238,3 +238,14 @@ def test_a_scrape_shows_what_is_so_now() -> None:
 
 def test_the_process_tells_of_itself() -> None:
     assert any(line.startswith("process_resident_memory_bytes ") for line in lines(VIEW))
+
+
+@pytest.mark.parametrize("accept", ["", "application/openmetrics-text"])
+def test_a_name_cannot_control_a_terminal(accept: str) -> None:
+    evil = "\x1b[2J\x07L4\u202e"
+    pod = evolve(VIEW.gpus[0].containers[0], pod=evil)
+    gpu = evolve(VIEW.gpus[0], product=evil, containers=(pod,))
+    view = evolve(VIEW, gpus=(gpu,), driver=evil)
+    text = exposed(make_registry(lambda: view).collect(), accept)[0].decode()
+    assert "L4" in text
+    assert all(line.isprintable() for line in text.splitlines())
