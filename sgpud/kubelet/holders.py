@@ -96,6 +96,8 @@ class HolderTracker:
         self._refreshing: IDelayedCall | None = None
         self._asking: Deferred[tuple[NamedPod, ...]] | None = None
         self._nudged_for: tuple[frozenset[str], frozenset[str]] | None = None
+        self._nudge_after = self._nudge_at = 0.0
+        """Seconds from the next nudge for the same to the one after it, and when that one is."""
         self._names: dict[str, tuple[str, str]] = {}
         self._asked_for: frozenset[str] = frozenset()
         self._doubt = ""
@@ -301,14 +303,19 @@ class HolderTracker:
     def _compare(self, listed: frozenset[str]) -> None:
         """Nudge when the file holds what the kubelet may have freed meanwhile.
 
-        An ordinary init container stands in the file and never in the answer: the same difference
-        twice is no reason for a second nudge.
+        The kubelet may leave a pod out of the answer before it frees what the pod held, and an
+        ordinary init container stands in the file and never in the answer: the same difference is
+        a reason for another nudge, but ever more seldom.
         """
         checkpoint = self._checkpoint or CheckpointState()
         recorded = frozenset(one for holder in checkpoint.holders for one in ids(holder.shares))
         difference = (recorded - listed, listed)
-        if recorded - listed and difference != self._nudged_for:
-            self._nudged_for = difference
+        now = self._reactor.seconds()
+        if difference != self._nudged_for:
+            self._nudged_for, self._nudge_after, self._nudge_at = difference, WHILE_HELD, now
+        if recorded - listed and now >= self._nudge_at:
+            self._nudge_at = now + self._nudge_after
+            self._nudge_after = min(OTHERWISE, 2 * self._nudge_after)
             self._wiring.nudge()
         else:
             self._confirm()

@@ -98,14 +98,36 @@ class NamedPod:
 def unsettled(
     grants: Iterable[Grant], checkpoint: CheckpointState, now: float
 ) -> tuple[Grant, ...]:
-    """The grants that the books are too old to confirm or to end, at `now` (since the epoch).
+    """The grants that the books do not confirm, and are too old to end, at `now` (since the epoch).
+
+    Books that were written after a grant and name a holder since that second confirm it: its end is
+    theirs to tell from then on, at once. What they do not name ends SETTLED_AFTER seconds later.
 
     Where the clock was set back, a grant of the future counts as given now, so that it ends one
     day, and books of the future end nothing.
     """
     written = checkpoint.written if checkpoint.written <= now else 0.0
     due = (evolve(grant, at=min(grant.at, now)) for grant in grants)
-    return _gathered(grant for grant in due if written < grant.at + SETTLED_AFTER)
+    open_still = _gathered(grant for grant in due if written < grant.at + SETTLED_AFTER)
+    named: dict[tuple[str, str, int], IntSet] = {}
+    for holder in checkpoint.holders if open_still else ():
+        for uuid, numbers in holder.shares.items():
+            key = (holder.resource, uuid, int(holder.since))
+            named[key] = named.get(key, IntSet()) | numbers
+    return tuple(
+        rest
+        for grant in open_still
+        if (rest := _without(grant, named) if written > grant.at else grant).shares
+    )
+
+
+def _without(grant: Grant, named: Mapping[tuple[str, str, int], IntSet]) -> Grant:
+    """A grant without the shares that a holder of the same second holds."""
+    left = {
+        uuid: numbers - named.get((grant.resource, uuid, int(grant.at)), IntSet())
+        for uuid, numbers in grant.shares.items()
+    }
+    return evolve(grant, shares={uuid: numbers for uuid, numbers in left.items() if numbers})
 
 
 def _gathered(grants: Iterable[Grant]) -> tuple[Grant, ...]:

@@ -98,6 +98,23 @@ def test_a_checkpoint_that_is_absent_ends_no_grant() -> None:
     assert unsettled([given_out], CheckpointState(), 1_000_000.0) == (given_out,)
 
 
+def test_books_that_name_the_holder_end_a_grant_at_once() -> None:
+    """The end of a pod that lived for a second is seen with the next books, not 10 s later."""
+    given_out = grant({uuid(0): TWO, uuid(1): ONE}, at=1000.5)
+    named = evolve(holder({uuid(0): ONE, uuid(1): ONE}), since=1000.0)
+    (rest,) = unsettled([given_out], checkpoint(named, written=1000.6), 1001.0)
+    assert rest.shares == {uuid(0): TWO - ONE}
+    # Whoever held the same shares before: other books, or another second.
+    for older in (
+        checkpoint(named, written=1000.4),
+        checkpoint(evolve(named, since=999.0), written=1000.6),
+        checkpoint(evolve(named, resource=OTHER), written=1000.6),
+    ):
+        assert held(CheckpointState(), unsettled([given_out], older, 1001.0)) == held(
+            CheckpointState(), [given_out]
+        )
+
+
 def test_after_the_clock_was_set_back_a_grant_ends_as_if_given_then() -> None:
     (kept,) = unsettled([grant({uuid(0): ONE}, at=1000.0)], checkpoint(written=995.0), 500.0)
     assert kept.at == 500.0
