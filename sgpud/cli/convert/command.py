@@ -29,7 +29,7 @@ GPU operator."""
 
 @frozen
 class _Entry:
-    """A configuration in a file, or what stands in the place of one."""
+    """A configuration in a file, or what is found instead of one."""
 
     name: str
     """Its key in a ConfigMap or in Helm values; empty: the document itself."""
@@ -84,12 +84,12 @@ def _draft(content: bytes, file: str, entry: str | None) -> Draft:
     if entry is None:
         for other in entries:
             if other is not chosen and other.name:
-                draft.note(other.full, f"left out: {other.problem}")
+                draft.note(other.full, f"ignored: {other.problem}")
     return draft
 
 
 def _chosen(entries: list[_Entry], file: str, wanted: str | None) -> _Entry:
-    """The one configuration that is meant."""
+    """The one configuration to convert."""
     named = [each for each in entries if each.name]
     names = ", ".join(each.full for each in named) or "none"
     if wanted is not None:

@@ -16,7 +16,7 @@ _MOST_DIGITS = 9
 
 @frozen
 class ConvertError(SgpudError):
-    """A file that is no configuration of a plugin that is known here."""
+    """A file that is not a configuration of a known plugin."""
 
     file: str
     reason: str
@@ -42,7 +42,7 @@ class Draft:
         self.sections.setdefault(section, {})[key] = value
 
     def note(self, place: str, text: str) -> None:
-        """Say what was not taken over, or means something else."""
+        """Note what was ignored, or means something else."""
         self.notes.append(f"{place}: {text}")
 
 
@@ -51,7 +51,7 @@ def table(value: object, place: str, draft: Draft) -> Mapping[str, Any]:
     if isinstance(value, Mapping):
         return value
     if value is not None:
-        draft.note(place, "is no mapping, and was left out")
+        draft.note(place, "is not a mapping and was ignored")
     return {}
 
 
@@ -60,7 +60,7 @@ def listed(value: object, place: str, draft: Draft) -> list[Any]:
     if isinstance(value, list):
         return value
     if value is not None:
-        draft.note(place, "is no list, and was left out")
+        draft.note(place, "is not a list and was ignored")
     return []
 
 
@@ -74,10 +74,10 @@ def shares(value: object, place: str, draft: Draft) -> int | None:
     """How many shares a GPU has: 1 to MOST_SHARES; None, with a note, if it cannot be said."""
     count = whole(value)
     if not count:
-        draft.note(place, f"is {value!r}, no number of shares, and was left out")
+        draft.note(place, f"is {value!r}, not a number of shares, and was ignored")
         return None
     if count > MOST_SHARES:
-        draft.note(place, f"is {count}; {MOST_SHARES} is the most, and stands here")
+        draft.note(place, f"is {count}; {MOST_SHARES} is the maximum and was used")
     return min(count, MOST_SHARES)
 
 

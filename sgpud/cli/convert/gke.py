@@ -1,4 +1,4 @@
-"""GKE's sharing settings, as they stand in two documents.
+"""GKE's sharing settings, from two kinds of document.
 
 One is /etc/nvidia/gpu_config.json of a node, which GKE's own plugin reads; the case of its keys
 does not count there. The other is a node pool, as `gcloud container node-pools describe` prints it:
@@ -23,7 +23,7 @@ _OF_THE_POOL = {"acceleratorcount", "acceleratortype", "gpudriverinstallationcon
 """What an accelerator of a node pool has beside the settings of sharing."""
 _UNSET = (None, "", 0, "0")
 _MPS = (
-    "MPS was not taken over: the containers take turns on the GPU, and nothing holds them to a part"
+    "MPS was not converted: containers take turns on the GPU, and nothing limits them to a part"
     ' of its memory. Write share_memory = "1GiB" to have memory counted'
 )
 
@@ -35,7 +35,7 @@ def is_gke(document: Mapping[str, Any]) -> bool:
 
 
 def convert_gke(document: Mapping[str, Any]) -> Draft:
-    """What GKE's plugin was told, for sgpud."""
+    """The configuration of GKE's plugin, for sgpud."""
     draft = Draft("GKE's GPU plugin")
     draft.set("sharing", "resource", RESOURCE)
     draft.set("sharing", "duplication_factor", 1)
@@ -51,15 +51,18 @@ def convert_gke(document: Mapping[str, Any]) -> Draft:
             case "gpupartitionsize" if value:
                 draft.note(
                     key,
-                    f"sgpud shares the MIG instances that it finds and makes none. Whoever made"
-                    f" those of {value} (GKE's driver installation) has to go on doing so",
+                    "sgpud shares existing MIG instances and creates none: keep GKE's driver"
+                    f" installation, which creates those of {value}",
                 )
             case "maxtimesharedclientspergpu" | "gpupartitionsize":
                 pass
             case _:
-                draft.note(key, "is not known here, and was left out")
+                draft.note(key, "is unknown and was ignored")
     if draft.sections["sharing"]["duplication_factor"] == 1:
-        draft.note("the file", "nothing is shared: each GPU is one share, until you write more")
+        draft.note(
+            "the file",
+            "nothing is shared: each GPU is one share; raise duplication_factor to share it",
+        )
     return draft
 
 
@@ -87,12 +90,12 @@ def _sharing(config: Mapping[str, Any], place: str, draft: Draft) -> None:
                 if "mps" in str(value).lower():
                     draft.note(f"{place}.{key}", _MPS)
                 elif value and str(value).lower().replace("_", "-") != "time-sharing":
-                    draft.note(f"{place}.{key}", f"{value!r} is not known here, and was left out")
+                    draft.note(f"{place}.{key}", f"{value!r} is unknown and was ignored")
             case "maxsharedclientspergpu":
                 if value not in _UNSET:
                     _clients(value, f"{place}.{key}", draft)
             case _:
-                draft.note(f"{place}.{key}", "is not known here, and was left out")
+                draft.note(f"{place}.{key}", "is unknown and was ignored")
 
 
 def _clients(value: object, place: str, draft: Draft) -> None:

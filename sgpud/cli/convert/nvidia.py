@@ -1,7 +1,7 @@
 """The configuration of NVIDIA's k8s-device-plugin, version v1, as its YAML says it.
 
 It is taken as it is written, and where that plugin (0.20 and older) does something else than its
-file says, a note tells.
+file says, a note says so.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ def is_nvidia(document: Mapping[str, Any]) -> bool:
 
 
 def convert_nvidia(document: Mapping[str, Any]) -> Draft:
-    """What NVIDIA's plugin was told, for sgpud."""
+    """The configuration of NVIDIA's plugin, for sgpud."""
     draft = Draft("NVIDIA's device plugin")
     if document.get("version", "v1") != "v1":
-        draft.note("version", f"{document['version']!r} was read as v1, which is known here")
+        draft.note("version", f"{document['version']!r} was read as v1, the known version")
     for key in sorted(set(document) - _TOP):
-        draft.note(key, "is not known here, and was left out")
+        draft.note(key, "is unknown and was ignored")
     if document.get("imex"):
-        draft.note("imex", "sgpud knows nothing of IMEX channels, and it was left out")
+        draft.note("imex", "sgpud does not support IMEX channels: ignored")
     replicas = tuple(_sharing(table(document.get("sharing"), "sharing", draft), draft))
     _terms(replicas, _patterns(document.get("resources"), draft), draft)
     flags(table(document.get("flags"), "flags", draft), draft)
@@ -78,20 +78,20 @@ def _sharing(sharing: Mapping[str, Any], draft: Draft) -> Iterator[_Replicas]:
     for way, config in sharing.items():
         place = f"sharing.{way}"
         if way not in ("timeSlicing", "mps"):
-            draft.note(place, "is not known here, and was left out")
+            draft.note(place, "is unknown and was ignored")
             continue
         given = table(config, place, draft)
         if way == "mps":
             draft.note(
                 place,
-                "MPS was not taken over: the containers take turns on the GPU, and nothing holds"
+                "MPS was not converted: containers take turns on the GPU, and nothing limits"
                 ' them to a part of its memory. Write share_memory = "1GiB" to have memory counted',
             )
         if truth(given.get("failRequestsGreaterThanOne", way == "mps")):
             multiple = "refuse"
         for key in sorted(set(given) - {"renameByDefault", "failRequestsGreaterThanOne"}):
             if key != "resources":
-                draft.note(f"{place}.{key}", "is not known here, and was left out")
+                draft.note(f"{place}.{key}", "is unknown and was ignored")
         renamed = truth(given.get("renameByDefault"))
         for number, entry in enumerate(listed(given.get("resources"), f"{place}.resources", draft)):
             at = f"{place}.resources[{number}]"
@@ -103,10 +103,10 @@ def _replicas(
     entry: Mapping[str, Any], place: str, draft: Draft, *, renamed: bool
 ) -> Iterator[_Replicas]:
     for key in sorted(set(entry) - {"name", "rename", "devices", "replicas"}):
-        draft.note(f"{place}.{key}", "is not known here, and was left out")
+        draft.note(f"{place}.{key}", "is unknown and was ignored")
     count = shares(entry.get("replicas"), f"{place}.replicas", draft)
     if count is None or not entry.get("name"):
-        draft.note(place, "has no name or no replicas, and was left out")
+        draft.note(place, "has no name or no replicas and was ignored")
         return
     name = _full(entry["name"])
     shown = f"{name}.shared" if renamed else name
@@ -114,7 +114,7 @@ def _replicas(
         if _full(entry["rename"]) != shown:
             draft.note(
                 f"{place}.rename",
-                f"stands as it was written, but NVIDIA's plugin ignores it: pods ask for {shown}",
+                f"was converted, but NVIDIA's plugin ignores it: pods request {shown}",
             )
         shown = _full(entry["rename"])
     yield _Replicas(place, name, shown, count, _devices(entry.get("devices"), place, draft))
@@ -123,7 +123,7 @@ def _replicas(
 def _devices(value: object, place: str, draft: Draft) -> tuple[str, ...] | None:
     if value in (None, "all"):
         return None
-    ignored = "NVIDIA's plugin ignores devices and shares every GPU; sgpud does as it is written"
+    ignored = "NVIDIA's plugin ignores devices and shares every GPU; sgpud applies it"
     draft.note(f"{place}.devices", ignored)
     if not isinstance(value, list):
         return tuple(map(str, range(min(whole(value) or 0, MOST_GPUS))))
@@ -148,7 +148,7 @@ def _patterns(resources: object, draft: Draft) -> list[tuple[str, str]]:
                 named = mig_profile(pattern) if kind == "mig" else pattern
                 found.append((f"{prefix}{named}", _full(pair["name"])))
     if any(pair != ("*", GPU) for pair in found):
-        draft.note("resources", "NVIDIA's plugin ignores it; sgpud does as it is written")
+        draft.note("resources", "NVIDIA's plugin ignores it; sgpud applies it")
     return found
 
 
@@ -173,9 +173,12 @@ def _terms(replicas: tuple[_Replicas, ...], patterns: list[tuple[str, str]], dra
             profile = mig_profile(name.removeprefix(_MIG))
             draft.rules.append(_rule(f"*MIG {profile}", each.shown, each.count))
         elif name not in known:
-            draft.note(each.place, f"{name} means no GPU that is known here, and was left out")
+            draft.note(each.place, f"{name} matches no known kind of GPU and was ignored")
     if not replicas:
-        draft.note("sharing", "nothing is shared: each GPU is one share, until you write more")
+        draft.note(
+            "sharing",
+            "nothing is shared: each GPU is one share; raise duplication_factor to share it",
+        )
 
 
 def _rule(match: str, resource: str, count: int) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The section `flags` of NVIDIA's configuration: how containers are given GPUs, and the rest.
 
-What sgpud does by itself, or what only tells how NVIDIA's plugin works inside, goes in silence.
+What sgpud does anyway, or what only concerns the internals of NVIDIA's plugin, gets no note.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ def flags(given: Mapping[str, Any], draft: Draft) -> None:
             case "migStrategy":
                 _mig(value, place, draft)
             case "gfd":
-                draft.note(place, "sgpud labels no nodes: GPU feature discovery goes on by itself")
+                draft.note(place, "sgpud does not label nodes: keep GPU feature discovery running")
             case "nvidiaDriverRoot":
                 if value not in ("/", "", None):
                     draft.note(
                         place,
                         f"run sgpud with LD_LIBRARY_PATH on the folder of libnvidia-ml.so.1 below"
-                        f" {value}; it has no key for that",
+                        f" {value}; sgpud has no key for that",
                     )
             case _ if key in _EXTRAS:
                 if truth(value):
-                    draft.note(place, "sgpud hands out GPUs only, and it was left out")
+                    draft.note(place, "sgpud shares GPUs only: ignored")
             case _:
-                draft.note(place, "is not known here, and was left out")
+                draft.note(place, "is unknown and was ignored")
 
 
 def _mig(value: object, place: str, draft: Draft) -> None:
@@ -59,7 +59,7 @@ def _mig(value: object, place: str, draft: Draft) -> None:
             ' in [sharing]: write a [[gpu]] rule such as match = "*MIG 1g.5gb" for each',
         )
     elif value not in ("single", "none", None):
-        draft.note(place, f"{value!r} is not known here, and was left out")
+        draft.note(place, f"{value!r} is unknown and was ignored")
 
 
 def _plugin(given: Mapping[str, Any], draft: Draft) -> None:
@@ -69,9 +69,9 @@ def _plugin(given: Mapping[str, Any], draft: Draft) -> None:
             _method(value, place, draft)
         elif key == "passDeviceSpecs":
             if truth(value):
-                draft.note(place, 'the method "cdi" does what it is for; it was left out')
+                draft.note(place, 'ignored: the method "cdi" serves the same purpose')
         elif key not in _SILENT_PLUGIN:
-            draft.note(place, "is not known here, and was left out")
+            draft.note(place, "is unknown and was ignored")
 
 
 def _method(value: object, place: str, draft: Draft) -> None:
@@ -79,15 +79,15 @@ def _method(value: object, place: str, draft: Draft) -> None:
     methods = list(dict.fromkeys(_METHODS[each] for each in asked if each in _METHODS))
     for each in asked:
         if each not in _METHODS:
-            draft.note(place, f"{each!r} is not known here, and was left out")
+            draft.note(place, f"{each!r} is unknown and was ignored")
     if len(methods) > 1:
-        draft.note(place, f"sgpud uses one method, and {methods[0]} is the first of those")
+        draft.note(place, f"sgpud uses one method: {methods[0]}, the first of them")
     resources = {draft.sections["sharing"]["resource"], *(r["resource"] for r in draft.rules)}
     if methods[:1] == ["nvidia-runtime"] and len(resources) > 1:
         draft.note(
             place,
-            "with several resources a container that asks for two would see the GPU of one: the"
-            ' method is left to sgpud ("auto"), which takes another',
+            "with several resources a container that requests two would see the GPU of one: the"
+            ' method is "auto", which uses another',
         )
     elif methods:
         draft.set("container", "method", methods[0])

@@ -23,7 +23,7 @@ def health(given: Mapping[str, Any], draft: Draft) -> None:
     if str(given.get("disabled")).lower() == "true":
         draft.note("health.disabled", "sgpud always looks after its GPUs; name XIDs to ignore")
     for key in sorted(set(given) - {"disabled", "eventTypes", "ignoredXIDs", "criticalXIDs"}):
-        draft.note(f"health.{key}", "is not known here, and was left out")
+        draft.note(f"health.{key}", "is unknown and was ignored")
 
 
 def _xids(value: object, place: str, draft: Draft) -> list[int]:
@@ -33,5 +33,5 @@ def _xids(value: object, place: str, draft: Draft) -> list[int]:
         if number:
             found.append(number)
         else:
-            draft.note(place, f"{each!r} is no XID, and was left out")
+            draft.note(place, f"{each!r} is not an XID and was ignored")
     return list(dict.fromkeys(found))

@@ -1,4 +1,4 @@
-"""A draft as the text of an sgpud.toml, with what was not taken over at its head. Pure."""
+"""A draft as the text of an sgpud.toml, with the differences at its head. Pure."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def document(draft: Draft) -> str:
 
 def _head(draft: Draft) -> Iterator[str]:
     yield f"# Converted from the configuration of {draft.source}."
-    yield "# That plugin must be off the node before sgpud starts there: a resource has one plugin."
+    yield "# Remove that plugin from the node before sgpud starts there: a resource has one plugin."
     if not draft.notes:
-        yield "# Everything in it was taken over."
+        yield "# Everything was converted."
         return
     yield "#"
-    yield "# Not as it was:"
+    yield "# Differences:"
     for note in draft.notes:
         text = printable(note)
         yield from textwrap.wrap(text, _WIDTH, initial_indent="# - ", subsequent_indent="#   ")

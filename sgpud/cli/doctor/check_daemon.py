@@ -141,7 +141,7 @@ def check_pools(facts: NodeFacts) -> Iterator[Finding]:
             Severity.ERROR,
             f"{pool['resource']} is not registered ({pool['registration']}{problem})",
             "The node shows none of its shares, and pods that ask for them stay Pending.",
-            "See the findings about the kubelet; sgpud tries again by itself.",
+            "See the findings about the kubelet; sgpud retries.",
         )
 
 
@@ -163,5 +163,5 @@ def check_healths(facts: NodeFacts) -> Iterator[Finding]:
                 Severity.ERROR if bad else Severity.WARNING,
                 f"{gpu['uuid']} is {gpu['health']}: {gpu['reason']}",
                 "All its shares are Unhealthy." if bad else "No free share of it is given out.",
-                gpu["advice"] or "It comes back by itself once it is seen well.",
+                gpu["advice"] or "It recovers once its probes pass.",
             )

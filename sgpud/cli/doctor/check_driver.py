@@ -97,7 +97,7 @@ def check_nodes(facts: NodeFacts) -> Iterator[Finding]:
     ]
     for reason in reasons:
         what, _, todo = reason.partition(": run ")
-        command = f"Run {todo}." if todo else "Make the nodes as said, or reboot."
+        command = f"Run {todo}." if todo else "Do what the message says."
         yield Finding("devices", severity, what, means, command)
     if not reasons:
         what = f"the device nodes of {several(len(gpus), 'GPU')} are there"
@@ -112,7 +112,7 @@ def check_links(facts: NodeFacts) -> Iterator[Finding]:
             "devices",
             Severity.WARNING,
             f"no {', '.join(missing)}",
-            "With the systemd cgroup driver every `systemctl daemon-reload` takes the GPUs away"
+            "With the systemd cgroup driver every `systemctl daemon-reload` removes the GPUs"
             " from running containers: runc finds devices by these links.",
             "Run `nvidia-ctk system create-dev-char-symlinks --create-all` at every boot, or hand"
             " GPUs over by cdi.",

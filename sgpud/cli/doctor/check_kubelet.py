@@ -37,7 +37,7 @@ def check_directory(facts: NodeFacts) -> Iterator[Finding]:
             "kubelet",
             Severity.ERROR,
             f"{where}/kubelet.sock: {kubelet.socket}",
-            "sgpud cannot register until the kubelet runs; it does so by itself then.",
+            "sgpud cannot register until the kubelet runs; it does so then.",
             hint,
         )
     else:
@@ -69,7 +69,7 @@ def check_checkpoint(facts: NodeFacts) -> Iterator[Finding]:
             Severity.WARNING,
             problem,
             "After a restart sgpud does not know who holds shares: it removes none until it does.",
-            "Run as root. If the file is broken, the kubelet writes it anew with the next pod.",
+            "Run as root. If the file is broken, the kubelet rewrites it with the next pod.",
         )
 
 

@@ -65,7 +65,7 @@ class DriverFacts:
 
 @frozen
 class RuntimeFacts:
-    """The container runtime, and what stands in its configuration."""
+    """The container runtime, and its configuration."""
 
     sockets: tuple[str, ...] = ()
     """Of container runtimes."""
@@ -101,7 +101,7 @@ class DeviceFacts:
     conflicts: tuple[str, ...] = ()
     """CDI names that two files of one folder define."""
     unreadable: tuple[str, ...] = ()
-    """Why a spec was left out."""
+    """Why a spec was ignored."""
 
 
 @frozen

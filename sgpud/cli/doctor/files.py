@@ -36,7 +36,7 @@ def answers(path: Path) -> str:
     """`answers`, `absent`, or why nobody answers on a socket."""
     try:
         if not stat.S_ISSOCK(path.stat().st_mode):
-            return "it is no socket"
+            return "not a socket"
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.settimeout(PATIENCE)
             probe.connect(str(path))

@@ -37,7 +37,7 @@ def test_time_slices_are_shares_of_the_same_resource(tmp_path: Path) -> None:
     assert sharing(found).multiple is Multiple.ANY
     assert sharing(found).rules == ()
     assert found["notes"] == []
-    assert "# Everything in it was taken over." in found["toml"]
+    assert "# Everything was converted." in found["toml"]
 
 
 def test_renaming_by_default_and_refusing_more_than_one(tmp_path: Path) -> None:

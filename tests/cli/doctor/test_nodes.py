@@ -236,7 +236,7 @@ def test_no_podresources(node: FakeNode) -> None:
     node.remove(PODS)
     assert "by their UID only" in node.only("podresources").means
     node.write(PODS, "")
-    assert "it is no socket" in node.only("podresources").what
+    assert "not a socket" in node.only("podresources").what
 
 
 def test_a_checkpoint_that_cannot_be_read(node: FakeNode) -> None:
@@ -408,3 +408,12 @@ def test_a_spec_that_was_made_for_other_gpus(node: FakeNode) -> None:
     node.write(SPEC, text.replace("/dev/nvidia0", "/dev/nvidia6").replace("nvidia1", "nvidia7"))
     assert any("names no GPU of this node" in one.what for one in node.findings())
     assert not any("can be used" in one.what for one in node.findings())
+
+
+def test_wsl2_is_not_told_to_make_device_nodes(node: FakeNode) -> None:
+    node.remove("dev/nvidiactl", "dev/nvidia-uvm", "dev/nvidia0", "dev/nvidia1")
+    node.write("dev/dxg", "")
+    node.gpus = tuple(evolve(one, minor=None) for one in node.gpus)
+    told = [one for one in node.findings() if one.check == "devices"]
+    assert any("WSL2" in one.what and "nvidia-container-toolkit" in one.what for one in told)
+    assert not any("nvidia-modprobe" in f"{one.what} {one.todo}" for one in told)
