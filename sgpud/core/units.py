@@ -20,7 +20,7 @@ LARGEST = 2**63 - 1
 
 @frozen
 class SizeError(SgpudError):
-    """A text that is no size of memory, and what to write instead."""
+    """A string that is not a size, and what to write instead."""
 
     text: str
     reason: str
@@ -122,7 +122,7 @@ _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?([A-Za-z]*)", re.ASCII)
 
 @frozen
 class DurationError(SgpudError):
-    """A text that is no duration, and what to write instead."""
+    """A string that is not a duration, and what to write instead."""
 
     text: str
     reason: str

@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 from sgpud.bridge import Reactor, Timer
 
 LOOK_EVERY = 5.0
-"""Seconds between looks at the socket file, to make it anew where it was removed."""
+"""Seconds between checks of the socket file, to recreate it if it was removed."""
 HANDOVER = 0.1
 """Seconds between looks while another sgpud still answers on the socket."""
 GRACE = 5.0
@@ -58,7 +58,7 @@ class _Port(unix.Port):
 
 
 class UnixSocket:
-    """Listens from `start` to `stop`, and makes its file anew where it was removed."""
+    """Listens from `start` to `stop`, and recreates its file if it was removed."""
 
     _log = Logger()
 
@@ -99,7 +99,7 @@ class UnixSocket:
         again = LOOK_EVERY
         try:
             if self._bound is not None and _identity(self.path) != self._bound:
-                self._log.warn("{path} was taken away: making it anew", path=self.path)
+                self._log.warn("{path} was removed; recreating it", path=self.path)
                 self._close()
             if self._port is None:
                 again = self._listen()
@@ -180,10 +180,10 @@ def _identity(path: Path) -> tuple[int, ...] | None:
 
 
 def _answers(path: Path) -> bool:
-    """Whether somebody listens on this path. What is no socket raises FileExistsError."""
+    """Whether a process listens on this path. Anything but a socket raises FileExistsError."""
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise FileExistsError(None, "something that is no socket has this name: remove it")
+            raise FileExistsError(None, "it exists and is not a socket: remove it")
     except FileNotFoundError:
         return False
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:

@@ -49,7 +49,7 @@ def an_answer_that_never_comes_cuts_no_stream() -> None:
 def a_control_socket_that_was_taken_away_is_made_anew() -> None:
     with running() as (node, _, process):
         node.control.unlink()
-        process.said("was taken away: making it anew")
+        process.said("was removed; recreating it")
         # The warning comes in the same breath as the new socket; the reload in a later one.
         process.hang_up()
         assert process.view()["version"]

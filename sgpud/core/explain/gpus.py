@@ -28,7 +28,7 @@ from sgpud.core.text import count_shares
 _STANDINGS = {
     Availability.AVAILABLE: "",
     Availability.WITHHELD: "its GPU's free shares are withheld",
-    Availability.UNHEALTHY: "its GPU is sick",
+    Availability.UNHEALTHY: "its GPU is unhealthy",
 }
 
 
@@ -105,7 +105,7 @@ def _listed(resource: str, group: GpuShares, number: int) -> Iterator[str]:
 
 
 def _recorded(share: tuple[str, int], node: Node) -> tuple[Holder, ...]:
-    """The holder of a share in the kubelet's books."""
+    """The holder of a share in the kubelet's checkpoint."""
     uuid, number = share
     holders = node.checkpoint.holders if node.checkpoint else ()
     return tuple(one for one in holders if number in one.shares.get(uuid, IntSet()))

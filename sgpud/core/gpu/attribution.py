@@ -90,7 +90,7 @@ class Attribution:
 
     def __init__(self, checkpoint: CheckpointState | None) -> None:
         """`checkpoint` of None: it is not known who holds anything."""
-        self._doubt = "the holders are not known yet" if checkpoint is None else checkpoint.problem
+        self._doubt = "the holders are still unknown" if checkpoint is None else checkpoint.problem
         self._pods: dict[str, Holder] = {}
         self._here: dict[tuple[str, str], dict[str, Holder]] = {}
         for holder in checkpoint.holders if checkpoint else ():

@@ -1,1 +1,1 @@
-"""How a GPU does: causes, XIDs, and the machine that remembers them."""
+"""The health of a GPU: causes, XIDs, and the state machine."""

@@ -1,4 +1,4 @@
-"""What makes a GPU sick: from what was observed to a cause, what it takes, and what to do."""
+"""What makes a GPU unhealthy: from observations to a cause, its remedy, and advice."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TRUST_FOR = 120.0
 
 @frozen
 class HealthPolicy:
-    """[health]: what each XID means here, and how much time things are given."""
+    """[health]: the class of each XID, and time limits."""
 
     hold_down: float = HOLD_DOWN
     """Seconds without a new event before a GPU is given out again."""
@@ -46,7 +46,7 @@ class HealthPolicy:
 
 @frozen
 class Cause:
-    """Why a GPU is not given out as usual."""
+    """Why the shares of a GPU are not granted as usual."""
 
     name: str
     """What it is, e.g. `XID 79`: two causes of one name are the same thing again."""
@@ -88,7 +88,7 @@ def of_event(
     if event.kind is EventKind.ECC:
         return Cause("double-bit ECC error", Remedy.RESET, event.detail)
     if event.kind is EventKind.HANG:
-        return Cause(HANG, Remedy.LOOK, event.detail or "a call does not come back")
+        return Cause(HANG, Remedy.LOOK, event.detail or "a call does not return")
     return of_error(event.detail)
 
 
@@ -113,44 +113,43 @@ def of_recovery(action: int) -> Cause | None:
 
 
 def advice(cause: Cause, uuid: str) -> str:
-    """What a person should do about it, on this (physical) GPU."""
+    """What an operator should do about it, for this (physical) GPU."""
     if cause == GONE:
         return (
-            "nothing if it was taken out, or another MIG layout made, on purpose: it is watched "
-            "for a while when it comes back; otherwise look for Xid lines in `dmesg`"
+            "nothing if it was removed, or its MIG instances changed, on purpose: it goes through "
+            "probation when it is back; otherwise look for Xid lines in `dmesg`"
         )
     match cause.remedy:
         case Remedy.RESET:
             return f"reset it: {reset_steps(uuid)}"
         case Remedy.REBOOT:
             return (
-                "drain the node and reboot it; if that cannot be now and the GPU works, "
+                "drain the node and reboot it; if that is impossible now and the GPU works, run "
                 f"`sgpud heal {uuid}`"
             )
         case Remedy.OPERATOR:
             return (
-                "a reboot has not helped: have the hardware looked at, and after that "
-                f"`sgpud heal {uuid}`"
+                f"a reboot has not helped: have the hardware checked, then run `sgpud heal {uuid}`"
             )
         case Remedy.DRAIN:
             return (
-                "let the pods that hold its shares end, then do what the driver asks for; "
+                "let the pods that hold its shares end, then do what the driver requires; "
                 f"for a reset: {reset_steps(uuid)}"
             )
         case Remedy.WAIT | Remedy.LOOK:
             return (
-                "it comes back by itself once it can be read again; if it does not, look for "
+                "it recovers on its own once it can be read again; if it does not, look for "
                 f"Xid lines in `dmesg`, then reset it: {reset_steps(uuid)}"
             )
         case _:
-            return "nothing: only the application was hit, and may start again"
+            return "nothing: only the application was affected, and can restart"
 
 
 def reset_steps(uuid: str) -> str:
     """The sequence that resets a GPU under a running sgpud."""
     return (
         f"end the pods that hold its shares, `sgpud release`, `nvidia-smi --gpu-reset -i {uuid}`, "
-        f"`sgpud acquire`, and where the driver tells no recovery action (before R565) "
+        f"`sgpud acquire`, and if the driver reports no recovery action (before R565) "
         f"`sgpud heal {uuid}`"
     )
 

@@ -16,20 +16,20 @@ class HealthPhase(Enum):
 
     HEALTHY = "healthy"
     SUSPECT = "suspect"
-    """Something unclear happened: no share more is given until a probe tells."""
+    """Something unclear happened: no more shares are granted until a probe passes."""
     UNHEALTHY = "unhealthy"
     PROBATION = "probation"
-    """Nothing is wrong any more, as far as known: watched before it is given out again."""
+    """Nothing is known to be wrong any more: watched before its shares are granted again."""
 
 
 class RecoverySign(Enum):
     """Something that may end a cause."""
 
-    DRIVER = "the driver was loaded anew"
+    DRIVER = "the driver was reloaded"
     RESET = "the driver no longer asks for a reset or a reboot"
-    BOOT = "the node has booted"
-    BACK = "the GPU is there again"
-    WORD = "the operator says that it is well"
+    BOOT = "the node was rebooted"
+    BACK = "the GPU is back"
+    WORD = "the operator reports it as healthy"
 
 
 @frozen

@@ -20,7 +20,7 @@ _WELL = Health()
 
 
 class UnknownGpuError(SgpudError):
-    """A name that means no GPU of this node, or more than one."""
+    """A name that matches no GPU of this node, or more than one."""
 
     def __init__(self, name: str, known: Sequence[str]) -> None:
         """`known`: the UUIDs that it could have meant."""
@@ -35,9 +35,9 @@ class UnknownGpuError(SgpudError):
 
 @frozen
 class Verdict:
-    """What the health of a GPU means for its shares; both empty for a well one."""
+    """What the health of a GPU means for its shares; both empty if it is healthy."""
 
-    sick: str = ""
+    unhealthy: str = ""
     """Why no share of it is Healthy, held ones included."""
     withheld: str = ""
     """Why no more of its shares are to be chosen."""
@@ -53,13 +53,13 @@ def verdict(node: Node, gpu: Gpu) -> Verdict:
     own = health_of(node, gpu.uuid)
     parent = health_of(node, gpu.physical)
     if own.phase is HealthPhase.UNHEALTHY:
-        return Verdict(sick=_why(own))
+        return Verdict(unhealthy=_why(own))
     if parent.phase is HealthPhase.UNHEALTHY:
-        return Verdict(sick=f"its physical GPU is sick: {_why(parent)}")
+        return Verdict(unhealthy=f"its physical GPU is unhealthy: {_why(parent)}")
     if node.trust is Trust.EXPIRED:
-        return Verdict(sick="known from before, and no probe has confirmed it in time")
+        return Verdict(unhealthy="known from the last run, but not confirmed by a probe in time")
     if node.trust is Trust.LAST_KNOWN:
-        return Verdict(withheld="known from before, not yet confirmed by a probe")
+        return Verdict(withheld="known from the last run, not yet confirmed by a probe")
     for uuid in (gpu.uuid, gpu.physical):
         if health_of(node, uuid).cordoned:
             return Verdict(withheld=f"cordoned by the operator: `sgpud uncordon {uuid}` ends it")
@@ -77,7 +77,7 @@ def worst(node: Node, gpu: Gpu) -> HealthPhase:
 def gpus_seen(node: Node, gpus: Sequence[Gpu], driver: str, now: float) -> Node:
     """The node after an inventory: these GPUs can be read. `now`: monotonic seconds.
 
-    A GPU that is sick or suspected and is not among them stays until it can be read again. Any
+    A GPU that is unhealthy or suspect and is not among them stays until it can be read again. Any
     other that is missing has gone, and is watched for a while when it comes back.
     """
     if node.driver_gone or (node.driver and driver != node.driver):
@@ -102,7 +102,7 @@ def gpus_seen(node: Node, gpus: Sequence[Gpu], driver: str, now: float) -> Node:
 
 
 def probe_failed(node: Node, problem: str, *, driver_gone: bool) -> Node:
-    """The node where nothing fresh can be read: GPUs are unknown then, not unhealthy.
+    """The node when no GPU can be read: its GPUs are unknown then, not unhealthy.
 
     `driver_gone`: the kernel module is not loaded; loaded again, it has reset every GPU.
     """
@@ -134,12 +134,12 @@ def sampled(node: Node, samples: Iterable[Sample], now: float) -> Node:
 
 
 def healed(node: Node, uuid: str, now: float) -> Node:
-    """The node after the operator's word that a GPU is well, and its MIG instances with it."""
+    """The node after the operator has declared a GPU, with its MIG instances, healthy."""
     return _stepped(node, [uuid, *_instances(node, uuid)], RecoverySign.WORD, now)
 
 
 def cordoned(node: Node, uuid: str, *, on: bool) -> Node:
-    """The node after the operator's word that a GPU is not to be given out, or is again."""
+    """The node after the operator has cordoned or uncordoned a GPU."""
     health = evolve(health_of(node, uuid), cordoned=on)
     return evolve(node, healths={**node.healths, uuid: health})
 

@@ -46,7 +46,7 @@ class Node:
     healths: Mapping[str, Health] = field(factory=dict)
     """By UUID, of physical GPUs and of MIG instances; one that is missing is healthy."""
     missing: frozenset[str] = frozenset()
-    """UUIDs of `gpus` that the last inventory lacked: kept while they are sick or suspected."""
+    """UUIDs of `gpus` that the last inventory lacked: kept while they are unhealthy or suspect."""
     trust: Trust = Trust.CONFIRMED
     trusted_until: float = 0.0
     """When GPUs that are known from before are trusted no more, in monotonic seconds."""

@@ -55,7 +55,7 @@ class GpuShares:
     draining: IntSet
     availability: Availability = Availability.AVAILABLE
     reason: str = ""
-    """Why it is withheld or sick."""
+    """Why it is withheld or unhealthy."""
     elsewhere: Fraction = Fraction()
     """The fraction of this GPU that is held on other terms: of other pools, of another size."""
     parts: int = 1
@@ -209,7 +209,7 @@ def awaits(pools: Iterable[Pool]) -> bool:
 
 
 def pooled(resource: str, groups: Sequence[GpuShares], sharing: Sharing, *, dropped: bool) -> Pool:
-    """The pool of these groups, each well, sick or withheld by itself, as it is advertised."""
+    """The pool of these groups, each with its own availability, as advertised."""
     prefix = variable_prefix(resource, sharing.resources)
     memory = any(group.size for group in groups)
     if memory and sharing.advertise is Advertise.LARGEST:
@@ -253,8 +253,8 @@ def _judged(group: GpuShares, node: Node, chosen: InjectionChoice) -> GpuShares:
             group, availability=Availability.UNHEALTHY, reason="the GPU is no longer on this node"
         )
     found = verdict(node, group.gpu)
-    if found.sick:
-        return evolve(group, availability=Availability.UNHEALTHY, reason=found.sick)
+    if found.unhealthy:
+        return evolve(group, availability=Availability.UNHEALTHY, reason=found.unhealthy)
     reason = withheld(node, group.gpu) or chosen.unavailable.get(group.uuid, "")
     if reason:
         return evolve(group, availability=Availability.WITHHELD, reason=reason)

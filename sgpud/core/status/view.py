@@ -134,7 +134,7 @@ class NodeView:
     """Why this sgpud is not ready; empty: it serves and the kubelet follows every list, or it is a
     standby that could take over."""
     dead: tuple[str, ...] = ()
-    """Parts of it that have ended although it runs: it has to be started anew."""
+    """Parts that have failed although the process runs: it must be restarted."""
     gpus: tuple[GpuStateView, ...] = ()
     """Every GPU, shared or not, in their order."""
     usage: UsageView = NOT_YET
@@ -225,12 +225,12 @@ def _unready(node: Node, pools: Sequence[PoolView], instance: InstanceView) -> I
         yield instance.serving
     else:
         why = f" ({node.probe_problem})" if node.probe_problem else ""
-        yield from (f"the {name} are not known yet{why}" for name in _unknown(node))
+        yield from (f"waiting for {name}{why}" for name in _unknown(node))
         yield from unregistered(pools)
 
 
 def _unknown(node: Node) -> list[str]:
-    facts = {"configuration": node.sharing, "GPUs": node.gpus, "holders": node.checkpoint}
+    facts = {"the configuration": node.sharing, "GPUs": node.gpus, "holders": node.checkpoint}
     return [name for name, fact in facts.items() if fact is None]
 
 

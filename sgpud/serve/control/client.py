@@ -108,7 +108,7 @@ def _no_connection(path: Path, verb: str, problem: OSError) -> ControlError:
     if isinstance(problem, PermissionError):
         return ControlError(path, verb, f"No permission to use {path}: run this command as root")
     if problem.errno in {errno.ENOTSOCK, errno.EPROTOTYPE, errno.ENOTDIR}:
-        return ControlError(path, verb, f"{path} is no control socket of sgpud")
+        return ControlError(path, verb, f"{path} is not a control socket of sgpud")
     return ControlError(path, verb, f"Cannot ask sgpud on {path}: {problem.strerror or problem}")
 
 
@@ -126,5 +126,5 @@ def _answer(path: Path, verb: str, received: bytes) -> dict[str, Any]:
         if answer.get("ok") is False and isinstance(error, str):
             raise RefusedRequestError(path, verb, error)
     raise ControlError(
-        path, verb, f"What answers on {path} is no sgpud, or one of another version: restart it"
+        path, verb, f"The process on {path} is not sgpud, or another version of it: restart it"
     )

@@ -30,7 +30,7 @@ Deferred of one. An SgpudError of it is answered as a refusal, any other excepti
 
 
 class RequestError(SgpudError):
-    """A line that is no request; its text says what one is."""
+    """A line that is not a request; its text says what a request is."""
 
 
 @frozen

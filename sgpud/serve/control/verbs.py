@@ -18,7 +18,7 @@ class DriverHolder(Protocol):
     """Where GPUs come from."""
 
     def release(self) -> Deferred[bool]:
-        """Let go of the driver for a while; whether that is done."""
+        """Release the driver for a while; whether that worked."""
 
     def acquire(self) -> None:
         """End a release."""

@@ -60,7 +60,7 @@ class Router:
             return HttpAnswer(TEXT, refused.body, NOT_ALLOWED, (("allow", "GET, HEAD"),))
         if page is None:
             paths = ", ".join(sorted(path.decode() for path in self._pages))
-            return _line(NOT_FOUND, f"There is nothing here. There are: {paths}.")
+            return _line(NOT_FOUND, f"Not found. Available: {paths}.")
         if local is False and not page.everywhere and not settings.expose_status:
             return _line(
                 FORBIDDEN,

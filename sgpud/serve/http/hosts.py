@@ -19,7 +19,7 @@ def accepted(header: str | None, names: Collection[str]) -> bool:
 
 
 def _name(header: str) -> str:
-    """The host without its port, in lower case; empty for what is no host."""
+    """The host without its port, in lower case; empty for anything but a host."""
     text = header.strip().lower()
     if text.startswith("["):
         address, closed, port = text[1:].partition("]")

@@ -1,6 +1,6 @@
 """The metrics of the GPUs: their memory, health and shares, and who uses them.
 
-A number that was measured is told while it is fresh, and not at all after that.
+A measured value is exported only while it is fresh.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ GPUS: tuple[MetricFamily, ...] = (
         "sgpud_shares",
         (*SHARE, "state"),
         "Listed shares, each in one state: held; free; withheld (free, but not to be chosen now);"
-        " unhealthy (free, its GPU is sick); or draining (on their way out).",
+        " unhealthy (free, its GPU is unhealthy); or draining (about to be removed).",
         lambda seen: (
             ((pool.resource, gpu.uuid, state), count)
             for pool, gpu in _listed(seen)

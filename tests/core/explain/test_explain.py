@@ -194,7 +194,7 @@ def test_shares_that_are_listed_unhealthy_or_not_at_all() -> None:
         of=fallen(node(sharing(injection=DELIVERY), GPUS, CheckpointState((CHAT,))), uuid(0))
     )
     text = said(explain(ids(0, 0)[0], sick))
-    assert "listed Unhealthy, because its GPU is sick: " in text
+    assert "listed Unhealthy, because its GPU is unhealthy: " in text
     assert "is not listed: it never was" in said(explain(ids(0, 77)[0], known()))
 
 

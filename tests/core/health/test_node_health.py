@@ -383,7 +383,7 @@ def test_what_is_held_never_vanishes_and_is_healthy_unless_its_gpu_is_sick(
             group = groups[uuid]
             assert group.held == numbers
             assert numbers - group.active == IntSet()
-            sick = group.gpu is None or bool(verdict(of, group.gpu).sick)
+            sick = group.gpu is None or bool(verdict(of, group.gpu).unhealthy)
             assert (group.availability is UNHEALTHY) == sick
             assert (group.healthy & numbers) == (IntSet() if sick else numbers)
             assert sick or group.availability is AVAILABLE or group.healthy == numbers

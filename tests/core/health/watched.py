@@ -157,7 +157,7 @@ class Watched(RuleBasedStateMachine):
         for one in self.believed():
             # Only a lie has one id in two pools; the pool that lists it keeps it.
             assert pools[one[1:]] == one[0] or any(pod.doubtful for pod in self.pods) or self.lied
-        well = {gpu.uuid for gpu in self.node.gpus or () if not verdict(self.node, gpu).sick}
+        well = {gpu.uuid for gpu in self.node.gpus or () if not verdict(self.node, gpu).unhealthy}
         for pod in self.pods:
             if not pod.doubtful:
                 assert pod.ids <= every
@@ -206,7 +206,7 @@ class Watched(RuleBasedStateMachine):
             for group in pool.groups:
                 assert not group.active & group.draining
                 assert group.listed
-                well = group.gpu is not None and not verdict(self.node, group.gpu).sick
+                well = group.gpu is not None and not verdict(self.node, group.gpu).unhealthy
                 assert (group.availability is Availability.UNHEALTHY) == (not well)
                 assert not (group.healthy and not well)
                 assert not group.healthy & group.draining

@@ -42,7 +42,7 @@ def test_one_that_serves_is_ready_when_the_kubelet_follows_every_list() -> None:
 
 def test_before_its_facts_are_known_it_is_not() -> None:
     found = seen(evolve(Node(), probe_problem="no driver"), "serving", {})
-    assert found.unready[1] == "the GPUs are not known yet (no driver)"
+    assert found.unready[1] == "waiting for GPUs (no driver)"
     assert len(found.unready) == 3
 
 

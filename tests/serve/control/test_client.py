@@ -88,8 +88,11 @@ def test_a_socket_that_nobody_serves_says_to_start_the_daemon(path: Path) -> Non
         b"[" * 100_000,
     ],
 )
-def test_garbage_is_called_what_it_is(path: Path, answer: bytes) -> None:
-    with answering(path, answer), pytest.raises(ControlError, match="no sgpud, or one of another"):
+def test_garbage_is_reported_as_such(path: Path, answer: bytes) -> None:
+    with (
+        answering(path, answer),
+        pytest.raises(ControlError, match="not sgpud, or another version"),
+    ):
         ask(path, "reload", timeout=10)
 
 

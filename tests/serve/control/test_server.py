@@ -316,14 +316,14 @@ class ControlTest(TestCase):
         assert (yield self.ask("echo")) == {}
 
     @inlineCallbacks
-    def test_a_file_that_is_no_socket_is_left_alone_and_told_of(self) -> Steps:
+    def test_a_file_that_is_not_a_socket_is_left_alone_and_reported(self) -> Steps:
         self.path.parent.mkdir()
         self.path.write_text("precious")
         self.serve()
         self.time.advance(LOOK_EVERY)
         assert self.path.read_text() == "precious"
         (line,) = self.said.about("No control socket")
-        assert "no socket has this name: remove it" in line
+        assert "is not a socket: remove it" in line
         self.path.unlink()
         self.time.advance(LOOK_EVERY)
         assert (yield self.ask("echo")) == {}
@@ -337,12 +337,12 @@ class ControlTest(TestCase):
         assert len(self.said.about("No control socket")) == 1
 
     @inlineCallbacks
-    def test_a_socket_that_was_removed_is_made_anew(self) -> Steps:
+    def test_a_removed_socket_is_recreated(self) -> Steps:
         self.serve()
         self.path.unlink()
         self.time.advance(LOOK_EVERY)
         assert (yield self.ask("echo")) == {}
-        assert len(self.said.about("was taken away")) == 1
+        assert len(self.said.about("was removed; recreating")) == 1
 
     @inlineCallbacks
     def test_the_next_one_waits_until_the_socket_is_given_up(self) -> Steps:

@@ -180,9 +180,9 @@ class PagesTest(SynchronousTestCase):
         assert ask("/readyz", view=ill).status == 200
 
     def test_readyz_says_why_not(self) -> None:
-        waits = evolve(VIEW, unready=("the GPUs are not known yet", "no kubelet"))
+        waits = evolve(VIEW, unready=("waiting for GPUs", "no kubelet"))
         asked = ask("/readyz", view=waits)
-        assert (asked.status, asked.body) == (503, b"the GPUs are not known yet\nno kubelet\n")
+        assert (asked.status, asked.body) == (503, b"waiting for GPUs\nno kubelet\n")
         assert ask("/readyz").body == b"ready: serving\n"
         assert ask("/healthz", view=waits).status == 200
 
