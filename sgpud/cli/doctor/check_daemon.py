@@ -105,6 +105,22 @@ def check_daemon(facts: NodeFacts) -> Iterator[Finding]:
         )
     for note in view["notes"]:
         yield Finding("daemon", Severity.WARNING, note, "", "See docs/configuration.md.")
+    for part in view["dead"]:
+        yield Finding(
+            "daemon",
+            Severity.ERROR,
+            f"its {part} has failed",
+            "The last plan stays in force, but nothing new is taken in.",
+            "See its log (journalctl -u sgpud) and restart it: `systemctl restart sgpud`.",
+        )
+    if view["unsaved"]:
+        yield Finding(
+            "daemon",
+            Severity.ERROR,
+            f"its state is not saved: {view['unsaved']}",
+            "A restart would lose cordons, the health of GPUs and the last good configuration.",
+            "Free disk space, or correct the owner and the mode of its state directory.",
+        )
     if view["holders"]:
         yield Finding(
             "daemon",

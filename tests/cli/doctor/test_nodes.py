@@ -358,6 +358,8 @@ def test_a_daemon_with_every_trouble(node: FakeNode) -> None:
         sick,
         probe="hung: look at it",
         holders="stale",
+        unsaved="cannot write gpus.json: No space left on device",
+        dead=["reconciler"],
         notes=["an entry that means no GPU"],
         unknown=["holders"],
         configuration={"file": "f", "in_use": "last good", "problems": ["f:1: x"], "warnings": []},
@@ -367,7 +369,15 @@ def test_a_daemon_with_every_trouble(node: FakeNode) -> None:
     node.view = {**view, "pools": pools, "healths": healths}
     bad = node.bad()
     told = " ".join(one.what for found in bad.values() for one in found)
-    for text in ("hung: look at it", "stale", "means no GPU", "the holders", "last good"):
+    for text in (
+        "hung: look at it",
+        "stale",
+        "means no GPU",
+        "the holders",
+        "last good",
+        "reconciler",
+        "No space",
+    ):
         assert text in told
     assert "is not registered (no kubelet: gone)" in bad["registration"][0].what
     (health,) = bad["health"]
