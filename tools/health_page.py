@@ -63,10 +63,10 @@ are withheld, held ones stay Healthy.
 - A GPU that was lost, hung or gone is on probation once it can be read and nothing has happened
   for `hold_down` ({hold:.0f} s). It is healthy after {passes} probes in a row have passed there.
 - A cause that needs a reset or a reboot never ends by time. It ends when the reset was seen
-  (the driver was loaded anew, or its recovery action is none again), when the node has booted,
-  or when the operator says so. A reboot cause does not end by a driver that was loaded anew.
+  (the driver was reloaded, or its recovery action is none again), when the node was rebooted,
+  or when the operator runs `sgpud heal`. Reloading the driver does not end a reboot cause.
 - {flaps} falls within {window:.0f} minutes double the hold-down, and each further one again.
-- What it was sick of, and cordons, are kept in the state directory. A restart of sgpud or of the
+- Its causes and cordons are kept in the state directory. A restart of sgpud or of the
   kubelet changes nothing. A boot counts as the reset and the reboot, once: what comes back after
   it, without a healthy time between, stays until `sgpud heal`.
 

@@ -143,7 +143,7 @@ def plan(node: Node, now: float) -> Plan | None:
     shared = [gpu for gpu in gpus if sharing.allows(gpu)]
     several = len(sharing.resources) > 1
     chosen = choose(sharing.injection, node.host, shared, several=several)
-    # What drains of a GPU that is no longer shared is still given out, where that can be done.
+    # Draining shares of a GPU that is no longer shared are still granted, if possible.
     others = lacks(chosen.method, node.host, [gpu for gpu in gpus if gpu not in shared])
     chosen = evolve(chosen, unavailable={**others, **chosen.unavailable})
     partitions = node.partitions()
