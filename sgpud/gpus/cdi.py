@@ -29,6 +29,8 @@ _KINDS = re.compile(rb"""kind["']?\s*:\s*["']?([A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+)"
 """The kind in a file that may be neither JSON nor YAML."""
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.:-]*[A-Za-z0-9])?", re.ASCII)
 _VERSION = re.compile(r"0\.[1-8]\.0|1\.[0-9]{1,3}\.[0-9]{1,3}", re.ASCII)
+_EVERY = "all"
+"""The name under which the toolkit hands over every GPU of the node, which may be one."""
 _DIGITS_FROM = (0, 5)
 """The version from which on a name may begin with a digit, and a node may have a hostPath."""
 
@@ -101,6 +103,9 @@ def cdi_name(specs: Specs, gpu: Gpu, nodes: Sequence[str]) -> tuple[str, str]:
     for device in named:
         if device.nodes == own or (not own and device.name == gpu.uuid and device.nodes):
             return f"{specs.kind}={device.name}", ""
+    every = specs.devices.get(_EVERY)
+    if every and own and every.nodes == own:
+        return f"{specs.kind}={_EVERY}", ""
     return "", _why_none(specs, gpu, named, own) + "".join(f"; {why}" for why in specs.unreadable)
 
 

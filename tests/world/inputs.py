@@ -97,5 +97,47 @@ metadata:
 """
 
 # Form: GB10 (DGX Spark): NVML's memory info ends with error 3, not supported, on a GPU that shares
-# the machine's memory; the other readings are there (reports in public issue trackers).
+# the machine's memory; the other readings are there, and the PCI domain is not 0. Reports:
+# NVIDIA/k8s-device-plugin#1482, kubernetes-sigs/dra-driver-nvidia-gpu#1073.
 UNIFIED = "NVIDIA GB10"
+UNIFIED_PCI = "0000000F:01:00.0"
+
+# Form: a spec of the toolkit with the one device `all`, in a kind of its own, on a node that pods
+# ask for GPUs by UUID. Reports: NVIDIA/nvidia-container-toolkit#1239 and #1895.
+MANAGEMENT_SPEC = """\
+cdiVersion: 0.5.0
+kind: management.nvidia.com/gpu
+devices:
+- name: all
+  containerEdits:
+    deviceNodes:
+    - path: /dev/nvidia3
+    - path: /dev/nvidiactl
+"""
+
+# Form: the machine configuration of Talos for NVIDIA's runtime as containerd's default, merged from
+# a .part file (Talos documentation, NVIDIA GPU and Containerd).
+TALOS_CONTAINERD = """\
+[plugins]
+  [plugins."io.containerd.cri.v1.runtime"]
+    [plugins."io.containerd.cri.v1.runtime".containerd]
+      default_runtime_name = "nvidia"
+"""
+
+# Form: values of NVIDIA's device plugin chart (k8s-device-plugin, README, "config.map").
+CHART_VALUES = """\
+migStrategy: mixed
+config:
+  map:
+    default: |
+      version: v1
+      sharing:
+        timeSlicing:
+          renameByDefault: true
+          resources: &slices
+          - name: nvidia.com/gpu
+            replicas: 7
+tolerations:
+- key: nvidia.com/gpu
+  operator: Exists
+"""

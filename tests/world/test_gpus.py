@@ -8,7 +8,7 @@ from attrs import evolve
 
 from sgpud.config.load import parse as parse_config
 from sgpud.core.allocation.injection import GrantedGpu, InjectionChoice, NodeHost, answer
-from sgpud.core.gpu.gpu import matches
+from sgpud.core.gpu.gpu import matches, pci_address
 from sgpud.core.planning.holdings import CheckpointState
 from sgpud.core.planning.plan import plan
 from sgpud.core.sharing.rules import InjectionMethod
@@ -16,7 +16,7 @@ from sgpud.core.sharing.share_id import parse_share_id, share_id
 from sgpud.gpus.nvml.messages import Inventory, ProcessesMessage, SamplesMessage, parse
 from tests.core.status.viewing import viewed
 from tests.core.values import GIB, gpu, node, sharing
-from tests.world.inputs import JETSON_UUID, UNIFIED
+from tests.world.inputs import JETSON_UUID, UNIFIED, UNIFIED_PCI
 
 ORIN = evolve(gpu(0), uuid=JETSON_UUID, product="Orin (nvgpu)")
 
@@ -86,6 +86,10 @@ def test_memory_that_nvml_does_not_report_is_unknown_and_not_zero() -> None:
     assert "SGPUD_GPU_MEMORY_BYTES" not in given.envs
     of = node(sharing(), [GB10], CheckpointState())
     assert [each.memory for each in viewed(of, plan(of, 0.0)).gpus] == [None]
+
+
+def test_a_pci_domain_that_is_not_0_stays() -> None:
+    assert pci_address(UNIFIED_PCI) == "000f:01:00.0"
 
 
 def test_memory_shares_of_a_gpu_of_unknown_memory_say_how_to_give_it() -> None:
