@@ -6,8 +6,10 @@ a kill releases it. The one that waits gets it within a millisecond of the other
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +24,7 @@ from sgpud.core.errors import SgpudError
 
 LOOK_EVERY = 1.0
 """Seconds between looks without a hint: what inotify does not tell (a mount over the directory)."""
+_NO_DIRECTORY = "not a directory. Remove it, and restart the kubelet, which creates the directory"
 KUBELET_SOCKET = "kubelet.sock"
 CHECKPOINT = "kubelet_internal_checkpoint"
 
@@ -164,9 +167,12 @@ class PluginDirectory:
                 self._lose()
                 self._events.stuck()
                 return
-        if found is not None and self._descriptor is None:
+        directory = found is not None and stat.S_ISDIR(found.st_mode)
+        if directory and self._descriptor is None:
             self._open()
         self._watcher.watch([self.path, *_nearest(self.path)])
+        if found is not None and not directory:
+            raise NotADirectoryError(errno.ENOTDIR, _NO_DIRECTORY)
         self._look_inside()
 
     def _look_inside(self) -> None:
@@ -198,10 +204,10 @@ class PluginDirectory:
         try:
             self.look()
         except OSError as error:
-            problem = str(error)
+            problem = error.strerror or str(error)
             if problem != self._problem:
                 self._log.error(
-                    "Cannot look at {path}: {problem}", path=str(self.path), problem=problem
+                    "Cannot serve {path}: {problem}", path=str(self.path), problem=problem
                 )
         self._problem = problem
         if not self._stopped:

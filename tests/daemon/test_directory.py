@@ -154,8 +154,21 @@ def test_a_directory_that_is_no_directory_is_said_and_then_served(node: Node) ->
     node.plugin_dir.write_text("not a folder")
     process = node.start()
     process.ready()
-    process.said("Cannot look at")
+    process.said("Cannot serve")
     node.plugin_dir.unlink()
     with node.kubelet() as kubelet:
         listed(kubelet)
         assert kubelet.allocatable(RESOURCE) == len(shares(10, 10))
+
+
+def test_a_file_in_the_directory_s_place_is_named_with_what_to_do(
+    node: Node, daemon: Process, kubelet: StandInKubelet
+) -> None:
+    kubelet.stop()
+    shutil.rmtree(node.plugin_dir)
+    node.plugin_dir.write_text("not a directory\n")
+    daemon.said(f"Cannot serve {node.plugin_dir}: not a directory. Remove it, and restart")
+    daemon.status(lambda status: "no plugin directory" in status)
+    node.plugin_dir.unlink()
+    kubelet.start()
+    listed(kubelet)

@@ -308,7 +308,7 @@ def test_a_file_in_its_place_is_said_once_and_made_up_for_later(bench: Bench) ->
         bench.watch()
         for _ in range(5):
             assert "ours" not in bench.second()
-    assert len(said.about(f"Cannot look at {bench.path}")) == 1
+    assert len(said.about(f"Cannot serve {bench.path}")) == 1
     bench.path.unlink()
     bench.path.mkdir()
     assert "ours" in bench.second()

@@ -137,6 +137,8 @@ class Endpoint:
         def wait() -> None:
             if server is not None:
                 server.stop(FINISH_WITHIN).wait()
-            self.path.unlink(missing_ok=True)
+            # Whatever has become of its directory: there is nothing to be removed then.
+            with suppress(OSError):
+                self.path.unlink()
 
         return in_thread(self._reactor, wait)
