@@ -44,6 +44,19 @@ def check_directory(facts: NodeFacts) -> Iterator[Finding]:
         yield Finding("kubelet", Severity.GOOD, f"the kubelet answers in {where}")
 
 
+def check_order(facts: NodeFacts) -> Iterator[Finding]:
+    """Whether sgpud starts before the kubelet when the node boots."""
+    for unit in facts.kubelet.unordered:
+        yield Finding(
+            "order",
+            Severity.WARNING,
+            f"sgpud.service is not ordered before {unit}",
+            "After a reboot the kubelet admits the pods of before once: those whose shares are not"
+            " registered by then are lost (UnexpectedAdmissionError).",
+            f"`systemctl edit sgpud`: [Unit] and Before={unit}.",
+        )
+
+
 def check_pod_resources(facts: NodeFacts) -> Iterator[Finding]:
     """Whether it can be asked which pods hold shares."""
     kubelet = facts.kubelet

@@ -21,6 +21,7 @@ from sgpud.cli.doctor.check_handing import check_method, check_runtime, check_sp
 from sgpud.cli.doctor.check_kubelet import (
     check_checkpoint,
     check_directory,
+    check_order,
     check_pod_resources,
     check_rivals,
 )
@@ -55,6 +56,7 @@ CHECKS: tuple[Callable[[NodeFacts], Iterator[Finding]], ...] = (
     check_runtime,
     check_specs,
     check_directory,
+    check_order,
     check_pod_resources,
     check_checkpoint,
     check_rivals,

@@ -123,6 +123,8 @@ class KubeletFacts:
     """The ids that each resource had registered, as the kubelet's checkpoint says."""
     drivers: tuple[str, ...] = ()
     """Sockets of DRA drivers for NVIDIA's GPUs in the kubelet's plugins_registry."""
+    unordered: tuple[str, ...] = ()
+    """The kubelet's systemd units before which sgpud.service does not start."""
 
 
 @frozen

@@ -427,3 +427,36 @@ def test_wsl2_is_not_told_to_make_device_nodes(node: FakeNode) -> None:
     told = [one for one in node.findings() if one.check == "devices"]
     assert any("WSL2" in one.what and "nvidia-container-toolkit" in one.what for one in told)
     assert not any("nvidia-modprobe" in f"{one.what} {one.todo}" for one in told)
+
+
+# The order of the start. -------------------------------------------------------------------------
+
+UNITS = "usr/lib/systemd/system"
+
+
+def test_a_unit_that_is_ordered_before_the_kubelet_is_good(node: FakeNode) -> None:
+    node.write("etc/systemd/system/kubelet.service", "[Unit]\nAfter=network.target\n")
+    assert node.bad() == {}  # sgpud is no unit here: in a container the host's are not seen
+    node.write(f"{UNITS}/sgpud.service", "[Unit]\nBefore=x.service kubelet.service\n")
+    assert node.bad() == {}
+
+
+@pytest.mark.parametrize(
+    ("unit", "drop_in", "kubelet"),
+    [
+        ("[Unit]\n", "", "kubelet.service"),
+        ("[Unit]\nBefore=kubelet.service\n", "", "snap.microk8s.daemon-kubelite.service"),
+        ("[Unit]\nBefore=kubelet.service\n", "[Unit]\nBefore=\n", "kubelet.service"),
+    ],
+)
+def test_a_unit_that_may_start_after_the_kubelet_loses_pods_at_a_reboot(
+    node: FakeNode, unit: str, drop_in: str, kubelet: str
+) -> None:
+    node.write(f"{UNITS}/sgpud.service", unit)
+    node.write("etc/systemd/system/sgpud.service.d/order.conf", drop_in)
+    node.write(f"etc/systemd/system/{kubelet}", "[Unit]\n")
+    one = node.only("order")
+    assert one.severity is WARNING
+    assert one.what == f"sgpud.service is not ordered before {kubelet}"
+    node.write(f"etc/systemd/system/{kubelet}.d/gpu.conf", "[Unit]\nAfter=sgpud.service\n")
+    assert node.bad() == {}
