@@ -456,3 +456,21 @@ def test_the_daemon_does_not_start_on_a_bad_file_of_fake_gpus(file: Path, tmp_pa
     assert done.returncode == 78
     assert "absent" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_what_a_boot_imports_has_nothing_of_a_simulation() -> None:
+    """The kubelet starts in the same moment, and admits the pods of before once."""
+    program = (
+        "import sys, sgpud.cli.main, sgpud.service\n"
+        "print([name for name in sys.modules if 'simulate.engine.' in name or name == 'csv'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout == "['sgpud.cli.simulate.engine.values']\n"

@@ -1,13 +1,16 @@
-"""The arguments of `sgpud simulate`."""
+"""The arguments of `sgpud simulate`.
+
+Every command has them in its parser, `sgpud run` at a boot too, which is in a hurry: what reads
+their values is imported when there is one.
+"""
 
 from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Mapping
 
-from sgpud.cli.simulate.asked import TimeError, seconds
 from sgpud.cli.simulate.engine.values import TRIES
-from sgpud.cli.simulate.trace import column_map, scale_map
 
 MOST = 1000
 """Nodes, and tries, of a simulation."""
@@ -41,7 +44,23 @@ def add_arguments(parser: argparse.ArgumentParser, usual: str) -> None:
     parser.add_argument("--config", action="append", default=[], metavar="FILE", help=text)
 
 
+def column_map(text: str) -> Mapping[str, str]:
+    """Other names of a trace's columns; ValueError where that is none."""
+    from sgpud.cli.simulate import trace  # noqa: PLC0415 - as above
+
+    return trace.column_map(text)
+
+
+def scale_map(text: str) -> Mapping[str, float]:
+    """What a trace's columns are divided by; ValueError where that is none."""
+    from sgpud.cli.simulate import trace  # noqa: PLC0415 - as above
+
+    return trace.scale_map(text)
+
+
 def _time(text: str) -> float:
+    from sgpud.cli.simulate.asked import TimeError, seconds  # noqa: PLC0415 - as above
+
     try:
         return seconds(text)
     except TimeError as error:
