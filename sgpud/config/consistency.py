@@ -54,7 +54,7 @@ def _resume(guard_settings: FullGuardSettings) -> Iterator[Violation]:
 
 
 def _kinds(sharing: Sharing) -> Iterator[Violation]:
-    """All shares of a resource are slots, or memory shares of one size: a pod cannot choose."""
+    """All shares of a resource are places, or memory shares of one size: a pod cannot choose."""
     known = {sharing.default.resource: sharing.default}
     for number, rule in enumerate(sharing.rules):
         terms = rule.terms(sharing.default)
@@ -69,7 +69,7 @@ def _kinds(sharing: Sharing) -> Iterator[Violation]:
 
 def _kind(terms: ShareTerms) -> str:
     if not terms.share_memory:
-        return "slots (duplication_factor)"
+        return "places (duplication_factor)"
     return f"memory shares of {format_size(terms.share_memory)}"
 
 
@@ -220,7 +220,7 @@ def _variables(sharing: Sharing) -> Iterator[Violation]:
 
 
 def _memory(sharing: Sharing) -> Iterator[Violation]:
-    """Keys for memory shares if there are none, and keys for slots if there are none."""
+    """Keys for memory shares if there are none, and keys for places if there are none."""
     terms = (sharing.default, *(rule.terms(sharing.default) for rule in sharing.rules))
     memory = [each for each in terms if each.share_memory]
     if sharing.reserve_memory and not memory:

@@ -95,9 +95,9 @@ def test_a_resume_that_cannot_be_compared_without_a_gpu_is_taken() -> None:
 @pytest.mark.parametrize(
     ("rule", "what"),
     [
-        ("duplication_factor = 7", "slots (duplication_factor), but elsewhere for memory"),
+        ("duplication_factor = 7", "places (duplication_factor), but elsewhere for memory"),
         ('share_memory = "2GiB"', "memory shares of 2GiB, but elsewhere for memory shares of"),
-        ('share_memory = "0"', "slots (duplication_factor)"),
+        ('share_memory = "0"', "places (duplication_factor)"),
     ],
 )
 def test_a_resource_counts_one_thing(rule: str, what: str) -> None:

@@ -65,7 +65,7 @@ SHARING = (
         _FACTOR,
         DEFAULT_FACTOR,
         "How many shares each GPU has, unless share_memory is set: this many containers with one"
-        " share each fit on it. A share is a slot on the GPU, not an amount of its memory: nothing"
+        " share each fit on it. A share is a place on the GPU, not an amount of its memory: nothing"
         " prevents one container from using all of it. If the number is reduced, shares that pods"
         " hold stay until those pods end.",
         unit="shares per GPU",
@@ -78,7 +78,7 @@ SHARING = (
         " its memory, less what the driver reserves and reserve_memory, and duplication_factor is"
         ' ignored: a pod that requests 12 of "1GiB" gets 12 GiB of one GPU, as SGPUD_MEMORY_BYTES'
         " says in its environment. Nothing prevents it from using more. If the size changes, pods"
-        ' keep what they have. "0": shares are slots. At least 64MiB.',
+        ' keep what they have. "0": shares are places. At least 64MiB.',
     ),
     Key(
         "reserve_memory",
@@ -211,8 +211,8 @@ RULE = (
         "share_memory",
         _SHARE,
         doc="How much memory one share of these GPUs represents; by default as in [sharing], unless"
-        ' the rule has duplication_factor. "0": shares are slots. All shares of a resource have the'
-        " same kind and size.",
+        ' the rule has duplication_factor. "0": shares are places. All shares of a resource have'
+        " the same kind and size.",
         example="0",
     ),
 )
