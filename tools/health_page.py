@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sgpud.core.health.causes import HOLD_DOWN, RECOVERY, TRUST_FOR, reset_steps
 from sgpud.core.health.machine import EDGES, FLAP_WINDOW, FLAPS, PASSES, SUSPECT_FOR, HealthPhase
-from sgpud.core.health.xids import CATALOGUE, CLASSES, EDITION, XIDS, Remedy
+from sgpud.core.health.xids import CATALOGUE, EDITION, TABLE_CLASSES, XIDS, Remedy
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "health.md"
 
@@ -78,10 +78,20 @@ NVML's field 230, which drivers from R565 on tell, with each probe; XID 154 says
 
 Any other value changes nothing.
 
+## Counters
+
+With each probe: more uncorrected ECC errors without an XID (`[health] uncorrected_ecc`), a row of
+memory that waits for a reset to be remapped (`row_remap_pending`), and one that could not be
+(`row_remap_failure`). Each is `ignore`, `drain`, `reset` or `reboot`; the defaults follow NVIDIA's
+memory error management. The metrics `sgpud_gpu_uncorrected_ecc_errors`,
+`sgpud_gpu_row_remap_pending` and `sgpud_gpu_row_remap_failed` show them whatever they mean.
+
 ## XIDs
 
 `sgpud xids` prints the table with meanings, sources, and what the configuration changes in it:
-`[health] ignore`, `restart`, `reset` and `reboot` are lists of XIDs, one for each class.
+`[health] ignore`, `restart`, `reset` and `reboot` are lists of XIDs, one for each class;
+`probe` is for XIDs whose details, which NVML does not report, decide: the GPU is suspect until a
+probe has read its recovery action.
 
 {classes}
 
@@ -138,7 +148,7 @@ def page() -> str:
             ),
         ),
         classes=_table(
-            ("class", "XIDs"), ((f"`{each.value}`", _numbers(each)) for each in CLASSES)
+            ("class", "XIDs"), ((f"`{each.value}`", _numbers(each)) for each in TABLE_CLASSES)
         ),
         edition=EDITION,
         catalogue=CATALOGUE,

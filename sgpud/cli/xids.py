@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from sgpud.core.health.causes import HealthPolicy, reset_steps
-from sgpud.core.health.xids import BLACKWELL, CATALOGUE, CLASSES, EDITION, HOPPER, XIDS, Remedy, Xid
+from sgpud.core.health.xids import (
+    BLACKWELL,
+    CATALOGUE,
+    CLASSES,
+    EDITION,
+    HOPPER,
+    TABLE_CLASSES,
+    XIDS,
+    Remedy,
+    Xid,
+)
 
 EFFECTS = {
     Remedy.IGNORE: "none: an error of the application, or no error",
     Remedy.RESTART: "none: restart the application that was hit",
     Remedy.RESET: "all its shares are Unhealthy until it is reset",
     Remedy.REBOOT: "all its shares are Unhealthy until the node is rebooted",
+    Remedy.PROBE: "suspect until a probe has read the driver's recovery action",
 }
 _CONFIGURED = "classified by [health]"
 
@@ -38,7 +49,7 @@ def document(policy: HealthPolicy) -> dict[str, object]:
     }
     return {
         "xids": sorted(entries, key=lambda entry: int(str(entry["number"]))),
-        "classes": {remedy.value: EFFECTS[remedy] for remedy in CLASSES},
+        "classes": {remedy.value: EFFECTS[remedy] for remedy in TABLE_CLASSES},
         "reset": reset_steps("GPU-..."),
         "edition": EDITION,
         "sources": [CATALOGUE, *(f"{source} for {xids}" for source, xids in named.items())],

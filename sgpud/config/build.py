@@ -15,7 +15,7 @@ from sgpud.config.values import (
     LogSettings,
 )
 from sgpud.core.health.causes import HealthPolicy
-from sgpud.core.health.xids import CLASSES
+from sgpud.core.health.xids import Remedy
 from sgpud.core.sharing.rules import (
     Advertise,
     FullGuardSettings,
@@ -102,7 +102,13 @@ def _rule(rule: dict[str, Any]) -> GpuRule:
 def _policy(health: dict[str, Any]) -> HealthPolicy:
     return HealthPolicy(
         hold_down=parse_duration(health["hold_down"]),
-        **{remedy.value: tuple(health[remedy.value]) for remedy in CLASSES},
+        ignore=tuple(health["ignore"]),
+        restart=tuple(health["restart"]),
+        reset=tuple(health["reset"]),
+        reboot=tuple(health["reboot"]),
+        uncorrected_ecc=Remedy(health["uncorrected_ecc"]),
+        row_remap_pending=Remedy(health["row_remap_pending"]),
+        row_remap_failure=Remedy(health["row_remap_failure"]),
         trust_last_known=health["trust_last_known"],
         trust_for=parse_duration(health["trust_for"]),
     )

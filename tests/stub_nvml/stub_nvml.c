@@ -15,6 +15,7 @@
  *                             GPU; BYTES or PERCENT of -1: not told; KINDS: any of c, g, m for the
  *                             lists of compute, graphics and MPS compute processes
  *     utilisation PERCENT     ecc COUNT         recovery ACTION   unless written: not supported
+ *     ecc_total COUNT         remap PENDING FAILED                unless written: not supported
  *   event TOTAL INDEX TYPE DATA GI CI   since the start TOTAL such events (8: XID DATA, 2: ECC)
  *                             have come for that GPU (-1: of no instance). An event set hears of
  *                             those that come after a GPU was registered with it; a line keeps
@@ -51,6 +52,7 @@ typedef struct {
 typedef struct {
     char uuid[TEXT], name[TEXT], pci[32];
     int minor, major, compute_minor, mig, instances, utilisation, ecc, recovery;
+    int ecc_total, remap_pending, remap_failed;
     unsigned long long memory, reserved, used;
     Instance instance[MOST_INSTANCES];
 } Gpu;
@@ -138,6 +140,10 @@ static void describe(Machine *machine, Gpu *gpu, const char *word, const char *r
         gpu->utilisation = atoi(rest);
     else if (!strcmp(word, "ecc"))
         gpu->ecc = atoi(rest);
+    else if (!strcmp(word, "ecc_total"))
+        gpu->ecc_total = atoi(rest);
+    else if (!strcmp(word, "remap"))
+        sscanf(rest, "%d %d", &gpu->remap_pending, &gpu->remap_failed);
     else if (!strcmp(word, "recovery"))
         gpu->recovery = atoi(rest);
     else if (!strcmp(word, "used"))
@@ -177,6 +183,7 @@ static Trouble read_script(Machine *machine, const char *call, int index)
         if (!strcmp(word, "gpu") && machine->gpus < MOST_GPUS) {
             gpu = &machine->gpu[machine->gpus++];
             gpu->mig = gpu->utilisation = gpu->ecc = gpu->recovery = -1;
+            gpu->ecc_total = gpu->remap_pending = -1;
             gpu->minor = machine->gpus - 1;
             copy(gpu->uuid, rest);
         }
@@ -438,10 +445,21 @@ int nvmlDeviceGetProcessUtilization(Handle handle, ProcessSample *samples, unsig
 int nvmlDeviceGetTotalEccErrors(Handle handle, int kind, int counter, unsigned long long *count)
 {
     ENTER_FOR(handle);
-    if (kind != 1 || counter != 0) /* uncorrected, volatile */
+    if (kind != 1 || counter < 0 || counter > 1) /* uncorrected; volatile or aggregate */
         return INVALID_ARGUMENT;
-    *count = (unsigned long long)gpu->ecc;
-    return gpu->ecc < 0 ? NOT_SUPPORTED : SUCCESS;
+    int found = counter ? gpu->ecc_total : gpu->ecc;
+    *count = (unsigned long long)found;
+    return found < 0 ? NOT_SUPPORTED : SUCCESS;
+}
+
+int nvmlDeviceGetRemappedRows(Handle handle, unsigned *corrected, unsigned *uncorrected,
+                              unsigned *pending, unsigned *failure)
+{
+    ENTER_FOR(handle);
+    *corrected = *uncorrected = 0;
+    *pending = gpu->remap_pending > 0;
+    *failure = gpu->remap_failed > 0;
+    return gpu->remap_pending < 0 ? NOT_SUPPORTED : SUCCESS;
 }
 
 typedef struct {

@@ -112,7 +112,7 @@ def test_memory_that_a_rule_gives_is_what_an_unknown_one_is_taken_for() -> None:
 def sample(**facts: object) -> SamplesMessage:
     entry = {
         "uuid": "GPU-1", "used": 1, "total": 2, "utilisation": 3, "recovery": 0, "ecc": 0,
-        "error": "", **facts,
+        "ecc_total": None, "remap": None, "error": "", **facts,
     }  # fmt: skip
     found = parse(json.dumps({"type": "samples", "gpus": [entry]}).encode())
     assert isinstance(found, SamplesMessage)

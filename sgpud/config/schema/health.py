@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 from sgpud.config.schema.formats import duration
-from sgpud.config.schema.kinds import Boolean, Integer, Key, ListOf, Text
+from sgpud.config.schema.kinds import Boolean, Choice, Integer, Key, ListOf, Text
 from sgpud.core.health.causes import HOLD_DOWN, TRUST_FOR
+from sgpud.core.health.xids import Remedy
 from sgpud.core.units import format_duration
 
 _LAST_XID = 2**31 - 1
 _HOUR = 3600.0
+_COUNTER = Choice(
+    tuple(each.value for each in (Remedy.IGNORE, Remedy.DRAIN, Remedy.RESET, Remedy.REBOOT))
+)
 _XIDS = ListOf(Integer(1, _LAST_XID), "list of XIDs, e.g. [48, 95]", 1000, repeats=True)
 
 
 def _class(name: str, doc: str) -> Key:
     """A list of XIDs of one class, overriding sgpud's table."""
     return Key(name, _XIDS, [], doc)
+
+
+def _counter(name: str, default: Remedy, doc: str) -> Key:
+    """What a counter of NVML's means."""
+    means = (
+        ' "ignore": nothing; "drain": no more shares are granted until three probes in a row have'
+        ' passed; "reset" and "reboot": Unhealthy until then.'
+    )
+    return Key(name, _COUNTER, default.value, doc + means)
 
 
 HEALTH = (
@@ -43,6 +56,21 @@ HEALTH = (
     _class(
         "reboot",
         "XIDs after which a GPU and all its shares are Unhealthy until the node reboots.",
+    ),
+    _counter(
+        "uncorrected_ecc",
+        Remedy.DRAIN,
+        "What it means that more uncorrected ECC errors are counted, without an XID.",
+    ),
+    _counter(
+        "row_remap_pending",
+        Remedy.DRAIN,
+        "What it means that a row of the GPU's memory waits for a reset to be remapped.",
+    ),
+    _counter(
+        "row_remap_failure",
+        Remedy.RESET,
+        "What it means that a row of the GPU's memory could not be remapped.",
     ),
     Key(
         "trust_last_known",

@@ -53,6 +53,12 @@ class Sample:
     and reset, 5 recover IMEX domain, 6 bus reset, 7 system reboot."""
     ecc: int | None = None
     """Uncorrected ECC errors since the driver was loaded."""
+    ecc_total: int | None = None
+    """The same over the GPU's life."""
+    remap_pending: bool | None = None
+    """Whether a row of its memory is remapped with the next reset."""
+    remap_failed: bool | None = None
+    """Whether a row could not be remapped."""
     error: str = ""
     """The NVML error that a reading ended with: such a sample is a failed probe."""
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from attrs import frozen
 
-from sgpud.core.gpu.observations import EventKind, GpuEvent
+from sgpud.core.gpu.observations import EventKind, GpuEvent, Sample
 from sgpud.core.health.xids import BY_NUMBER, CLASSES, RECOVERY_CHANGED, Remedy
 
 HOLD_DOWN = 60.0
@@ -25,6 +25,10 @@ class HealthPolicy:
     restart: tuple[int, ...] = ()
     reset: tuple[int, ...] = ()
     reboot: tuple[int, ...] = ()
+    uncorrected_ecc: Remedy = Remedy.DRAIN
+    """What more uncorrected ECC errors mean that no XID came with; likewise the next two."""
+    row_remap_pending: Remedy = Remedy.DRAIN
+    row_remap_failure: Remedy = Remedy.RESET
     trust_last_known: bool = True
     """Whether the GPUs known last are listed before the first probe has answered."""
     trust_for: float = TRUST_FOR
@@ -59,7 +63,7 @@ class Cause:
 
 
 GONE = Cause("gone", Remedy.WAIT, "NVML no longer knows this GPU")
-ASKS = Cause(f"XID {RECOVERY_CHANGED}", Remedy.LOOK, "the driver's recovery action has changed")
+ASKS = Cause(f"XID {RECOVERY_CHANGED}", Remedy.PROBE, "the driver's recovery action has changed")
 HANG = "hang"
 
 _LOST, _RESET_REQUIRED = 15, 16
@@ -88,7 +92,7 @@ def of_event(
     if event.kind is EventKind.ECC:
         return Cause("double-bit ECC error", Remedy.RESET, event.detail)
     if event.kind is EventKind.HANG:
-        return Cause(HANG, Remedy.LOOK, event.detail or "a call does not return")
+        return Cause(HANG, Remedy.PROBE, event.detail or "a call does not return")
     return of_error(event.detail)
 
 
@@ -101,7 +105,28 @@ def of_error(text: str) -> Cause:
     lowered = text.lower()
     if code == _LOST or "lost" in lowered or "fallen off the bus" in lowered:
         return Cause("lost", Remedy.WAIT, text)
-    return Cause("NVML error", Remedy.LOOK, text)
+    return Cause("NVML error", Remedy.PROBE, text)
+
+
+def of_remapping(sample: Sample, policy: HealthPolicy) -> Cause | None:
+    """The cause that a remapped row of memory is; None for none, and for one to be ignored.
+
+    NVIDIA's memory error management has a pending remapping wait for a reset, with the GPU in use
+    meanwhile; one that failed wants the reset at once, and the GPU replaced if it fails again.
+    """
+    if sample.remap_failed and policy.row_remap_failure is not Remedy.IGNORE:
+        return Cause(
+            "row remapping failed", policy.row_remap_failure, "replace the GPU if it fails again"
+        )
+    if sample.remap_pending and policy.row_remap_pending is not Remedy.IGNORE:
+        return Cause("row remapping pending", policy.row_remap_pending, "reset it to take effect")
+    return None
+
+
+def of_ecc(count: int, policy: HealthPolicy) -> Cause:
+    """The cause that a grown count of uncorrected ECC errors is."""
+    detail = f"{count} since the driver was loaded"
+    return Cause("uncorrected ECC errors", policy.uncorrected_ecc, detail)
 
 
 def of_recovery(action: int) -> Cause | None:
@@ -136,7 +161,7 @@ def advice(cause: Cause, uuid: str) -> str:
                 "let the pods that hold its shares end, then do what the driver requires; "
                 f"for a reset: {reset_steps(uuid)}"
             )
-        case Remedy.WAIT | Remedy.LOOK:
+        case Remedy.WAIT | Remedy.PROBE:
             return (
                 "it recovers on its own once it can be read again; if it does not, look for "
                 f"Xid lines in `dmesg`, then reset it: {reset_steps(uuid)}"

@@ -7,7 +7,17 @@ from enum import Enum
 from attrs import evolve, frozen
 
 from sgpud.core.gpu.observations import Sample
-from sgpud.core.health.causes import ASKS, GONE, HANG, Cause, HealthPolicy, of_error, of_recovery
+from sgpud.core.health.causes import (
+    ASKS,
+    GONE,
+    HANG,
+    Cause,
+    HealthPolicy,
+    of_ecc,
+    of_error,
+    of_recovery,
+    of_remapping,
+)
 from sgpud.core.health.xids import Remedy
 
 
@@ -90,6 +100,8 @@ class Health:
     """The driver's recovery action, as it was last seen."""
     ecc: int | None = None
     """Uncorrected ECC errors, as last seen."""
+    remapping: str = ""
+    """The name of the cause that the remapping of its memory was, as last seen."""
     falls: tuple[float, ...] = ()
     """When it ceased to be well, lately."""
     stretch: int = 1
@@ -137,7 +149,7 @@ def _hit(health: Health, cause: Cause, policy: HealthPolicy, now: float) -> Heal
     match cause.remedy:
         case Remedy.IGNORE | Remedy.RESTART:
             return health
-        case Remedy.LOOK:
+        case Remedy.PROBE:
             return _suspected(health, cause, policy, now)
         case Remedy.DRAIN if health.phase is HealthPhase.UNHEALTHY:
             return health
@@ -185,7 +197,8 @@ def _sickened(health: Health, cause: Cause, policy: HealthPolicy, now: float) ->
 
 def _probed(health: Health, sample: Sample, policy: HealthPolicy, now: float) -> Health:
     """A probe has answered."""
-    passed = not sample.recovery and not _grown(health.ecc, sample.ecc)
+    remapping = of_remapping(sample, policy)
+    passed = not sample.recovery and not _grown(health.ecc, sample.ecc) and remapping is None
     if sample.error:
         return evolve(_hit(health, of_error(sample.error), policy, now), passes=0)
     before = health.phase
@@ -212,7 +225,19 @@ def _told(health: Health, sample: Sample, policy: HealthPolicy, now: float) -> H
     """What the driver itself says should be done, where that is another thing than before."""
     before = health.recovery
     if sample.ecc is not None and sample.ecc != health.ecc:
+        more = _grown(health.ecc, sample.ecc)
         health = evolve(health, ecc=sample.ecc)
+        health = _hit(health, of_ecc(sample.ecc, policy), policy, now) if more else health
+    remapping = of_remapping(sample, policy)
+    if sample.remap_pending is not None and health.remapping != (
+        (remapping and remapping.name) or ""
+    ):
+        health = evolve(health, remapping=remapping.name if remapping else "")
+        health = (
+            _hit(health, remapping, policy, now)
+            if remapping
+            else _seen(health, RecoverySign.RESET, policy, now)
+        )
     if sample.recovery is None or sample.recovery == before:
         return health
     health = evolve(health, recovery=sample.recovery)
@@ -242,7 +267,7 @@ def _seen(health: Health, seen: RecoverySign, policy: HealthPolicy, now: float) 
 
 def _booted(health: Health, policy: HealthPolicy, now: float) -> Health:
     """A boot is a reset of everything; but what it has not helped against once stays."""
-    health = evolve(health, recovery=None, ecc=None, falls=())
+    health = evolve(health, recovery=None, ecc=None, remapping="", falls=())
     cause = health.cause
     if health.phase is HealthPhase.HEALTHY or cause is None:
         return health
@@ -256,7 +281,7 @@ def _overdue(health: Health, policy: HealthPolicy, now: float) -> Health:
     limit = due(health)
     if limit is None or now < limit:
         return health
-    known = health.cause or Cause(HANG, Remedy.LOOK)
+    known = health.cause or Cause(HANG, Remedy.PROBE)
     return _sickened(health, evolve(known, remedy=Remedy.WAIT), policy, now)
 
 

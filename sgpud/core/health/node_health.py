@@ -216,12 +216,13 @@ def _instances(node: Node, uuid: str) -> list[str]:
 
 
 def _concerned(event: GpuEvent, gpus: Sequence[Gpu]) -> Iterator[str]:
-    if event.gi is None:
-        yield event.uuid
-        return
-    for gpu in gpus:
-        if gpu.mig and gpu.mig.gi == event.gi and event.ci in (None, gpu.mig.ci):
-            yield gpu.uuid
+    instances = [
+        gpu.uuid
+        for gpu in gpus
+        if gpu.mig and gpu.mig.gi == event.gi and event.ci in (None, gpu.mig.ci)
+    ]
+    # Drivers name instance 0 of a GPU without MIG, or one that is gone: it concerns the whole GPU.
+    yield from instances if event.gi is not None and instances else (event.uuid,)
 
 
 def _is_troubled(node: Node, gpu: Gpu) -> bool:

@@ -24,7 +24,7 @@ class Remedy(Enum):
     """Nothing: the application's own error, or none at all."""
     RESTART = "restart"
     """The application that was hit starts again; the GPU goes on."""
-    LOOK = "look"
+    PROBE = "probe"
     """A probe of the GPU tells."""
     DRAIN = "drain"
     """What runs may end by itself; nothing more is to come."""
@@ -44,7 +44,9 @@ class Remedy(Enum):
 
 
 CLASSES = (Remedy.IGNORE, Remedy.RESTART, Remedy.RESET, Remedy.REBOOT)
-"""The classes of XIDs: each is a key of [health]."""
+"""The classes that are keys of [health]."""
+TABLE_CLASSES = (*CLASSES, Remedy.PROBE)
+"""The classes that the table has."""
 
 
 @frozen
@@ -80,6 +82,10 @@ def _restart(number: int, meaning: str, first: int = 0) -> Xid:
 
 def _reset(number: int, meaning: str, first: int = 0, last: int = 99) -> Xid:
     return Xid(number, Remedy.RESET, meaning, "RESET_GPU", first, last)
+
+
+def _probe(number: int, meaning: str, bucket: str, first: int = BLACKWELL) -> Xid:
+    return Xid(number, Remedy.PROBE, meaning, bucket, first)
 
 
 XIDS = (
@@ -143,13 +149,45 @@ XIDS = (
     _reset(155, "an NVLink went down", BLACKWELL),
     _reset(156, "a part of the GPU is to be retired", HOPPER),
     _reset(158, "fatal timeout"),
+    # Without an action of its own: the driver's recovery action, which a probe reads, decides.
+    _probe(142, "error in a video encoder", "CONTACT_SUPPORT"),
+    *(
+        _probe(number, f"NVLink error ({part})", "WORKFLOW_NVLINK5_ERR")
+        for number, part in (
+            (144, "SAW"),
+            (145, "RLW"),
+            (146, "TLW"),
+            (147, "TREX"),
+            (148, "NVLPW_CTRL"),
+            (149, "NETIR"),
+            (150, "MSE"),
+        )
+    ),
+    _probe(159, "error on the link to the CPU", "CHECK_UVM"),
+    _probe(167, "fatal PCIe timeout", "", HOPPER),
+    _probe(168, "reduced memory capacity", "", 0),
+    _probe(169, "a micro-controller of the GPU halted", "", HOPPER),
+    _probe(171, "uncorrectable error in DRAM", "", 0),
+    _probe(172, "uncorrectable error in SRAM", "", 0),
+    # Information about power smoothing and confidential computing.
+    *(
+        Xid(number, Remedy.IGNORE, meaning, "", BLACKWELL)
+        for number, meaning in (
+            (162, "power smoothing is on again"),
+            (163, "power smoothing is off"),
+            (164, "the circuit for power smoothing is near its end of life"),
+            (165, "the circuit for power smoothing is at its end of life"),
+            (166, "NVLink traffic before encryption was configured"),
+            (170, "interrupt in confidential computing"),
+        )
+    ),
     # The node has to boot.
     Xid(79, Remedy.REBOOT, "the GPU has fallen off the bus", "RESTART_BM"),
     Xid(151, Remedy.REBOOT, "keys could not be changed", "RESTART_VM", HOPPER),
 )
-"""By class. What is missing is unknown: counted and logged, and nothing else. Among those the
-catalogue names without an action that a program could take: 54, 78, 142, 144 to 150, 159, 162 to
-172; where one of them is serious the driver changes its recovery action, and says so by XID 154."""
+"""By class. What is missing is unknown: counted and logged, and nothing else. NVML reports an XID's
+number without its details, by which the catalogue tells a harmless 144 to 150 from a fatal one: a
+probe reads the driver's recovery action instead, which XID 154 reports as well."""
 
 RECOVERY_CHANGED = 154
 """The XID that says that the driver's recovery action is another now."""

@@ -83,9 +83,10 @@ class Node:
 
 
 def measured(node: Node, samples: Iterable[Sample], now: float) -> Node:
-    """The node after memory was measured. `now`: monotonic seconds."""
+    """The node after GPUs were measured. `now`: monotonic seconds."""
     known = {gpu.uuid for gpu in node.gpus or ()}
-    fresh = {one.uuid: (one, now) for one in samples if one.used is not None and one.uuid in known}
+    # What NVML does not report is None in a sample; a failed one replaces none.
+    fresh = {one.uuid: (one, now) for one in samples if not one.error and one.uuid in known}
     if not fresh:
         return node
     kept = {uuid: one for uuid, one in node.samples.items() if uuid in known}

@@ -129,6 +129,12 @@ class GpuStateView:
     """Seconds since both were measured; null: not yet."""
     fresh: bool
     """Whether that was lately: a measurement or two may have been missed, no more."""
+    uncorrected_ecc: int | None
+    """Uncorrected ECC errors over its life; null: not reported."""
+    row_remap_pending: bool | None
+    """Whether a row of its memory is remapped with the next reset; null: not reported."""
+    row_remap_failed: bool | None
+    """Whether a row could not be remapped; null: not reported."""
     health: str
     """healthy, suspect, unhealthy, probation, or unknown of one that is gone: its own, or its
     physical GPU's where that is worse."""
@@ -211,6 +217,9 @@ def _state(node: Node, gpu: Gpu, health: HealthView, use: GpuUsage, now: float) 
         utilisation=sample.utilisation if sample else None,
         measured_ago=round(max(0.0, now - at), 1) if sample else None,
         fresh=sample is not None and now - at < _fresh_for(node),
+        uncorrected_ecc=sample.ecc_total if sample else None,
+        row_remap_pending=sample.remap_pending if sample else None,
+        row_remap_failed=sample.remap_failed if sample else None,
         health=health.health,
         cause=health.cause,
         reason=health.reason,

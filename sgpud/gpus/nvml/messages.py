@@ -190,6 +190,7 @@ def _plausible(sample: Sample, odd: list[str]) -> Sample:
 
 
 def _sample(entry: dict[str, object]) -> Sample:
+    remap = (None, None) if entry["remap"] is None else _flags(entry["remap"])
     return Sample(
         uuid=uuid_of(entry["uuid"]),
         used=maybe(entry["used"]),
@@ -197,8 +198,16 @@ def _sample(entry: dict[str, object]) -> Sample:
         utilisation=maybe(entry["utilisation"]),
         recovery=maybe(entry["recovery"]),
         ecc=maybe(entry["ecc"]),
+        ecc_total=maybe(entry["ecc_total"]),
+        remap_pending=remap[0],
+        remap_failed=remap[1],
         error=is_a(str, entry["error"]),
     )
+
+
+def _flags(value: object) -> tuple[bool, bool]:
+    pending, failed = is_a(list, value)
+    return is_a(bool, pending), is_a(bool, failed)
 
 
 def _percent(value: int | None) -> int | None:

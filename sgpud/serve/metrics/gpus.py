@@ -112,6 +112,24 @@ GPUS: tuple[MetricFamily, ...] = (
         _measured(lambda gpu: gpu.used),
     ),
     gauge(
+        "sgpud_gpu_uncorrected_ecc_errors",
+        ("gpu",),
+        "Uncorrected ECC errors over the GPU's life.",
+        _measured(lambda gpu: gpu.uncorrected_ecc),
+    ),
+    gauge(
+        "sgpud_gpu_row_remap_pending",
+        ("gpu",),
+        "1 if a row of the GPU's memory is remapped with the next reset.",
+        _measured(lambda gpu: gpu.row_remap_pending),
+    ),
+    gauge(
+        "sgpud_gpu_row_remap_failed",
+        ("gpu",),
+        "1 if a row of the GPU's memory could not be remapped.",
+        _measured(lambda gpu: gpu.row_remap_failed),
+    ),
+    gauge(
         "sgpud_gpu_utilisation_ratio",
         ("gpu",),
         "Part of the sampling period in which any kernel ran, 0 to 1. Not on MIG.",

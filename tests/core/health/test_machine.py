@@ -8,14 +8,14 @@ from attrs import evolve
 from sgpud.core.gpu.observations import EventKind, GpuEvent, Sample
 from sgpud.core.health.causes import GONE, Cause, HealthPolicy, of_error, of_event, of_recovery
 from sgpud.core.health.machine import EDGES, Health, HealthPhase, RecoverySign, TimePassed, step
-from sgpud.core.health.xids import BY_NUMBER, CLASSES, XIDS, Remedy
+from sgpud.core.health.xids import BY_NUMBER, TABLE_CLASSES, XIDS, Remedy
 from tests.core.values import PASS, POLICY
 
 UUID = PASS.uuid
 LOST = of_error("GPU is lost (NVML error 15)")
 RESET = Cause("XID 48", Remedy.RESET)
 REBOOT = Cause("XID 79", Remedy.REBOOT)
-HANG = Cause("hang", Remedy.LOOK)
+HANG = Cause("hang", Remedy.PROBE)
 TIME = TimePassed()
 Thing = Cause | Sample | RecoverySign | TimePassed
 
@@ -73,6 +73,47 @@ def test_a_new_event_starts_the_hold_down_anew() -> None:
 def test_a_failed_probe_starts_the_counting_anew() -> None:
     health = after((0, LOST), (60, PASS), (61, PASS), (62, PASS), (63, evolve(PASS, ecc=1)))
     assert (health.phase, health.passes) == (HealthPhase.PROBATION, 0)
+
+
+GROWN = evolve(PASS, ecc=1)
+PENDING, FAILED = (evolve(PASS, remap_pending=True, remap_failed=bad) for bad in (False, True))
+CLEAR = evolve(PASS, remap_pending=False, remap_failed=False)
+
+
+def test_more_uncorrected_errors_without_an_xid_drain_the_gpu() -> None:
+    health = after((0, PASS), (1, GROWN))
+    assert (health.phase, str(health.cause)) == (
+        HealthPhase.PROBATION,
+        "uncorrected ECC errors: 1 since the driver was loaded",
+    )
+    assert after((61, GROWN), (62, GROWN), (63, GROWN), health=health).phase is HealthPhase.HEALTHY
+    assert after((0, GROWN)).phase is HealthPhase.HEALTHY  # counted before sgpud came
+
+
+def test_a_pending_remapping_drains_the_gpu_until_the_reset() -> None:
+    pending = after((0, PENDING), *((60 + at, PENDING) for at in range(9)))
+    assert (pending.phase, pending.passes) == (HealthPhase.PROBATION, 0)
+    assert after((100, CLEAR), (161, CLEAR), (162, CLEAR), (163, CLEAR), health=pending).phase is (
+        HealthPhase.HEALTHY
+    )
+
+
+def test_a_failed_remapping_is_unhealthy_until_the_reset_is_seen() -> None:
+    failed = after((0, FAILED), *((60 + at, FAILED) for at in range(9)))
+    assert failed.phase is HealthPhase.UNHEALTHY
+    assert after((100, CLEAR), health=failed).phase is HealthPhase.PROBATION
+
+
+def test_what_a_counter_means_is_configured() -> None:
+    ignoring = HealthPolicy(
+        uncorrected_ecc=Remedy.IGNORE,
+        row_remap_pending=Remedy.IGNORE,
+        row_remap_failure=Remedy.IGNORE,
+    )
+    health = Health()
+    for at, sample in enumerate((PASS, GROWN, PENDING, FAILED)):
+        health = step(health, sample, ignoring, float(at))
+    assert health.phase is HealthPhase.HEALTHY
 
 
 def test_a_suspicion_in_probation_leads_back_to_probation() -> None:
@@ -210,8 +251,8 @@ def test_the_word_of_the_operator_ends_the_hold_down_but_needs_the_probes() -> N
         ("GPU is lost (NVML error 15)", Remedy.WAIT),
         ("GPU has fallen off the bus", Remedy.WAIT),
         ("GPU requires restart (NVML error 16)", Remedy.RESET),
-        ("Unknown Error (NVML error 999)", Remedy.LOOK),
-        ("", Remedy.LOOK),
+        ("Unknown Error (NVML error 999)", Remedy.PROBE),
+        ("", Remedy.PROBE),
     ],
 )
 def test_nvml_errors(text: str, remedy: Remedy) -> None:
@@ -232,7 +273,7 @@ def xid(
         (Remedy.RESTART, (94,)),
         (Remedy.RESET, (48, 95, 109)),
         (Remedy.REBOOT, (79,)),
-        (Remedy.LOOK, (154,)),
+        (Remedy.PROBE, (154,)),
         (None, (0, 54, 149, 163, 9999, -1)),
     ],
 )
@@ -258,9 +299,8 @@ def test_the_configuration_wins_over_the_table() -> None:
 def test_the_table_names_each_xid_once_with_class_and_source() -> None:
     assert len(BY_NUMBER) == len(XIDS)
     for entry in XIDS:
-        assert entry.remedy in CLASSES
+        assert entry.remedy in TABLE_CLASSES
         assert entry.meaning
-        assert entry.bucket
         assert entry.source.startswith("https://")
         assert entry.first <= entry.last
 

@@ -152,7 +152,15 @@ def test_a_sick_gpu_makes_all_its_instances_sick() -> None:
 def test_an_event_of_an_instance_concerns_that_instance_alone() -> None:
     of = heard(split(), xid(95, gi=1, ci=0), 0.0)
     assert availabilities(of) == {ONE.uuid: UNHEALTHY, TWO.uuid: AVAILABLE, B.uuid: AVAILABLE}
-    assert heard(split(), xid(95, gi=9, ci=0), 0.0).healths == {}
+
+
+@pytest.mark.parametrize("gi", [0, 9])
+def test_an_event_of_an_instance_that_is_not_there_concerns_the_whole_gpu(gi: int) -> None:
+    """Drivers name instance 0 on GPUs without MIG, and instances that have just gone."""
+    of = heard(split(), xid(79, gi=gi, ci=0), 0.0)
+    assert availabilities(of) == {ONE.uuid: UNHEALTHY, TWO.uuid: UNHEALTHY, B.uuid: AVAILABLE}
+    whole = heard(node(SHARING, [A, B]), xid(79, gi=gi, ci=0), 0.0)
+    assert availabilities(whole) == {A.uuid: UNHEALTHY, B.uuid: AVAILABLE}
 
 
 def test_an_event_of_a_gpu_instance_concerns_all_its_compute_instances() -> None:

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from attrs import evolve
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -47,8 +48,11 @@ SAMPLE: dict[str, Any] = {
     "utilisation": 3,
     "recovery": 4,
     "ecc": 5,
+    "ecc_total": 9,
+    "remap": [True, False],
     "error": "",
 }
+SAMPLED = Sample("GPU-1", 1, 2, 3, 4, 5, ecc_total=9, remap_pending=True, remap_failed=False)
 
 
 def said(*gpus: object, **more: object) -> bytes:
@@ -120,7 +124,7 @@ def test_an_inventory_becomes_gpus_in_the_order_of_their_indexes() -> None:
         ),
         (
             json.dumps({"type": "samples", "gpus": [SAMPLE]}).encode(),
-            SamplesMessage((Sample("GPU-1", 1, 2, 3, 4, 5),)),
+            SamplesMessage((SAMPLED,)),
         ),
     ],
 )
@@ -233,4 +237,4 @@ def test_any_value_in_a_sample_gives_a_sample_or_none(field: str, value: object)
     entries = [{**SAMPLE, field: value}, {**SAMPLE, "uuid": "GPU-2"}]
     message = parse(json.dumps({"type": "samples", "gpus": entries}).encode())
     assert isinstance(message, SamplesMessage)
-    assert message.samples[-1] == Sample("GPU-2", 1, 2, 3, 4, 5)
+    assert message.samples[-1] == evolve(SAMPLED, uuid="GPU-2")

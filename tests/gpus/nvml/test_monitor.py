@@ -407,7 +407,16 @@ class MonitorTests(SynchronousTestCase):
 
     def test_valid_samples_are_reported(self) -> None:
         self.child.answer(GPU_A)
-        whole = {"used": 1, "total": 2, "utilisation": 3, "recovery": 0, "ecc": 0, "error": ""}
+        whole = {
+            "used": 1,
+            "total": 2,
+            "utilisation": 3,
+            "recovery": 0,
+            "ecc": 0,
+            "ecc_total": None,
+            "remap": None,
+            "error": "",
+        }
         none = {**dict.fromkeys(whole), "error": "GPU is lost"}
         entries = [{"uuid": GPU_A, **whole}, {"uuid": GPU_B, **none}, {"uuid": "?", **whole}]
         self.child.say("samples", gpus=entries)

@@ -156,6 +156,15 @@ def test_an_old_driver_is_sampled_without_events(
     assert probe.status == []
 
 
+def test_the_counters_of_its_memory_are_sampled(stub: Stub, probe: Probe) -> None:
+    stub.write(A100 + BUSY + "  ecc_total 7\n  remap 1 0\n", T4)
+    probe.start(stub, *OFTEN)
+    first, second = samples(probe)
+    assert (first.ecc, first.ecc_total) == (2, 7)
+    assert (first.remap_pending, first.remap_failed) == (True, False)
+    assert (second.ecc_total, second.remap_pending) == (None, None)
+
+
 def test_how_often_to_sample_can_be_changed(stub: Stub, probe: Probe) -> None:
     stub.write(A100)
     listening(probe.start(stub, *SELDOM))

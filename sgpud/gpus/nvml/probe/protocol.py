@@ -7,7 +7,8 @@ The child writes one JSON object per line to its standard output:
     {"type": "inventory", "driver": V, "nvml": V, "gpus": [...]}  at first and after each change
     {"type": "gpu-error", "gpu": UUID, "error": TEXT}             a GPU that fails on its own
     {"type": "samples", "gpus": [{"uuid": UUID, "used": BYTES, "total": BYTES, "utilisation": %,
-     "recovery": ACTION, "ecc": COUNT, "error": TEXT}]}           each period; null: not reported
+     "recovery": ACTION, "ecc": COUNT, "ecc_total": COUNT,
+     "remap": [PENDING, FAILED], "error": TEXT}]}                 each period; null: not reported
     {"type": "processes", "gpus": [{"uuid": UUID, "processes": [[PID, BYTES, %], ...],
      "error": TEXT}]}                                             with them; error: why not reported
     {"type": "fault", "kind": K, "detail": TEXT}                  the last line: the child exits

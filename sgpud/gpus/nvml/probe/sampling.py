@@ -16,7 +16,15 @@ RECOVERY_ACTION = 230
 """NVML_FI_DEV_GET_GPU_RECOVERY_ACTION, which older bindings do not name."""
 _SUCCESS = 0
 _VALUES = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")
-_UNKNOWN = {"used": None, "total": None, "utilisation": None, "recovery": None, "ecc": None}
+_UNKNOWN = {
+    "used": None,
+    "total": None,
+    "utilisation": None,
+    "recovery": None,
+    "ecc": None,
+    "ecc_total": None,
+    "remap": None,
+}
 
 
 class PhysicalGpu:
@@ -55,9 +63,9 @@ class Sampler:
     def _one(self, gpu: PhysicalGpu, uuid: str, handle: Any) -> Iterator[dict[str, Any]]:
         found: dict[str, Any] = {"uuid": uuid, **_UNKNOWN, "error": ""}
         whole = uuid == gpu.uuid
-        readings = [self._memory]
+        readings: list[Callable[[Any], dict[str, Any]]] = [self._memory]
         if whole:
-            readings += [self._recovery, self._ecc]
+            readings += [self._recovery, self._ecc, self._remap]
             readings += [] if gpu.parts else [self._utilisation]
         # A reading that fails leaves the others as they are.
         errors = [error for read in readings if (error := self._read(read, handle, found))]
@@ -70,7 +78,7 @@ class Sampler:
         yield found
 
     def _read(
-        self, read: Callable[[Any], dict[str, int | None]], handle: Any, found: dict[str, Any]
+        self, read: Callable[[Any], dict[str, Any]], handle: Any, found: dict[str, Any]
     ) -> Exception | None:
         """Add a reading to those found; the error that it ends with, or None."""
         try:
@@ -90,9 +98,17 @@ class Sampler:
 
     def _ecc(self, handle: Any) -> dict[str, int | None]:
         nvml = self._nvml
-        kinds = (nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, nvml.NVML_VOLATILE_ECC)
-        count = self._reader.optional("nvmlDeviceGetTotalEccErrors", handle, *kinds)
-        return {"ecc": None if count is None else int(count)}
+        kind = nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED
+        counters = {"ecc": nvml.NVML_VOLATILE_ECC, "ecc_total": nvml.NVML_AGGREGATE_ECC}
+        return {
+            name: self._reader.optional("nvmlDeviceGetTotalEccErrors", handle, kind, counter)
+            for name, counter in counters.items()
+        }
+
+    def _remap(self, handle: Any) -> dict[str, list[bool] | None]:
+        """Whether a row waits to be remapped, and whether one could not be."""
+        rows = self._reader.optional("nvmlDeviceGetRemappedRows", handle)
+        return {"remap": None if rows is None else [bool(rows[2]), bool(rows[3])]}
 
     def _recovery(self, handle: Any) -> dict[str, int | None]:
         values = self._reader.optional("nvmlDeviceGetFieldValues", handle, [RECOVERY_ACTION])
