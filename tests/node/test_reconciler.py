@@ -7,6 +7,7 @@ from twisted.internet.task import Clock
 
 from sgpud.core.health.node_health import gpus_seen
 from sgpud.core.intset import IntSet
+from sgpud.core.planning.advance import LATE
 from sgpud.core.planning.holdings import SETTLED_AFTER, Grant
 from sgpud.core.planning.listing import DRAIN_FOR
 from sgpud.core.planning.node import Node
@@ -193,8 +194,11 @@ def test_draining_shares_are_removed_when_their_time_is_over() -> None:
     bench.reconciler.update(sharing=sharing(1))
     bench.clock.advance(0)
     assert group_of(bench.published[-1], 0).draining == IntSet.span(1, 4)
-    assert bench.due == [DRAIN_FOR]
-    bench.clock.advance(DRAIN_FOR - 0.1)
+    # First the kubelet's choices from the last list run out, then what drains goes.
+    assert bench.due == [LATE]
+    bench.clock.advance(LATE)
+    assert bench.due == [DRAIN_FOR - LATE]
+    bench.clock.advance(DRAIN_FOR - LATE - 0.1)
     assert group_of(bench.published[-1], 0).draining
     bench.clock.advance(0.1)
     assert not group_of(bench.published[-1], 0).draining

@@ -43,6 +43,9 @@ class Timed:
     def cancel(self) -> None:
         self.next = None
 
+    def active(self) -> bool:
+        return self.next is not None
+
 
 @pytest.fixture(scope="module")
 def bench() -> Bench:
