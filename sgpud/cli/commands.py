@@ -161,7 +161,7 @@ def top(call: Invocation) -> int:
         )
         shown.run(call.arguments.every)
     else:
-        style = status.StatusStyle(_columns(call), by_memory=True)
+        style = status.StatusStyle(_columns(call), order=status.Order.MEMORY)
         call.out.write("\n".join(status.status(found, style)) + "\n")
         call.out.flush()
     return 0

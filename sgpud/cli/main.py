@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 from sgpud import __version__
 from sgpud.cli import commands
@@ -73,10 +75,27 @@ def _stdout() -> TextIO:
 
 def _seconds(text: str) -> float:
     """An argument that is a time in seconds."""
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0.1 <= value <= 3600.0:  # noqa: PLR2004 - an hour
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0.1 to 3600")
     return value
+
+
+class _Parser(argparse.ArgumentParser):
+    """Suggests a command for a mistyped one."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with what is wrong, and what may have been meant."""
+        found = re.match(r"argument COMMAND: invalid choice: '([^']*)' \((.*)\)", message)
+        if found:
+            names = re.findall(r"[a-z][a-z-]*", found[2].removeprefix("choose from"))
+            near = difflib.get_close_matches(found[1], names, 1)
+            hint = f"did you mean {near[0]!r}?" if near else "see sgpud --help"
+            message = f"no such command: {found[1]!r}; {hint}"
+        super().error(message)
 
 
 def _shared() -> tuple[argparse.ArgumentParser, ...]:
@@ -110,7 +129,7 @@ def _shared() -> tuple[argparse.ArgumentParser, ...]:
 def command_line() -> argparse.ArgumentParser:
     """The parser of every command; manuals and completions are made from it too."""
     common, as_json, sets, node = _shared()
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="sgpud",
         description="Share the NVIDIA GPUs of this node between pods: a kubelet device plugin.",
         epilog=_EPILOG,
@@ -159,7 +178,9 @@ def command_line() -> argparse.ArgumentParser:
     )
     text = "Show the node: its GPUs, who holds them, who uses them, and what is wrong."
     add("status", commands.status, text, as_json)
-    top = add("top", commands.top, "Show the status live, by memory; q quits.")
+    top = add(
+        "top", commands.top, "Show the status live; sort by memory, use or pod, filter, scroll."
+    )
     top.add_argument(
         "--every", type=_seconds, default=2.0, metavar="S", help="refresh interval in seconds (2)"
     )

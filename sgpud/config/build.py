@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sgpud.config.schema.formats import twisted_endpoint
 from sgpud.config.schema.kinds import ListOf, Table
 from sgpud.config.schema.sections import ROOT
 from sgpud.config.values import (
@@ -76,7 +77,9 @@ def build(document: dict[str, Any]) -> Config:
         ),
         health=_policy(full["health"]),
         kubelet=KubeletSettings(kubelet["plugin_directory"], kubelet["pod_resources"]),
-        http=HttpSettings(http["listen"], http["expose_status"], tuple(http["hosts"])),
+        http=HttpSettings(
+            twisted_endpoint(http["listen"]), http["expose_status"], tuple(http["hosts"])
+        ),
         log=LogSettings(LogLevel(log["level"]), LogFormat(log["format"])),
         document={**full, "gpu": [_given(rule) for rule in full["gpu"]]},
     )

@@ -10,7 +10,7 @@ from attrs import frozen
 from sgpud.core.errors import SgpudError
 
 _SIZE_UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
-_SIZE = re.compile(r"([0-9]{1,18})(?:\.([0-9]{1,9}))? ?([A-Za-z]*)", re.ASCII)
+_SIZE = re.compile(r"([0-9]{1,18})(?:\.([0-9]{1,10}))? ?([A-Za-z]*)", re.ASCII)
 _PERCENT = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", re.ASCII)
 _WHOLE = 100
 _SHOWN = 40
@@ -35,7 +35,8 @@ def parse_size(text: str) -> int:
     """Bytes of `40GiB`, `1.5 GiB`, `512MiB` or `0`; SizeError for anything else.
 
     The units are KiB, MiB, GiB and TiB, exactly so: a decimal GB is 7 % less, and a plain number
-    may be meant in anything. Only 0 needs no unit. A fraction must make whole bytes.
+    may be meant in anything. Only 0 needs no unit. A fraction is rounded down to whole
+    bytes, so that what `format_size` shows is a size.
     """
     found = _SIZE.fullmatch(text)
     if not found:
@@ -47,8 +48,8 @@ def parse_size(text: str) -> int:
         raise SizeError(text, _wrong_unit(whole, unit))
     tenths: int = 10 ** len(fraction)
     size, rest = divmod(int(whole + fraction) * _SIZE_UNITS[unit], tenths)
-    if rest:
-        raise SizeError(text, "it makes no whole number of bytes: use a smaller unit")
+    if rest and not size:
+        raise SizeError(text, "it is less than a byte: use a smaller unit")
     if size > LARGEST:
         raise SizeError(text, "it is larger than 8388607TiB")
     return size

@@ -260,6 +260,25 @@ def test_wrong_arguments_end_with_2(
     assert capsys.readouterr().err.startswith("usage: sgpud")
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["statsu"], "no such command: 'statsu'; did you mean 'status'?"),
+        (["check-confg", "f.toml"], "did you mean 'check-config'?"),
+        (["xyz"], "no such command: 'xyz'; see sgpud --help"),
+        (["top", "--every", "0"], "'0' is not a number of seconds from 0.1 to 3600"),
+        (["top", "--every", "soon"], "'soon' is not a number of seconds from 0.1 to 3600"),
+    ],
+)
+def test_a_wrong_argument_says_what_to_write(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
+    assert said in capsys.readouterr().err
+
+
 def test_the_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["--help"])

@@ -136,7 +136,7 @@ numa = "true"
                 f"[http]\nlisten = '{endpoint}'",
                 "http.listen",
                 (
-                    f'"{endpoint}" is not an endpoint, e.g. "tcp:9449:interface=127.0.0.1", or '
+                    f'"{endpoint}" is not an endpoint, e.g. "127.0.0.1:9449", or '
                     '"tcp:9449" for all addresses'
                 ),
             )
@@ -237,3 +237,17 @@ def test_a_flood_of_problems_is_truncated() -> None:
 def test_a_list_that_is_too_long_is_refused() -> None:
     (problem,) = errors("[[gpu]]\nmatch = '*'\n" * 257)
     assert problem.text == "has 257 elements, at most 256 are allowed"
+
+
+@pytest.mark.parametrize(
+    ("text", "endpoint"),
+    [
+        ("0.0.0.0:9449", "tcp:9449:interface=0.0.0.0"),
+        (":9449", "tcp:9449"),
+        ("[::1]:9449", r"tcp:9449:interface=\:\:1"),
+        ("tcp:9449", "tcp:9449"),
+        ("", ""),
+    ],
+)
+def test_an_address_and_a_port_are_an_endpoint(text: str, endpoint: str) -> None:
+    assert parse(f'[http]\nlisten = "{text}"\n', "f.toml").http.listen == endpoint

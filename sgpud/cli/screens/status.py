@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
+from enum import Enum
 from typing import Any
 
 from attrs import frozen
@@ -26,6 +27,14 @@ _LOOKS = {
 }
 
 
+class Order(Enum):
+    """How GPUs and their holders are sorted, the most or the first name first."""
+
+    MEMORY = "memory"
+    BUSY = "busy"
+    POD = "pod"
+
+
 @frozen
 class StatusStyle:
     """How it is to be shown."""
@@ -33,8 +42,12 @@ class StatusStyle:
     columns: int = 0
     """Of the terminal; 0: lines as long as they are."""
     colour: bool = False
-    by_memory: bool = False
-    """GPUs and containers by the memory that they use, the most first."""
+    order: Order | None = None
+    """Of GPUs and containers; None: as the document has them."""
+    only: str = ""
+    """Part of the names of the holders and processes to show; GPUs without any are left out."""
+    folded: bool = False
+    """Whether to leave the holders and processes out."""
 
 
 def status(found: Document, style: StatusStyle | None = None) -> list[str]:
@@ -48,8 +61,8 @@ def status(found: Document, style: StatusStyle | None = None) -> list[str]:
     if found["gpus"]:
         rows = [tuple(Cell(text, CellStyle.HEAD, at in _NUMBERS) for at, text in enumerate(_HEAD))]
         gpus: Sequence[Document] = found["gpus"]
-        if style.by_memory:
-            gpus = sorted(gpus, key=_by_memory)
+        if style.order in _GPU_ORDER:
+            gpus = sorted(gpus, key=_GPU_ORDER[style.order])
         for gpu in gpus:
             rows += _gpu(gpu, _listed(found, gpu["uuid"]), style)
         lines += ["", *table(rows, columns=style.columns, colour=style.colour)]
@@ -108,6 +121,9 @@ def _listed(found: Document, uuid: str) -> list[tuple[Document, Document]]:
 def _gpu(
     gpu: Document, listed: list[tuple[Document, Document]], style: StatusStyle
 ) -> Iterator[tuple[Cell, ...]]:
+    users = _users(gpu, style)
+    if style.only and not users:
+        return
     mig = f" MIG {gpu['mig']}" if gpu["mig"] else ""
     name = f"{gpu['index']}{mig} {gpu['product']}" if gpu["product"] else "missing"
     used = gpu["used"]
@@ -127,10 +143,23 @@ def _gpu(
     yield (Cell(f"  {gpu['uuid']}: {gpu['health']}{cordoned}{reason}", look),)
     for text in _remarks(gpu, listed):
         yield (Cell(f"  {text}", CellStyle.WARN),)
-    users = [*map(_container, gpu["containers"]), *_others(gpu["processes"])]
-    if style.by_memory:
-        users.sort(key=lambda user: -user[0])
-    yield from (cells for _, cells in users)
+    if not style.folded:
+        yield from users
+
+
+def _users(gpu: Document, style: StatusStyle) -> list[tuple[Cell, ...]]:
+    """The rows of who holds or uses a GPU, sorted and filtered."""
+    holders = zip(gpu["containers"], map(_container, gpu["containers"]), strict=True)
+    others = [one for one in gpu["processes"] if one["owner"] != "holder"]
+    rows = [*holders, *zip(others, _others(others), strict=True)]
+    rows = [(one, cells) for one, cells in rows if style.only in cells[0].text]
+    if style.order is Order.MEMORY:
+        rows.sort(key=lambda row: -(row[0]["used"] or 0))
+    elif style.order is Order.BUSY:
+        rows.sort(key=lambda row: -(row[0]["utilisation"] or 0))
+    elif style.order is Order.POD:
+        rows.sort(key=lambda row: row[1][0].text)
+    return [cells for _, cells in rows]
 
 
 def _remarks(gpu: Document, listed: list[tuple[Document, Document]]) -> Iterator[str]:
@@ -150,12 +179,12 @@ def _remarks(gpu: Document, listed: list[tuple[Document, Document]]) -> Iterator
         yield f"use per container is unknown: {gpu['use_problem']}"
 
 
-def _container(one: Document) -> tuple[int, tuple[Cell, ...]]:
+def _container(one: Document) -> tuple[Cell, ...]:
     pod = f"{one['namespace']}/{one['pod']}" if one["pod"] else one["uid"]
     name = "/".join(part for part in (pod, one["container"]) if part)
     over, used = one["over"], one["used"]
     shares = f"{one['shares']}, over by {_size(over)}" if over else str(one["shares"])
-    return used or 0, (
+    return (
         Cell(f"  {name or STARTING}"),
         Cell(UNKNOWN if used is None else _size(used), right=True),
         Cell("" if one["granted"] is None else _size(one["granted"]), right=True),
@@ -164,11 +193,9 @@ def _container(one: Document) -> tuple[int, tuple[Cell, ...]]:
     )
 
 
-def _others(processes: Sequence[Document]) -> Iterator[tuple[int, tuple[Cell, ...]]]:
-    """The processes that belong to no holder."""
+def _others(processes: Sequence[Document]) -> Iterator[tuple[Cell, ...]]:
+    """The rows of processes that belong to no holder."""
     for one in processes:
-        if one["owner"] == "holder":
-            continue
         pod = f"{one['namespace']}/{one['pod']}" if one["pod"] else one["uid"]
         remark = {
             "shareless": "holds no share",
@@ -179,14 +206,11 @@ def _others(processes: Sequence[Document]) -> Iterator[tuple[int, tuple[Cell, ..
         name = f"  {one['command'] or 'process'} {one['pid']}{where if pod else ''}"
         used = one["used"]
         yield (
-            used or 0,
-            (
-                Cell(name, CellStyle.WARN),
-                Cell(UNKNOWN if used is None else _size(used), right=True),
-                Cell(""),
-                Cell(_percent(one["utilisation"]), right=True),
-                Cell(remark, CellStyle.WARN),
-            ),
+            Cell(name, CellStyle.WARN),
+            Cell(UNKNOWN if used is None else _size(used), right=True),
+            Cell(""),
+            Cell(_percent(one["utilisation"]), right=True),
+            Cell(remark, CellStyle.WARN),
         )
 
 
@@ -198,5 +222,7 @@ def _percent(value: int | None) -> str:
     return UNKNOWN if value is None else f"{value}%"
 
 
-def _by_memory(gpu: Document) -> tuple[int, int]:
-    return (-(gpu["used"] or 0), gpu["index"])
+_GPU_ORDER: Mapping[Order | None, Callable[[Document], tuple[int, int]]] = {
+    Order.MEMORY: lambda gpu: (-(gpu["used"] or 0), gpu["index"]),
+    Order.BUSY: lambda gpu: (-(gpu["utilisation"] or 0), gpu["index"]),
+}

@@ -32,6 +32,9 @@ _ENDPOINT = re.compile(
     r"tcp:([0-9]{1,5})(?::interface=([0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9a-fA-F]*(?:\\:[0-9a-fA-F]*){2,7}))?",
     re.ASCII,
 )
+_ADDRESS = re.compile(
+    r"([0-9]{1,3}(?:\.[0-9]{1,3}){3}|\[[0-9a-fA-F:]{2,45}\])?:([0-9]{1,5})", re.ASCII
+)
 _PORTS = 65_535
 _NATIVE = "kubernetes.io"
 _QUOTA = "requests."
@@ -88,13 +91,20 @@ def resource_name(text: str) -> str | None:
 
 
 def endpoint(text: str) -> str | None:
-    """Whether a string is a TCP endpoint, as in Twisted's endpoint strings; empty: none."""
-    found = _ENDPOINT.fullmatch(text)
+    """Whether a string is ADDRESS:PORT or one of Twisted's TCP endpoints; empty: none."""
+    found = _ENDPOINT.fullmatch(twisted_endpoint(text))
     if not text or (found and 0 < int(found[1]) <= _PORTS):
         return None
-    return (
-        'is not an endpoint, e.g. "tcp:9449:interface=127.0.0.1", or "tcp:9449" for all addresses'
-    )
+    return 'is not an endpoint, e.g. "127.0.0.1:9449", or "tcp:9449" for all addresses'
+
+
+def twisted_endpoint(text: str) -> str:
+    """Twisted's endpoint string for `0.0.0.0:9449`, `[::1]:9449` or `:9449`; others unchanged."""
+    found = _ADDRESS.fullmatch(text)
+    if not found:
+        return text
+    address = (found[1] or "").strip("[]").replace(":", "\\:")
+    return f"tcp:{found[2]}:interface={address}" if address else f"tcp:{found[2]}"
 
 
 def host_name(text: str) -> str | None:

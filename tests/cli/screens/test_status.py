@@ -8,7 +8,7 @@ from typing import Any
 from attrs import asdict, evolve
 
 from sgpud.cli.screens import output
-from sgpud.cli.screens.status import StatusStyle, status
+from sgpud.cli.screens.status import Order, StatusStyle, status
 from sgpud.cli.screens.top import fitted
 from sgpud.cli.tables import Cell, CellStyle, cut, table, width, wrapped
 from sgpud.core.status.gpus import UsageView
@@ -135,11 +135,33 @@ def test_by_memory_the_most_comes_first() -> None:
     large = evolve(STATE, uuid="GPU-9", index=9, used=9 * GIB)
     light = evolve(CONTAINER, pod="light", used=GIB)
     view = evolve(VIEW, gpus=(small, evolve(large, containers=(light, CONTAINER))))
-    shown = lines(view, StatusStyle(by_memory=True))
+    shown = lines(view, StatusStyle(order=Order.MEMORY))
     order = [line.split()[0] for line in shown if line.startswith(("0 ", "9 "))]
     assert order == ["9", "0"]
     text = "\n".join(shown)
     assert text.index("team/train/main") < text.index("team/light/main")
+
+
+def test_holders_are_sorted_filtered_and_folded() -> None:
+    first = evolve(CONTAINER, pod="a", used=GIB, utilisation=90)
+    second = evolve(CONTAINER, pod="b", used=3 * GIB, utilisation=5)
+    gpu = evolve(STATE, containers=(second, first), processes=())
+    other = evolve(STATE, uuid="GPU-2", index=1, containers=(), processes=(), utilisation=99)
+    view = evolve(VIEW, gpus=(gpu, other))
+
+    def pods(**style: Any) -> list[tuple[str, str]]:
+        text = "\n".join(lines(view, StatusStyle(**style)))
+        return re.findall(r"team/(\w)/main|^(\d) NVIDIA", text, re.MULTILINE)
+
+    def names(**style: Any) -> str:
+        return "".join(pod or index for pod, index in pods(**style))
+
+    assert names() == "0ba1"
+    assert names(order=Order.MEMORY) == "0ba1"
+    assert names(order=Order.BUSY) == "10ab"
+    assert names(order=Order.POD) == "0ab1"
+    assert names(only="team/a") == "0a"
+    assert names(folded=True) == "01"
 
 
 def test_what_is_wrong_is_said_first() -> None:
@@ -242,7 +264,7 @@ def test_as_many_lines_as_a_terminal_has() -> None:
     shown = [str(number) for number in range(30)]
     assert fitted(shown, 31) == shown
     assert len(fitted(shown, 10)) == 9
-    assert fitted(shown, 10)[-1] == "... and 22 more lines: `sgpud status`"
+    assert fitted(shown, 10)[-1] == "... and 22 more lines"
 
 
 def test_the_document_is_what_is_shown() -> None:

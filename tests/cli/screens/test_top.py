@@ -131,12 +131,28 @@ def terminal(answers: Answers, **more: str) -> Iterator[Terminal]:
 def test_it_shows_the_status_until_a_key_ends_it(answers: Answers, key: bytes) -> None:
     with terminal(answers) as shown:
         shown.until("team/train/main")
-        shown.until("q quits")
+        shown.until("q quit ")
         shown.press(b"x")
         shown.press(key)
         assert shown.end() == 0
     assert "\x1b[1m" in shown.shown
     assert shown.shown.rstrip().endswith("\x1b[?1049l")
+
+
+def test_keys_filter_fold_sort_and_scroll(answers: Answers) -> None:
+    with terminal(answers) as shown:
+        shown.until("q quit  m memory")
+        shown.press(b"/q")  # typed, not a command
+        shown.until("filter: q")
+        shown.press(b"\x7ftrain\r")
+        shown.until("filter: train")
+        mark = len(shown.shown)
+        shown.until("team/train/main", mark)
+        shown.press(b"/\x1b")
+        shown.until("q quit  m memory", mark)
+        shown.press(b" bp\x1b[B\x1b[6~k")
+        shown.press(b"q")
+        assert shown.end() == 0
 
 
 def test_it_shows_what_is_so_now(answers: Answers) -> None:
@@ -169,7 +185,7 @@ def test_no_colours_where_they_are_not_wanted(answers: Answers) -> None:
 
 def test_sigterm_leaves_the_terminal_as_it_was(answers: Answers) -> None:
     with terminal(answers) as shown:
-        shown.until("q quits")
+        shown.until("q quit ")
         shown.terminate()
         assert shown.end() == 128 + signal.SIGTERM
     assert shown.shown.rstrip().endswith("\x1b[?1049l")
