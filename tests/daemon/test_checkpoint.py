@@ -154,3 +154,18 @@ def test_a_checkpoint_that_changes_by_itself_sends_no_list(
     admit(kubelet, "pod")
     daemon.status(lambda status: "1 held" in status)
     assert len(kubelet.lists(RESOURCE)) == messages
+
+
+def test_a_checkpoint_that_is_removed_while_pods_run_frees_nothing(
+    daemon: Process, kubelet: StandInKubelet
+) -> None:
+    admit(kubelet, "pod")
+    daemon.status(lambda status: "1 held" in status)
+    mark = daemon.log.mark
+    kubelet.checkpoint.path.unlink()
+    daemon.said("was removed while the kubelet runs", mark)
+    # The kubelet has it all in memory, and writes it with the list that is sent for that.
+    daemon.said("can be read again", mark)
+    assert held(daemon) == 1
+    assert kubelet.devices(RESOURCE).keys() == shares(10, 10)
+    assert all(len(message.healthy) == len(shares(10, 10)) for message in kubelet.lists(RESOURCE))

@@ -1,7 +1,9 @@
 """What the daemon says to a kubelet that asks for what it may not give, over real gRPC."""
 
 import json
+import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -184,3 +186,18 @@ def test_what_does_not_fit_at_start_is_listed_as_far_as_it_fits(
 def crowd(file: Path) -> None:
     """Eight GPUs alike."""
     file.write_text('[[gpu]]\nproduct = "NVIDIA L4"\nmemory = "24GiB"\ncount = 8\n')
+
+
+def test_requests_that_no_kubelet_sends_cost_no_memory(
+    daemon: Process, kubelet: StandInKubelet
+) -> None:
+    plugin = kubelet.plugin(RESOURCE)
+    large = b"\x0a\x80\x80\x80\x07" + b"\x0a\x0e" + bytes(14 << 20)
+    empty = b"\x0a\x00" * 2_000_000
+    with ThreadPoolExecutor(6) as callers:
+        for request, code in ((large, grpc.StatusCode.RESOURCE_EXHAUSTED), (empty, INVALID)):
+            calls = [callers.submit(plugin.send, "Allocate", request, WITHIN) for _ in range(6)]
+            assert [call.result()[0] for call in calls] == [code] * 6
+    (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{daemon.pid}/status").read_text())
+    assert int(peak) < 200 * 1024
+    admit(kubelet, "pod")
