@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
@@ -17,9 +17,10 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from sgpud.bridge import OneAtATime, Reactor, in_thread
-from sgpud.config.values import Config, LogSettings
+from sgpud.config.values import Config, KubeletApi, LogSettings
 from sgpud.core.allocation.allocate import RefusedError
 from sgpud.core.explain.explain import Evidence
+from sgpud.core.planning.holdings import CheckpointState
 from sgpud.core.planning.node import Node, checkpoint_read
 from sgpud.core.planning.plan import Plan
 from sgpud.core.status.view import InstanceView, NodeView, Timestamps, view
@@ -27,11 +28,12 @@ from sgpud.folder_watcher import FolderWatcher
 from sgpud.gpus.host import HostWatch
 from sgpud.gpus.source import source
 from sgpud.kubelet.cgroups import PodCgroups
+from sgpud.kubelet.deviceplugin.plugin import DevicePlugin
 from sgpud.kubelet.deviceplugin.publisher import SnapshotPublisher
-from sgpud.kubelet.deviceplugin.serving import Serving, ServingObserver
 from sgpud.kubelet.directory import CHECKPOINT, check_access
 from sgpud.kubelet.holders import HoldersObserver, HolderTracker
 from sgpud.kubelet.podresources import PodResourcesClient
+from sgpud.kubelet.serving import Front, Serving, ServingObserver
 from sgpud.node.config_file_watcher import ConfigFileWatcher
 from sgpud.node.counters import EventCounters
 from sgpud.node.gpu_facts import GpuFacts
@@ -49,6 +51,9 @@ from sgpud.serve.control.verbs import verbs
 from sgpud.serve.http.status_server import StatusServer
 from sgpud.serve.logging.output import LogOutput
 from sgpud.serve.systemd import Systemd
+
+if TYPE_CHECKING:
+    from sgpud.dra import Dra
 
 PARTS = ("reconciler", "GPU monitor", "holder tracker", "plugin directory watcher")
 TEMPORARY = 75
@@ -99,6 +104,7 @@ class Daemon:
         self._reactor, self._options = reactor, options
         self._systemd = Systemd(reactor, environment)
         self._logs: LogOutput | None = None
+        self._dra: Dra | None = None
         self._announcer = Announcer(reactor, self._systemd, lambda: self.view, self._is_ready)
         self._counters = EventCounters()
         self._publisher = SnapshotPublisher(
@@ -136,14 +142,15 @@ class Daemon:
         )
         self._source, self._usage = source(reactor, options.fake_gpus, self._facts)
         self._source.set_measure_every(config.sharing.measure_every)
+        nonce = secrets.token_hex(4)
         pod_resources = PodResourcesClient(Path(config.kubelet.pod_resources), reactor)
         self._holders = HolderTracker(
             path / CHECKPOINT,
             reactor,
             pod_resources,
             HoldersObserver(
-                learned=lambda checkpoint: self._reconciler.change(
-                    partial(checkpoint_read, checkpoint=checkpoint)
+                learned=lambda checkpoint: (self._dra.books_read if self._dra else self._learned)(
+                    checkpoint
                 ),
                 waiting=lambda: bool(self._reconciler.plan and self._reconciler.plan.waiting),
                 unconfirmed=lambda: self._reconciler.unconfirmed,
@@ -153,10 +160,9 @@ class Daemon:
         )
         self._serving = Serving(
             reactor,
-            self._publisher,
+            self._front(config, environment, nonce, pod_resources),
             path,
-            secrets.token_hex(4),
-            _Calls(self._counters, self._holders),
+            nonce,
             partial(FolderWatcher, reactor),
             ServingObserver(
                 taken=self._took_over,
@@ -167,7 +173,6 @@ class Daemon:
                 changed=self._announcer.changed,
                 hopeless=self._exit,
             ),
-            pod_resources.allocatable,
         )
         self._pod_cgroups = PodCgroups(
             reactor, partial(FolderWatcher, reactor), self._holders.look, Path("/")
@@ -184,6 +189,33 @@ class Daemon:
         self._served = False
         self._known_dead: tuple[str, ...] = ()
         self._stopped: Deferred[None] | None = None
+
+    def _front(
+        self,
+        config: Config,
+        environment: Mapping[str, str],
+        nonce: str,
+        pod_resources: PodResourcesClient,
+    ) -> Front:
+        """What is served to the kubelet."""
+        changed = self._announcer.changed
+        if config.kubelet.api is not KubeletApi.DRA:
+            return DevicePlugin(
+                self._reactor,
+                self._publisher,
+                Path(config.kubelet.plugin_directory),
+                nonce,
+                _Calls(self._counters, self._holders),
+                changed,
+                pod_resources.allocatable,
+            )
+        from sgpud.dra import Dra  # noqa: PLC0415 - a device plugin does without TLS
+
+        state = self._options.state
+        self._dra = Dra(
+            self._reactor, config, environment, state, nonce, self._learned, changed
+        )
+        return self._dra
 
     def start(self) -> None:
         """Start every part."""
@@ -277,7 +309,8 @@ class Daemon:
         """The parts that do not work although the daemon runs."""
         parts = (self._reconciler, self._source, self._holders, self._serving)
         states = zip(PARTS, map(attrgetter("alive"), parts), strict=True)
-        return tuple(name for name, alive in states if not alive)
+        dead = [name for name, alive in states if not alive]
+        return (*dead, *(("ResourceSlice publisher",) if self._dra and self._dra.dead else ()))
 
     def _lives(self) -> bool:
         """Whether every part works: without that the watchdog of systemd is not fed."""
@@ -299,7 +332,12 @@ class Daemon:
         if self._logs is not None:
             self._logs.set_level(config.log.level.value)
             self._source.set_measure_every(config.sharing.measure_every)
+        if self._dra is not None:
+            self._dra.configured(config)
         self._look()
+
+    def _learned(self, checkpoint: CheckpointState) -> None:
+        self._reconciler.change(partial(checkpoint_read, checkpoint=checkpoint))
 
     def _planned(self, plan: Plan) -> None:
         self._serving.update(pool.resource for pool in plan.pools)
@@ -310,7 +348,9 @@ class Daemon:
     def _reconciled(self, node: Node) -> None:
         self._facts.reconciled(node)
         self._full_log.look(node)
-        if self._served:
+        if self._dra is not None:
+            self._dra.reconciled(node, self._reconciler.plan)
+        elif self._served:
             self._listing_store.keep(node.listing)
 
     def _look(self) -> None:
@@ -325,8 +365,9 @@ class Daemon:
             self._status_server.take_over()
             self._store.take_over()
             self._configuration.catch_up()
-            listing = self._listing_store.listing(self._reactor.seconds())
-            self._reconciler.update(listing=listing, registered_taken=False)
+            if self._dra is None:
+                listing = self._listing_store.listing(self._reactor.seconds())
+                self._reconciler.update(listing=listing, registered_taken=False)
             self._gpu_state_store.take_over()
             self._holders.take_over()
             self._reconciler.reconcile()

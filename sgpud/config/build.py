@@ -9,7 +9,11 @@ from sgpud.config.schema.kinds import ListOf, Table
 from sgpud.config.schema.sections import ROOT
 from sgpud.config.values import (
     Config,
+    DeviceOrder,
+    DraConfig,
+    Evict,
     HttpSettings,
+    KubeletApi,
     KubeletSettings,
     LogFormat,
     LogLevel,
@@ -49,7 +53,7 @@ def build(document: dict[str, Any]) -> Config:
     """The configuration that a checked document stands for, without warnings."""
     full = complete(document)
     gpus, sharing, container = full["gpus"], full["sharing"], full["container"]
-    kubelet, http, log = full["kubelet"], full["http"], full["log"]
+    kubelet, dra, http, log = full["kubelet"], full["dra"], full["http"], full["log"]
     return Config(
         sharing=Sharing(
             allow=tuple(gpus["allow"]),
@@ -76,7 +80,19 @@ def build(document: dict[str, Any]) -> Config:
             measure_every=parse_duration(sharing["measure_every"]),
         ),
         health=_policy(full["health"]),
-        kubelet=KubeletSettings(kubelet["plugin_directory"], kubelet["pod_resources"]),
+        kubelet=KubeletSettings(
+            KubeletApi(kubelet["api"]), kubelet["plugin_directory"], kubelet["pod_resources"]
+        ),
+        dra=DraConfig(
+            dra["driver"],
+            dra["kubeconfig"],
+            dra["node_name"],
+            dra["cdi_dir"],
+            DeviceOrder(dra["order"]),
+            parse_duration(dra["reorder_every"]),
+            Evict(dra["evict"]),
+            parse_size(dra["default_memory"]),
+        ),
         http=HttpSettings(
             twisted_endpoint(http["listen"]), http["expose_status"], tuple(http["hosts"])
         ),

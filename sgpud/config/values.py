@@ -13,6 +13,8 @@ from sgpud.core.health.causes import HealthPolicy
 from sgpud.core.sharing.rules import Sharing
 
 PLUGIN_DIRECTORY = "/var/lib/kubelet/device-plugins"
+DRIVER = "gpu.deepomatic.com"
+CDI_DIRECTORY = "/var/run/cdi"
 POD_RESOURCES = "/var/lib/kubelet/pod-resources/kubelet.sock"
 
 
@@ -35,13 +37,62 @@ class LogFormat(Enum):
     JSON = "json"
 
 
+class KubeletApi(Enum):
+    """How the kubelet and the scheduler learn of the GPUs."""
+
+    DEVICE_PLUGIN = "device-plugin"
+    """A number of shares per node."""
+    DRA = "dra"
+    """Dynamic Resource Allocation: each GPU with its memory and its places."""
+
+
+class DeviceOrder(Enum):
+    """Which GPU the scheduler tries first."""
+
+    PLACEMENT = "placement"
+    """As `[sharing] placement` says."""
+    PACKED = "packed"
+    """The one with the least room."""
+    SPREAD = "spread"
+    """The one with the most."""
+    FIXED = "fixed"
+    """By index."""
+
+
+class Evict(Enum):
+    """Which pods are evicted from a GPU."""
+
+    NEVER = "never"
+    UNHEALTHY = "unhealthy"
+    """Those with a claim on an unhealthy GPU."""
+
+
 @frozen
 class KubeletSettings:
-    """Where the kubelet is."""
+    """Where the kubelet is, and what is spoken with it."""
 
+    api: KubeletApi = KubeletApi.DEVICE_PLUGIN
     plugin_directory: str = PLUGIN_DIRECTORY
     pod_resources: str = POD_RESOURCES
     """Path of the podresources socket."""
+
+
+@frozen
+class DraConfig:
+    """The `[dra]` section: Dynamic Resource Allocation."""
+
+    driver: str = DRIVER
+    kubeconfig: str = ""
+    """Empty: the service account of the pod, else the kubelet's own file."""
+    node_name: str = ""
+    """Empty: NODE_NAME, else the name in the certificate, else the host's."""
+    cdi_dir: str = CDI_DIRECTORY
+    order: DeviceOrder = DeviceOrder.PLACEMENT
+    reorder_every: float = 10.0
+    """Seconds between two writes that change the order of the devices only."""
+    evict: Evict = Evict.NEVER
+    default_memory: int = 0
+    """Bytes that a request consumes that names no amount."""
 
 
 @frozen
@@ -71,6 +122,7 @@ class Config:
     sharing: Sharing = field(factory=Sharing)
     health: HealthPolicy = field(factory=HealthPolicy)
     kubelet: KubeletSettings = field(factory=KubeletSettings)
+    dra: DraConfig = field(factory=DraConfig)
     http: HttpSettings = field(factory=HttpSettings)
     log: LogSettings = field(factory=LogSettings)
     warnings: tuple[Problem, ...] = field(default=(), eq=False)

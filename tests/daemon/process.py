@@ -141,6 +141,10 @@ class Process:
         """Ask over the control socket."""
         return ask(self._control, verb, timeout=WITHIN)
 
+    def ask_about(self, verb: str, gpu: str) -> dict[str, Any]:
+        """The same, about one GPU."""
+        return ask(self._control, verb, {"gpu": gpu}, timeout=WITHIN)
+
     def view(self) -> dict[str, Any]:
         """What `sgpud plan --json` shows of it."""
         seen: dict[str, Any] = self.ask("plan")["view"]

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from attrs import define, frozen
@@ -84,6 +85,10 @@ class Daemon:
     root: Path
     plugin_dir: Path
     name: str = "sgpud"
+    settings: tuple[str, ...] = ()
+    """Keys that are set over the file, as `--set` takes them."""
+    wrap: Callable[..., Sequence[str]] = lambda *words: words
+    """Makes of a command line one that runs elsewhere, e.g. in a node's namespaces."""
     _running: _Running | None = None
 
     @property
@@ -110,6 +115,7 @@ class Daemon:
         address = self._home / "notify"
         notified = _Notified(address)
         command = [sys.executable, "-m", "sgpud", "run"]
+        command += [word for setting in self.settings for word in ("--set", setting)]
         command += ["--config", str(self._home / "sgpud.toml")]
         command += ["--fake-gpus", str(self._home / "gpus.toml")]
         command += ["--plugin-dir", str(self.plugin_dir)]
@@ -119,7 +125,7 @@ class Daemon:
         source = str(Path(sgpud.__file__).parents[1])
         with self.log.open("ab") as log:
             process = subprocess.Popen(
-                command,
+                self.wrap(*command),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

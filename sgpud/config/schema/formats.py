@@ -114,6 +114,25 @@ def host_name(text: str) -> str | None:
     return 'is not a host name, e.g. "node-1.example.com", without a port'
 
 
+def driver_name(text: str) -> str | None:
+    """Whether a text is the name of a DRA driver: a DNS subdomain of at most 63 characters."""
+    if _DOMAIN.fullmatch(text) and len(text) <= _NAME_LENGTH:
+        return None
+    return 'is not the name of a DRA driver, write one like "gpu.example.com"'
+
+
+def node_name(text: str) -> str | None:
+    """Whether a text is the name of a Node, or empty."""
+    if not text or (_DOMAIN.fullmatch(text) and len(text) <= _DOMAIN_LENGTH):
+        return None
+    return 'is not the name of a Node, write it as `kubectl get nodes` does, or ""'
+
+
+def path_or_nothing(text: str) -> str | None:
+    """Whether a text is an absolute path in normal form, or empty."""
+    return absolute_path(text) if text else None
+
+
 def cdi_kind(text: str) -> str | None:
     """Whether a string is a CDI kind: vendor/class."""
     vendor, slash, cls = text.partition("/")

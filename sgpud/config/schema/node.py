@@ -13,7 +13,13 @@ from sgpud.config.schema.formats import (
     socket_path,
 )
 from sgpud.config.schema.kinds import Boolean, Key, ListOf, Table, Text, choice
-from sgpud.config.values import PLUGIN_DIRECTORY, POD_RESOURCES, LogFormat, LogLevel
+from sgpud.config.values import (
+    PLUGIN_DIRECTORY,
+    POD_RESOURCES,
+    KubeletApi,
+    LogFormat,
+    LogLevel,
+)
 from sgpud.core.sharing.rules import GKE_DRIVER, InjectionMethod
 
 _MOUNT = (
@@ -81,6 +87,17 @@ CONTAINER = (
 )
 
 KUBELET = (
+    Key(
+        "api",
+        choice(KubeletApi),
+        KubeletApi.DEVICE_PLUGIN.value,
+        "How the kubelet and the scheduler learn of the GPUs:\n"
+        '- "device-plugin": as a number of shares per node; works with every Kubernetes\n'
+        '- "dra": as a ResourceSlice with the memory and the places of each GPU, which the'
+        " scheduler itself packs; needs Kubernetes 1.36 and CDI in the container runtime\n"
+        "A node must never serve both: drain it before this is changed (docs/dra.md).",
+        restart=True,
+    ),
     Key(
         "numa",
         Boolean(),

@@ -5,6 +5,7 @@ Validation, etc/sgpud.toml and docs/configuration.md are all made from this.
 
 from __future__ import annotations
 
+from sgpud.config.schema.dra import DRA
 from sgpud.config.schema.health import HEALTH
 from sgpud.config.schema.kinds import Key, ListOf, Table
 from sgpud.config.schema.node import CONTAINER, HTTP, KUBELET, LOG
@@ -35,6 +36,7 @@ ROOT = Table(
         _section("container", CONTAINER, "How GPUs are injected into containers."),
         _section("health", HEALTH, "What makes a GPU unhealthy, and how it recovers."),
         _section("kubelet", KUBELET, "Where the kubelet is, and what is reported to it."),
+        _section("dra", DRA, 'Dynamic Resource Allocation, if [kubelet] api is "dra".'),
         _section("http", HTTP, "What is served over HTTP."),
         _section("log", LOG, "What sgpud logs, and how."),
     ),

@@ -21,7 +21,7 @@ from sgpud.core.registration import (
     StreamsChanged,
 )
 from sgpud.kubelet.deviceplugin.books import Allocatable, BooksMonitor, ListedIds
-from sgpud.kubelet.deviceplugin.endpoint import Endpoint, socket_name
+from sgpud.kubelet.deviceplugin.endpoint import Endpoint, clear_stale, socket_name
 from sgpud.kubelet.deviceplugin.publisher import SnapshotPublisher
 from sgpud.kubelet.deviceplugin.registrar import Registrar
 from sgpud.kubelet.deviceplugin.servicer import DevicePluginServicer
@@ -106,6 +106,10 @@ class DevicePlugin:
         """The pools there are now. New ones are registered, those that went are retired."""
         self._wanted = frozenset(resources)
         self._settle()
+
+    def clear_stale(self) -> list[str]:
+        """Remove the sockets that an earlier run left in the directory; their names."""
+        return clear_stale(self._directory)
 
     def activate(self) -> None:
         """The directory is ours: serve and register in it."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Protocol
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -12,14 +13,44 @@ from twisted.logger import Logger
 from sgpud.bridge import Reactor, in_thread
 from sgpud.core.registration import RegistrationState
 from sgpud.folder_watcher import FolderWatcher
-from sgpud.kubelet.deviceplugin.books import Allocatable
-from sgpud.kubelet.deviceplugin.endpoint import clear_stale, try_bind, warm_up
-from sgpud.kubelet.deviceplugin.plugin import CallObserver, DevicePlugin
-from sgpud.kubelet.deviceplugin.publisher import SnapshotPublisher
+from sgpud.kubelet.deviceplugin.endpoint import try_bind, warm_up
 from sgpud.kubelet.directory import DirectoryObserver, PluginDirectory
 
 RETIRE_WITHIN = 1.0
 """Seconds for the endpoints to retire when stopping, before the lock is released all the same."""
+
+
+class Front(Protocol):
+    """What is served to the kubelet: a device plugin, or a driver of DRA."""
+
+    @property
+    def registrations(self) -> Mapping[str, RegistrationState]:
+        """Where each pool's registration stands."""
+
+    @property
+    def registered(self) -> int:
+        """How often the kubelet has registered it."""
+
+    def update(self, resources: Iterable[str]) -> None:
+        """The pools there are now."""
+
+    def clear_stale(self) -> list[str]:
+        """Remove the sockets that an earlier run left; their names."""
+
+    def activate(self) -> None:
+        """Serve and register."""
+
+    def deactivate(self) -> Deferred[None]:
+        """End everything; fires when that is done."""
+
+    def kubelet_seen(self) -> None:
+        """There is a new kubelet.sock."""
+
+    def kubelet_gone(self) -> None:
+        """There is no kubelet.sock."""
+
+    def books_changed(self) -> None:
+        """The kubelet's checkpoint may have changed."""
 
 
 @frozen
@@ -50,29 +81,25 @@ class Serving:
     def __init__(
         self,
         reactor: Reactor,
-        publisher: SnapshotPublisher,
+        front: Front,
         path: Path,
         nonce: str,
-        observer: CallObserver,
         watcher: Callable[[Callable[[], None]], FolderWatcher],
         listener: ServingObserver,
-        ask: Callable[[Collection[str]], Deferred[Allocatable]],
     ) -> None:
         """`nonce` is part of the sockets' names; `watcher` makes a source of hints."""
         self.path = path
         self._reactor = reactor
         self._nonce = nonce
         self._listener = listener
-        self._plugin = DevicePlugin(
-            reactor, publisher, path, nonce, observer, listener.changed, ask
-        )
+        self._front = front
         self._waiting = False
         events = DirectoryObserver(
             ours=self._ours,
             lost=self._lost,
             waiting=self._wait,
             kubelet_seen=self._kubelet_seen,
-            kubelet_gone=self._plugin.kubelet_gone,
+            kubelet_gone=self._front.kubelet_gone,
             checkpoint=self._checkpoint,
             stuck=self._stuck,
         )
@@ -100,12 +127,12 @@ class Serving:
     @property
     def registrations(self) -> Mapping[str, RegistrationState]:
         """Where each pool's registration stands."""
-        return self._plugin.registrations
+        return self._front.registrations
 
     @property
     def registered(self) -> int:
         """Register calls that the kubelet answered."""
-        return self._plugin.registered
+        return self._front.registered
 
     def start(self) -> None:
         """Take the directory as soon as that can be."""
@@ -113,7 +140,7 @@ class Serving:
 
     def update(self, resources: Iterable[str]) -> None:
         """The pools there are now."""
-        self._plugin.update(resources)
+        self._front.update(resources)
 
     def ready(self, *, informed: bool) -> bool:
         """Whether the daemon counts as started.
@@ -142,7 +169,7 @@ class Serving:
                 late.cancel()
                 ended.callback(None)
 
-        self._plugin.deactivate().addBoth(retired)
+        self._front.deactivate().addBoth(retired)
         return ended
 
     def release(self) -> None:
@@ -168,20 +195,20 @@ class Serving:
     def _ours(self) -> None:
         self._waiting = False
         self._log.info("Serving {directory}", directory=str(self.path))
-        stale = clear_stale(self.path)
+        stale = self._front.clear_stale()
         if stale:
             self._log.info("Removed what an earlier run left: {names}", names=", ".join(stale))
         self._listener.taken()
-        self._plugin.activate()
+        self._front.activate()
         self._listener.served()
         self._listener.changed()
 
     def _kubelet_seen(self) -> None:
-        self._plugin.kubelet_seen()
+        self._front.kubelet_seen()
         self._listener.kubelet_started()
 
     def _checkpoint(self) -> None:
-        self._plugin.books_changed()
+        self._front.books_changed()
         self._listener.checkpoint()
 
     def _lost(self) -> None:
@@ -189,7 +216,7 @@ class Serving:
             "{directory} is gone or was replaced; serving again as soon as it is there",
             directory=str(self.path),
         )
-        self._plugin.deactivate()
+        self._front.deactivate()
         self._listener.changed()
 
     def _wait(self) -> None:

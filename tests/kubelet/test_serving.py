@@ -17,8 +17,9 @@ from sgpud.core.allocation.allocate import RefusedError
 from sgpud.core.registration import RegistrationPhase
 from sgpud.folder_watcher import FolderWatcher
 from sgpud.kubelet.deviceplugin.endpoint import socket_name
+from sgpud.kubelet.deviceplugin.plugin import DevicePlugin
 from sgpud.kubelet.deviceplugin.publisher import SnapshotPublisher
-from sgpud.kubelet.deviceplugin.serving import Serving, ServingObserver
+from sgpud.kubelet.serving import Serving, ServingObserver
 from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.core.values import POOL, gpu, node, planned, sharing
 from tests.surroundings import WITHIN, listening, short_folder
@@ -79,15 +80,11 @@ class Instance:
             changed=self.changed,
             hopeless=self.reasons.append,
         )
+        plugin = DevicePlugin(
+            on, publisher, path, nonce, Deaf(), self.changed, lambda _: Deferred()
+        )
         self.serving = Serving(
-            on,
-            publisher,
-            path,
-            nonce,
-            Deaf(),
-            lambda hint: FolderWatcher(reactor, hint),
-            listener,
-            lambda _: Deferred(),
+            on, plugin, path, nonce, lambda hint: FolderWatcher(reactor, hint), listener
         )
         self.serving.update([POOL])
 

@@ -1,0 +1,1 @@
+"""What is spoken with the API server: credentials, client, slices, claims."""

@@ -1,0 +1,455 @@
+"""Keeps this node's ResourceSlice as it should be.
+
+The kubelet deletes every slice of its node when it starts, and may do so seconds after the driver
+has published; anyone may edit or delete one. So the own slices are watched, and whatever differs
+is written again: at once, then at most once a second.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from attrs import evolve, field, frozen
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from sgpud.bridge import Clock
+from sgpud.cluster.client import GONE, ApiCall, ApiError
+from sgpud.cluster.credentials import CredentialsError
+from sgpud.core.dra.objects import (
+    API,
+    EXCLUSIVE,
+    SliceOwner,
+    StoredSlice,
+    difference,
+    gates_missing,
+    same_but_for_order,
+    slice_document,
+    slice_of,
+)
+from sgpud.core.dra.slices import Device
+
+SLICES = f"/apis/{API}/resourceslices"
+WRITE_APART = 1.0
+"""Seconds between two writes at least."""
+WATCH_FOR = 300
+"""Seconds after which the server ends a watch."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+"""Seconds between tries: doubled, and up to half as much again at random."""
+GATES_AGAIN = 60.0
+"""Seconds until a server that lacks a feature is asked again."""
+SEEN_WITHIN = 5.0
+"""Seconds until a write has to come through the watch."""
+FORBIDDEN, NOT_FOUND, CONFLICT = 403, 404, 409
+
+
+class ApiCalls(Protocol):
+    """The API server."""
+
+    async def call(self, call: ApiCall) -> dict[str, Any]:
+        """The object that it answers; ApiError or CredentialsError."""
+
+    async def watch(self, call: ApiCall, event: Callable[[dict[str, Any]], None]) -> None:
+        """Tell each event until the watch ends."""
+
+
+@frozen
+class SliceStatus:
+    """What became of the slice."""
+
+    problem: str = ""
+    """Why it is not as it should be, or empty."""
+    published: bool = False
+    """Whether the API server has it as it should be."""
+    name: str = ""
+    missing: tuple[str, ...] = ()
+    """Feature gates that the cluster lacks."""
+    writes: int = 0
+    repairs: int = 0
+    """Writes after someone else had changed or deleted it."""
+    errors: Mapping[tuple[str, int], int] = field(factory=dict)
+    """Failed calls, by method and status."""
+
+
+class SlicePublisher:
+    """Publishes the devices that it is given, as one slice."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        clock: Clock,
+        api: ApiCalls,
+        changed: Callable[[], None],
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        """`changed` is called when the status has changed; `jitter` gives 0 to 1."""
+        self.status = SliceStatus()
+        self.reorder_every = 10.0
+        """Seconds between two writes that change the order of the devices only."""
+        self._clock = clock
+        self._api = api
+        self._changed = changed
+        self._jitter = jitter
+        self._owner: SliceOwner | None = None
+        self._devices: tuple[Device, ...] | None = None
+        self._seen: dict[str, StoredSlice] | None = None
+        """The slices of this node and driver, as they are known to be; None: not listed yet."""
+        self._version = ""
+        self._accepted: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None
+        """The last spec that was sent, and what the server made of it."""
+        self._told_of: deque[tuple[str, str]] = deque(maxlen=64)
+        """UID and version of what the watch told last."""
+        self._awaited: tuple[str, str] | None = None
+        """What was written, and has not come through the watch yet: it may have been deleted again
+        by then, so that only the watch says what there is."""
+        self._checked = False
+        self._written_at = float("-inf")
+        self._failures = 0
+        self._errors: Counter[tuple[str, int]] = Counter()
+        self._call: IDelayedCall | None = None
+        self._writing = False
+        self._again = False
+        self._following: Deferred[None] | None = None
+        self._running: Deferred[None] | None = None
+        self._enabled = False
+        self._stopped = False
+        self.dead = False
+        """Whether a part of it has failed and does not run any more."""
+
+    def start(self, driver: str, node: str) -> None:
+        """Watch the slices of this node and driver; nothing is written before `enable`."""
+        self._owner = SliceOwner(driver, node)
+        self._following = Deferred.fromCoroutine(self._follow())
+        self._following.addErrback(self._died)
+
+    def enable(self) -> None:
+        """The kubelet knows the driver: a pod that is bound now can be prepared."""
+        if not self._enabled:
+            self._enabled = True
+            self._enqueue(0.0)
+
+    def publish(self, devices: Sequence[Device] | None) -> None:
+        """Have these devices published; None: nothing is known yet, leave what there is."""
+        wanted = None if devices is None else tuple(devices)
+        if wanted != self._devices:
+            self._devices = wanted
+            self._enqueue(0.0)
+
+    def stop(self) -> None:
+        """Write and watch no more; the slice stays."""
+        self._stopped = True
+        if self._call is not None and self._call.active():
+            self._call.cancel()
+        for task in (self._following, self._running):
+            if task is not None:
+                task.cancel()
+
+    # Watching. -----------------------------------------------------------------------------------
+
+    @property
+    def _selector(self) -> tuple[str, str]:
+        assert self._owner is not None  # noqa: S101 - since `start`
+        return (
+            "fieldSelector",
+            f"spec.nodeName={self._owner.node},spec.driver={self._owner.driver}",
+        )
+
+    async def _follow(self) -> None:
+        failures = 0
+        while not self._stopped:
+            try:
+                if self._seen is None:
+                    await self._list()
+                failures = 0
+                await self._api.watch(self._watch_call(), self._event)
+                continue
+            except ApiError as error:
+                if error.status == GONE:
+                    self._seen = None
+                    continue
+                self._failed("watch", error)
+                failures += 1
+                if error.status:
+                    self._seen = None
+                pause = max(error.retry_after, self._pause(failures))
+            except CredentialsError as error:
+                self._tell(str(error))
+                failures += 1
+                pause = self._pause(failures)
+            await deferLater(self._clock, pause)  # type: ignore[arg-type]
+
+    def _watch_call(self) -> ApiCall:
+        query = (
+            self._selector,
+            ("watch", "1"),
+            ("allowWatchBookmarks", "true"),
+            ("resourceVersion", self._version),
+            ("timeoutSeconds", str(WATCH_FOR)),
+        )
+        return ApiCall("GET", SLICES, query)
+
+    async def _list(self) -> None:
+        found = await self._api.call(ApiCall("GET", SLICES, (self._selector,)))
+        try:
+            self._version = str(found["metadata"]["resourceVersion"])
+            listed = [slice_of(each) for each in found.get("items") or ()]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ApiError(0, f"the list of slices is invalid: {error}") from error
+        self._seen = {each.name: each for each in listed}
+        self._awaited = None
+        self._enqueue(0.0)
+
+    def _event(self, event: dict[str, Any]) -> None:
+        kind, document = event["type"], event["object"]
+        if kind == "ERROR":
+            raise ApiError(int(document.get("code", 0)), str(document.get("message", "")))
+        self._version = str(document["metadata"]["resourceVersion"])
+        if kind == "BOOKMARK" or self._seen is None:
+            return
+        found = slice_of(document)
+        self._told_of.append((found.uid, found.version))
+        if self._awaited == (found.uid, found.version):
+            self._awaited = None
+        if kind == "DELETED":
+            self._seen.pop(found.name, None)
+        else:
+            self._seen[found.name] = found
+        self._enqueue(0.0)
+
+    # Writing. ------------------------------------------------------------------------------------
+
+    def _enqueue(self, delay: float) -> None:
+        if self._stopped:
+            return
+        due = self._clock.seconds() + delay
+        if self._call is not None and self._call.active():
+            if self._call.getTime() <= due:
+                return
+            self._call.cancel()
+        self._call = self._clock.callLater(delay, self._sync)
+
+    def _sync(self) -> None:
+        if self._writing:
+            self._again = True
+            return
+        self._writing, self._again = True, False
+        self._running = Deferred.fromCoroutine(self._write())
+        self._running.addErrback(self._died)
+        self._running.addBoth(self._ended)
+
+    def _ended(self, _: object) -> None:
+        self._writing = False
+        if self._again:
+            self._enqueue(0.0)
+
+    async def _write(self) -> None:
+        try:
+            delay = await self._written()
+            self._failures = 0
+        except ApiError as error:
+            self._failures += 1
+            if error.status in (FORBIDDEN, NOT_FOUND, CONFLICT):
+                # What is known is not so: an absent slice is 403 to a node.
+                self._failed("write", error, quiet=self._failures == 1)
+                await self._relist()
+            else:
+                self._failed("write", error)
+            delay = max(error.retry_after, self._pause(self._failures))
+        except CredentialsError as error:
+            self._failures += 1
+            self._tell(str(error))
+            delay = self._pause(self._failures)
+        if delay is not None:
+            self._enqueue(delay)
+
+    async def _relist(self) -> None:
+        try:
+            await self._list()
+        except (ApiError, CredentialsError) as error:
+            self._failed("list", error)
+
+    async def _written(self) -> float | None:
+        """Bring the slice up to date; seconds until it is to be looked at again, or None."""
+        owner, devices, seen = self._owner, self._devices, self._seen
+        if not self._enabled or owner is None or devices is None or seen is None:
+            return None
+        if self._awaited is not None:
+            wait = self._written_at + SEEN_WITHIN - self._clock.seconds()
+            if wait > 0:
+                return wait
+            await self._list()
+            return 0.0
+        stored = [seen[name] for name in sorted(seen)]
+        if stored[1:]:
+            await self._delete(stored[-1])
+            return WRITE_APART
+        kept = stored[0] if stored else None
+        document = slice_document(owner, devices, kept)
+        wanted = document["spec"]
+        if kept is not None and self._in_sync(wanted, kept):
+            self._tell(self._gates_problem(), published=True, name=kept.name)
+            return None
+        apart = WRITE_APART
+        if kept is not None and same_but_for_order(wanted, kept.spec):
+            apart = max(apart, self.reorder_every)
+        wait = self._written_at + apart - self._clock.seconds()
+        if wait > 0:
+            return wait
+        if not owner.node_uid:
+            owner = await self._owned(owner)
+            document = slice_document(owner, devices, kept)
+        if not self._checked and not await self._check(slice_document(owner, devices)):
+            return GATES_AGAIN
+        repair = self._accepted is not None and self._accepted[0] == _timeless(wanted)
+        await self._put(document, kept, repair=repair)
+        return 0.0 if self._devices != devices else None
+
+    def _in_sync(self, wanted: Mapping[str, Any], kept: StoredSlice) -> bool:
+        if not difference(wanted, kept.spec) and not difference(_timeless(kept.spec), wanted):
+            return True
+        # What the server drops or adds is named, and no reason to write without end.
+        return self._accepted is not None and self._accepted == (
+            _timeless(wanted),
+            _timeless(kept.spec),
+        )
+
+    async def _owned(self, owner: SliceOwner) -> SliceOwner:
+        node = await self._api.call(ApiCall("GET", f"/api/v1/nodes/{owner.node}"))
+        self._owner = evolve(owner, node_uid=str(node["metadata"]["uid"]))
+        return self._owner
+
+    async def _check(self, document: Mapping[str, Any]) -> bool:
+        """Whether the server knows the fields that sharing needs: tried once, without a write."""
+        query = (("dryRun", "All"),)
+        answer = await self._called(ApiCall("POST", SLICES, query, document))
+        dropped = difference(document["spec"], answer.get("spec") or {})
+        self._checked = EXCLUSIVE not in gates_missing(dropped)
+        if not self._checked:
+            self.status = evolve(self.status, missing=gates_missing(dropped))
+            self._tell(
+                "this cluster drops allowMultipleAllocations: enable the feature gate "
+                f"{EXCLUSIVE} (Kubernetes 1.36 has it on); no GPU is published, since each would be"
+                " given to one pod alone"
+            )
+        return self._checked
+
+    async def _put(
+        self, document: Mapping[str, Any], kept: StoredSlice | None, *, repair: bool
+    ) -> None:
+        self._written_at = self._clock.seconds()
+        if kept is None:
+            answer = await self._called(ApiCall("POST", SLICES, (), document))
+        else:
+            answer = await self._called(ApiCall("PUT", f"{SLICES}/{kept.name}", (), document))
+        found = _stored(answer)
+        dropped = difference(document["spec"], found.spec)
+        missing = gates_missing(dropped)
+        self._accepted = (_timeless(document["spec"]), _timeless(found.spec))
+        written = (found.uid, found.version)
+        if written not in self._told_of and not (kept and kept.version == found.version):
+            self._awaited = written
+        self.status = evolve(
+            self.status,
+            missing=missing,
+            writes=self.status.writes + 1,
+            repairs=self.status.repairs + repair,
+        )
+        if EXCLUSIVE in missing:
+            self._checked = False
+            await self._delete(found)
+            raise ApiError(0, f"the feature gate {EXCLUSIVE} is off: the slice was deleted")
+        if repair:
+            self._log.info("Published {name} again: it was changed or deleted", name=found.name)
+        problem = self._gates_problem()
+        if dropped and not missing:
+            problem = f"the API server dropped {', '.join(sorted(set(dropped))[:4])} of the slice"
+        self._tell(problem, published=True, name=found.name)
+
+    def _gates_problem(self) -> str:
+        if not self.status.missing:
+            return ""
+        gates = " and ".join(self.status.missing)
+        return f"this cluster lacks {gates}: the scheduler does not see which GPUs are unusable"
+
+    async def _delete(self, stored: StoredSlice) -> None:
+        conditions = {"preconditions": {"uid": stored.uid}}
+        body = {"apiVersion": "v1", "kind": "DeleteOptions", **conditions}
+        await self._called(ApiCall("DELETE", f"{SLICES}/{stored.name}", (), body))
+
+    async def _called(self, call: ApiCall) -> dict[str, Any]:
+        try:
+            return await self._api.call(call)
+        except ApiError as error:
+            self._errors[call.method, error.status] += 1
+            raise
+
+    # Telling. ------------------------------------------------------------------------------------
+
+    def _pause(self, failures: int) -> float:
+        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(failures - 1, 10))
+        return pause * (1 + self._jitter() / 2)
+
+    def _failed(
+        self, doing: str, error: ApiError | CredentialsError, *, quiet: bool = False
+    ) -> None:
+        if isinstance(error, ApiError) and doing != "write":
+            self._errors[doing, error.status] += 1
+        if not quiet:
+            self._tell(f"cannot {doing} ResourceSlices: {error}")
+
+    def _tell(self, problem: str, *, published: bool = False, name: str = "") -> None:
+        if problem and problem != self.status.problem:
+            self._log.warn("{problem}", problem=problem)
+        elif not problem and self.status.problem:
+            self._log.info("The ResourceSlice {name} is published again", name=name)
+        elif published and not self.status.published:
+            self._log.info("Published the ResourceSlice {name}", name=name)
+        before = self.status
+        self.status = evolve(
+            before,
+            problem=problem,
+            published=published,
+            name=name or before.name,
+            errors=dict(self._errors),
+        )
+        if self.status != before:
+            self._changed()
+
+    def _died(self, failure: Failure) -> None:
+        if not failure.check(CancelledError):
+            self.dead = True
+            self._log.failure("Publishing the ResourceSlice failed", failure)
+            self._tell(f"publishing failed: {failure.value!r}")
+            if not self._stopped:
+                self._enqueue(LONGEST_PAUSE)
+
+
+def _stored(answer: Mapping[str, Any]) -> StoredSlice:
+    try:
+        return slice_of(answer)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ApiError(0, f"the answer is not a ResourceSlice: {error}") from error
+
+
+def _timeless(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A spec without what the server alone sets."""
+    devices = [
+        {
+            **device,
+            "taints": [
+                {key: value for key, value in taint.items() if key != "timeAdded"}
+                for taint in device["taints"]
+            ],
+        }
+        if device.get("taints")
+        else device
+        for device in spec.get("devices") or ()
+    ]
+    return {**spec, "devices": devices}

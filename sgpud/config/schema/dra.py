@@ -1,0 +1,80 @@
+"""The keys of [dra]: Dynamic Resource Allocation."""
+
+from __future__ import annotations
+
+from sgpud.config.schema.formats import (
+    absolute_path,
+    driver_name,
+    duration,
+    node_name,
+    path_or_nothing,
+    size,
+)
+from sgpud.config.schema.kinds import Key, Text, choice
+from sgpud.config.values import CDI_DIRECTORY, DRIVER, DeviceOrder, Evict
+
+DRA = (
+    Key(
+        "driver",
+        Text('name, e.g. "gpu.example.com"', driver_name),
+        DRIVER,
+        "The name of the DRA driver, which DeviceClasses select by. Two sgpud of one node need two"
+        " names, and GPUs of their own.",
+        restart=True,
+    ),
+    Key(
+        "kubeconfig",
+        Text('absolute path, or ""', path_or_nothing),
+        "",
+        "The kubeconfig for the API server. Empty: the service account, in a pod; otherwise the"
+        " kubelet's own (/etc/kubernetes/kubelet.conf, /var/lib/kubelet/kubeconfig or that of k3s)."
+        " The file is read again whenever it or what it names changes.",
+        restart=True,
+    ),
+    Key(
+        "node_name",
+        Text('name, or ""', node_name),
+        "",
+        "The name of this Node. Empty: the variable NODE_NAME, else the name in the certificate of"
+        " the kubeconfig, else the host's name.",
+        restart=True,
+    ),
+    Key(
+        "cdi_dir",
+        Text("absolute path", absolute_path),
+        CDI_DIRECTORY,
+        "Where the CDI specs of prepared claims are written: a folder in which the container"
+        " runtime looks for specs.",
+        restart=True,
+    ),
+    Key(
+        "order",
+        choice(DeviceOrder),
+        DeviceOrder.PLACEMENT.value,
+        "In which order the scheduler tries the GPUs of this node:\n"
+        '- "placement": as [sharing] placement says\n'
+        '- "packed": the GPU with the least room first, so that first fit is best fit\n'
+        '- "spread": the GPU with the most room first\n'
+        '- "fixed": by index, for fewer writes to the API server',
+    ),
+    Key(
+        "reorder_every",
+        Text('duration, e.g. "10s"', duration(1.0, 3600.0)),
+        "10s",
+        "How often the order of the GPUs is published at most, where nothing else has changed.",
+    ),
+    Key(
+        "evict",
+        choice(Evict),
+        Evict.NEVER.value,
+        'Whether pods are evicted from an unhealthy GPU: "never", or "unhealthy", with a taint'
+        " NoExecute. Kubernetes does that to pods with a claim, and never to pods with limits.",
+    ),
+    Key(
+        "default_memory",
+        Text('size, e.g. "4GiB"', size()),
+        "0",
+        "The memory that a pod gets that names no amount, as every pod with limits does. With 0"
+        " such a pod takes a place only; with [sharing] share_memory it takes one such share.",
+    ),
+)

@@ -1,0 +1,317 @@
+"""The DRA front, put together: what [kubelet] api = "dra" adds to the daemon.
+
+Imported by app only where it is used: a device plugin needs neither an API server nor TLS.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+
+from attrs import evolve
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from sgpud.bridge import Reactor, in_thread
+from sgpud.cluster import tls
+from sgpud.cluster.claims import ClaimReader
+from sgpud.cluster.client import ApiClient
+from sgpud.cluster.credentials import Credentials, CredentialsError
+from sgpud.cluster.slices import SlicePublisher, SliceStatus
+from sgpud.config.values import Config, DeviceOrder, Evict
+from sgpud.core.dra.holders import claims_as_holders
+from sgpud.core.dra.slices import Device, DraSettings, devices, slice_problem
+from sgpud.core.gpu.gpu import Gpu
+from sgpud.core.health.machine import HealthPhase
+from sgpud.core.health.node_health import health_of, worst
+from sgpud.core.planning.holdings import CheckpointState
+from sgpud.core.planning.node import Node
+from sgpud.core.planning.plan import Plan
+from sgpud.core.registration import RegistrationPhase, RegistrationState
+from sgpud.core.sharing.rules import Placement
+from sgpud.folder_watcher import FolderWatcher
+from sgpud.kubelet.dra.cdi_folder import CdiFolder
+from sgpud.kubelet.dra.front import DraFront, DraObserver
+from sgpud.kubelet.dra.servicer import (
+    DeviceHealth,
+    DraServicer,
+    DraSnapshot,
+    HealthReport,
+)
+from sgpud.kubelet.dra.records import RecordFolder
+from sgpud.kubelet.dra.store import ClaimStore
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+NAME_AGAIN = 5.0
+"""Seconds until the credentials are looked for again, for the name of this node."""
+
+
+class Dra:
+    """Everything that serves DRA on this node; a Front of `Serving`."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        config: Config,
+        environment: Mapping[str, str],
+        state: Path,
+        nonce: str,
+        learned: Callable[[CheckpointState], None],
+        changed: Callable[[], None],
+    ) -> None:
+        """`state`: the state directory; `learned` is told the holders; `changed` that something people see has changed."""
+        self._reactor = reactor
+        self._config = config
+        self._environment = environment
+        self._learned = learned
+        self._told = changed
+        dra = config.dra
+        self._credentials = Credentials(dra.kubeconfig, environment, time.time)
+        self._reader = ClaimReader(self._credentials, dra.driver, time.monotonic)
+        cdi = CdiFolder(Path(dra.cdi_dir), dra.driver)
+        self._store = ClaimStore(
+            RecordFolder(state / "claims"), cdi, _boot_id(), lambda: reactor.callFromThread(self._claims_changed)
+        )
+        self._counts = DraCounts(reactor, self._registered)
+        self._servicer = DraServicer(dra.driver, self._store, self._reader, self._counts, time.time)
+        self._front = DraFront(
+            reactor,
+            Path(config.kubelet.plugin_directory).parent,
+            nonce,
+            dra.driver,
+            self._servicer,
+            self._store,
+            partial(FolderWatcher, reactor),
+            DraObserver(self._loaded, changed),
+        )
+        self._slices = SlicePublisher(reactor, ApiClient(reactor, self._credentials), changed)
+        self._slices.reorder_every = dra.reorder_every
+        self._front.publishes_with(self._slices)
+        self._node_name = ""
+        self._node: Node | None = None
+        self._books = CheckpointState()
+        self._plan: Plan | None = None
+        self._is_loaded = False
+        self._problem = ""
+        self._naming: IDelayedCall | None = None
+        self._started = False
+
+    # What Serving asks of a front. ---------------------------------------------------------------
+
+    @property
+    def registrations(self) -> Mapping[str, RegistrationState]:
+        """Where each pool stands: live when the kubelet and the scheduler know of it."""
+        found = self._front.registrations
+        problem = self._problem or self._slices.status.problem
+        if self._front.state.phase is not RegistrationPhase.LIVE:
+            return found
+        if problem or not self._slices.status.published:
+            state = evolve(self._front.state, phase=RegistrationPhase.WAITING, problem=problem)
+            return dict.fromkeys(found, state)
+        return found
+
+    @property
+    def registered(self) -> int:
+        """How often the kubelet has registered the driver."""
+        return self._front.registered
+
+    @property
+    def slices(self) -> SliceStatus:
+        """What became of the slice."""
+        return self._slices.status
+
+    def update(self, resources: Iterable[str]) -> None:
+        """The pools there are now."""
+        self._front.update(resources)
+
+    def clear_stale(self) -> list[str]:
+        """Remove the sockets of earlier runs."""
+        return self._front.clear_stale()
+
+    def activate(self) -> None:
+        """Serve."""
+        self._front.activate()
+
+    def deactivate(self) -> Deferred[None]:
+        """End everything; the slice stays."""
+        if self._naming is not None and self._naming.active():
+            self._naming.cancel()
+        self._slices.stop()
+        self._reader.close()
+        return self._front.deactivate()
+
+    def kubelet_seen(self) -> None:
+        """There is a new kubelet.sock."""
+        self._front.kubelet_seen()
+
+    def kubelet_gone(self) -> None:
+        """There is no kubelet.sock."""
+        self._front.kubelet_gone()
+
+    def books_changed(self) -> None:
+        """The checkpoint of the device plugin says nothing of claims."""
+
+    # What app tells. -----------------------------------------------------------------------------
+
+    @property
+    def dead(self) -> bool:
+        """Whether a part of it has failed."""
+        return self._slices.dead
+
+    def books_read(self, books: CheckpointState) -> None:
+        """What the kubelet's checkpoint says: containers that a device plugin gave shares to."""
+        self._books = books
+        self._claims_changed()
+
+    def configured(self, config: Config) -> None:
+        """The configuration in use; a change of what needs a restart is not looked at."""
+        self._config = config
+        self._slices.reorder_every = config.dra.reorder_every
+        if self._node is not None:
+            self.reconciled(self._node, self._plan)
+
+    def reconciled(self, node: Node, plan: Plan | None) -> None:
+        """The node and its plan: publish them, and answer from them."""
+        self._node, self._plan = node, plan
+        if plan is None or plan.chosen is None or not self._node_name or not self._is_loaded:
+            return
+        claims = self._store.claims
+        found = devices(node, self._settings, claims)
+        self._problem = slice_problem(found)
+        self._servicer.publish(
+            DraSnapshot(
+                self._node_name,
+                found,
+                plan.chosen,
+                plan.host,
+                {gpu.uuid: gpu for gpu in node.gpus or ()},
+                {uuid: part.shares for (_, uuid), part in node.partitions().items()},
+            )
+        )
+        self._front.reports(self._health(node, found))
+        if not self._problem:
+            self._slices.publish(found)
+
+    @property
+    def _settings(self) -> DraSettings:
+        dra, sharing = self._config.dra, self._config.sharing
+        placement = {
+            DeviceOrder.PLACEMENT: sharing.placement,
+            DeviceOrder.PACKED: Placement.PACKED,
+            DeviceOrder.SPREAD: Placement.SPREAD,
+            DeviceOrder.FIXED: None,
+        }[dra.order]
+        return DraSettings(dra.default_memory, dra.evict is Evict.UNHEALTHY, placement)
+
+    def _health(self, node: Node, found: tuple[Device, ...]) -> HealthReport:
+        gpus = {gpu.uuid: gpu for gpu in node.gpus or ()}
+        reports = tuple(_device_health(node, device, gpus.get(device.uuid)) for device in found)
+        return HealthReport(self._node_name, reports, int(time.time()))
+
+    # What the parts tell. ------------------------------------------------------------------------
+
+    def _loaded(self) -> None:
+        self._is_loaded = True
+        self._claims_changed()
+        self._name()
+
+    def _claims_changed(self) -> None:
+        if self._is_loaded:
+            self._front.claims_changed()
+            node = self._node or Node()
+            self._learned(claims_as_holders(self._store.claims, node, self._books))
+
+    def _registered(self, problem: str) -> None:
+        self._front.notified(problem)
+
+    def _name(self) -> None:
+        """Find out what this node is called, however often that takes."""
+        named = self._config.dra.node_name or self._environment.get("NODE_NAME", "")
+        if named:
+            self._named(named)
+        else:
+            found = in_thread(self._reactor, self._certificate_name)
+            found.addCallbacks(self._named, self._unnamed)
+
+    def _certificate_name(self) -> str:
+        return tls.node_of(self._credentials.access()) or socket.gethostname().lower()
+
+    def _unnamed(self, failure: Failure) -> None:
+        failure.trap(CredentialsError)
+        if str(failure.value) != self._problem:
+            self._problem = str(failure.value)
+            self._log.warn("{problem}", problem=self._problem)
+            self._told()
+        self._naming = self._reactor.callLater(NAME_AGAIN, self._name)
+
+    def _named(self, name: str) -> None:
+        self._problem = ""
+        self._node_name = name
+        self._slices.start(self._config.dra.driver, self._node_name)
+        if self._node is not None:
+            self.reconciled(self._node, self._plan)
+
+
+def _boot_id() -> str:
+    """The id of this boot; empty if the kernel does not provide one."""
+    try:
+        return BOOT_ID.read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _device_health(node: Node, device: Device, gpu: Gpu | None) -> DeviceHealth:
+    if gpu is None:
+        return DeviceHealth(device.name, healthy=False, message="the GPU is gone from this node")
+    if node.probe_problem:
+        return DeviceHealth(device.name, healthy=None, message=node.probe_problem)
+    phase = worst(node, gpu)
+    causes = (health_of(node, uuid).cause for uuid in (gpu.uuid, gpu.physical))
+    cause = next((str(cause) for cause in causes if cause), "")
+    message = f"{phase.value}: {cause}" if cause else ""
+    return DeviceHealth(device.name, phase is not HealthPhase.UNHEALTHY, message)
+
+
+class DraCounts:
+    """Counts what the workers tell, on the reactor."""
+
+    _log = Logger()
+
+    def __init__(self, reactor: Reactor, registered: Callable[[str], None]) -> None:
+        """`registered` is told what the kubelet says of the registration."""
+        self._reactor = reactor
+        self._registered = registered
+        self.prepared_count = 0
+        self.prepared_seconds = 0.0
+        self.refusals: dict[str, int] = {}
+
+    def registered(self, problem: str) -> None:
+        """From a worker: the kubelet has registered the driver, or not."""
+        self._reactor.callFromThread(self._registered, problem)
+
+    def prepared(self, seconds: float) -> None:
+        """From a worker: a claim was prepared."""
+        self._reactor.callFromThread(self._count, seconds)
+
+    def refused(self, claim: str, reason: str, problem: str) -> None:
+        """From a worker: a claim was not prepared."""
+        self._reactor.callFromThread(self._refuse, claim, reason, problem)
+
+    def _count(self, seconds: float) -> None:
+        self.prepared_count += 1
+        self.prepared_seconds += seconds
+
+    def _refuse(self, claim: str, reason: str, problem: str) -> None:
+        self.refusals[reason] = self.refusals.get(reason, 0) + 1
+        self._log.warn(
+            "Not preparing claim {claim}: {problem}. Its pod waits; the kubelet tries again",
+            claim=claim,
+            problem=problem,
+        )

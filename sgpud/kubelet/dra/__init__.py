@@ -1,0 +1,1 @@
+"""Dynamic Resource Allocation as the kubelet speaks it: registration, claims, health."""

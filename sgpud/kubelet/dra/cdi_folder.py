@@ -1,0 +1,103 @@
+"""The CDI specs of prepared claims, kept in their folder as they should be."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from threading import Lock
+
+from twisted.logger import Logger
+
+from sgpud.core.dra.injecting import spec_name
+
+
+class CdiFolder:
+    """Writes, restores and removes specs. Blocks; any number of threads."""
+
+    _log = Logger()
+
+    def __init__(self, path: Path, driver: str) -> None:
+        """The folder is created with the first spec: it is in a tmpfs that a reboot empties."""
+        self.path = path
+        self._driver = driver
+        self._lock = Lock()
+        self._written: dict[str, tuple[str, object]] = {}
+        """Text and identity of each spec's file, by claim UID."""
+
+    def write(self, uid: str, spec: str) -> None:
+        """Write a claim's spec, whole or not at all; OSError."""
+        target = self.path / spec_name(self._driver, uid)
+        # Runtimes read *.json and *.yaml only, so that they never see a part of one.
+        draft = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            self.path.mkdir(mode=0o755, parents=True, exist_ok=True)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+            with os.fdopen(os.open(draft, flags, 0o644), "w", encoding="utf-8") as file:
+                # The umask of the daemon is narrower than what a runtime may need.
+                os.fchmod(file.fileno(), 0o644)
+                file.write(spec)
+            draft.replace(target)
+        except OSError:
+            with suppress(OSError):
+                draft.unlink(missing_ok=True)
+            raise
+        with self._lock:
+            self._written[uid] = (spec, _identity(target))
+
+    def ensure(self, uid: str, spec: str) -> bool:
+        """Have the spec there as it was written; whether it had to be restored. OSError."""
+        with self._lock:
+            known = self._written.get(uid)
+        found = _identity(self.path / spec_name(self._driver, uid))
+        if known is not None and found is not None and known == (spec, found):
+            return False
+        self.write(uid, spec)
+        return True
+
+    def remove(self, uid: str) -> None:
+        """Remove a claim's spec; OSError. One that is not there is no error."""
+        with self._lock:
+            self._written.pop(uid, None)
+        (self.path / spec_name(self._driver, uid)).unlink(missing_ok=True)
+
+    def guard(self, specs: Mapping[str, str]) -> int:
+        """Restore every one of these specs, by claim UID, that was changed or lost; how many."""
+        return sum(self._restored(uid, spec) for uid, spec in specs.items())
+
+    def _restored(self, uid: str, spec: str) -> bool:
+        try:
+            return self.ensure(uid, spec)
+        except OSError as error:
+            self._log.error(
+                "Cannot write the CDI spec of claim {uid} to {folder}: {problem}. Its "
+                "containers cannot restart until that works",
+                uid=uid,
+                folder=str(self.path),
+                problem=error.strerror or str(error),
+            )
+            return False
+
+    def sweep(self, keep: frozenset[str]) -> list[str]:
+        """Remove what an earlier run left of claims other than these; the names."""
+        prefix, suffix = spec_name(self._driver, "\0").split("\0")
+        kept = {spec_name(self._driver, uid) for uid in keep}
+        gone = []
+        with suppress(OSError):
+            for entry in list(os.scandir(self.path)):
+                name = entry.name
+                ours = name.startswith(prefix) and name.endswith(suffix)
+                if name.startswith(f".{prefix}") or (ours and name not in kept):
+                    with suppress(OSError):
+                        Path(entry.path).unlink()
+                        gone.append(name)
+        return gone
+
+
+def _identity(path: Path) -> object:
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)

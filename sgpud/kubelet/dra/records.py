@@ -1,0 +1,225 @@
+"""A prepared claim as a file of the state directory: versioned, with a checksum over its content.
+
+Keys that this version does not know are ignored, so that an older sgpud can read what a newer one
+wrote.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+from twisted.logger import Logger
+
+from sgpud.core.dra.claims import AllocatedClaim, AllocatedShare, ClaimPod, PreparedClaim
+from sgpud.core.dra.injecting import InjectedClaim, PreparedDevice
+from sgpud.core.errors import SgpudError
+from sgpud.core.json_checks import is_a, number, uuid_of
+from sgpud.files import read_regular
+
+FORMAT = 1
+LARGEST = 1 << 20
+"""Bytes of a file; a claim with 32 devices has some 30 KiB."""
+_MOST = 64
+"""Devices of one claim, and pods; the API allows 32 and 256."""
+_MOST_PODS = 256
+
+
+class RecordError(SgpudError):
+    """A file that is not a prepared claim."""
+
+    def __init__(self, problem: str) -> None:
+        """`problem`: what is wrong with it."""
+        super().__init__(problem)
+        self.problem = problem
+
+    def __str__(self) -> str:
+        """The problem."""
+        return self.problem
+
+
+@frozen
+class ClaimRecord:
+    """A prepared claim, and the boot in which it was."""
+
+    injected: InjectedClaim
+    boot: str
+
+    @property
+    def uid(self) -> str:
+        """The claim's UID."""
+        return self.injected.prepared.uid
+
+
+def dumped(record: ClaimRecord) -> bytes:
+    """The content of the file."""
+    prepared, claim = record.injected.prepared, record.injected.prepared.claim
+    content = {
+        "boot": record.boot,
+        "claim": {
+            "uid": claim.uid,
+            "namespace": claim.namespace,
+            "name": claim.name,
+            "extended_resource": claim.extended_resource,
+            "pods": [{"uid": pod.uid, "name": pod.name} for pod in claim.pods],
+            "shares": [
+                {
+                    "request": share.request,
+                    "pool": share.pool,
+                    "device": share.device,
+                    "share_id": share.share_id,
+                    "consumed": dict(share.consumed),
+                }
+                for share in claim.shares
+            ],
+        },
+        "uuids": dict(prepared.uuids),
+        "since": prepared.since,
+        "cdi": [list(device.cdi) for device in record.injected.devices],
+        "spec": record.injected.spec,
+    }
+    document = {"format": FORMAT, "checksum": _checksum(content), "content": content}
+    return json.dumps(document, indent=1).encode() + b"\n"
+
+
+def loaded(raw: bytes) -> ClaimRecord:
+    """Parse a file; RecordError for everything that no version of this format has written."""
+    try:
+        document = is_a(dict, json.loads(raw))
+        if document.get("format") != FORMAT:
+            raise RecordError(f"unsupported format {document.get('format')!r}, expected {FORMAT}")
+        content = is_a(dict, document["content"])
+        if document.get("checksum") != _checksum(content):
+            raise RecordError("corrupt: the checksum differs")
+        return _record(content)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise RecordError(f"corrupt ({type(error).__name__}: {error})") from error
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _record(content: Mapping[str, Any]) -> ClaimRecord:
+    claim = _claim(is_a(dict, content["claim"]))
+    named = is_a(dict, content["uuids"])
+    uuids = {is_a(str, device): uuid_of(uuid) for device, uuid in named.items()}
+    prepared = PreparedClaim(claim, uuids, number(content["since"]))
+    cdi = [tuple(is_a(str, name) for name in is_a(list, names)) for names in _few(content["cdi"])]
+    devices = tuple(
+        PreparedDevice(share.request, share.pool, share.device, share.share_id, names)
+        for share, names in zip(claim.shares, cdi, strict=True)
+    )
+    return ClaimRecord(
+        InjectedClaim(prepared, is_a(str, content["spec"]), devices), is_a(str, content["boot"])
+    )
+
+
+def _claim(entry: Mapping[str, Any]) -> AllocatedClaim:
+    return AllocatedClaim(
+        is_a(str, entry["uid"]),
+        is_a(str, entry["namespace"]),
+        is_a(str, entry["name"]),
+        tuple(_share(is_a(dict, each)) for each in _few(entry["shares"])),
+        tuple(
+            ClaimPod(is_a(str, each["uid"]), is_a(str, each["name"]))
+            for each in is_a(list, entry["pods"])[:_MOST_PODS]
+        ),
+        extended_resource=is_a(bool, entry["extended_resource"]),
+    )
+
+
+def _share(entry: Mapping[str, Any]) -> AllocatedShare:
+    consumed = {is_a(str, key): number(value) for key, value in entry["consumed"].items()}
+    request, pool, device, share_id = (
+        is_a(str, entry[key]) for key in ("request", "pool", "device", "share_id")
+    )
+    return AllocatedShare(request, pool, device, share_id, consumed)
+
+
+def _few(entries: object) -> list[Any]:
+    found = is_a(list, entries)
+    if len(found) > _MOST:
+        reason = f"{len(found)} entries"
+        raise ValueError(reason)
+    return found
+
+
+class RecordFolder:
+    """The folder of the state directory that holds a file for each prepared claim.
+
+    Written by the thread that prepares the claim, since the kubelet is told only what is kept.
+    """
+
+    _log = Logger()
+
+    def __init__(self, path: Path) -> None:
+        """The folder is created with the first file."""
+        self._path = path
+
+    def read_all(self) -> Iterator[tuple[str, bytes]]:
+        """The UID and the content of each file that can be read; the others are logged."""
+        try:
+            found = sorted(self._path.glob("*.json"))
+        except OSError:
+            found = []
+        for path in found:
+            if path.name.startswith("."):
+                with suppress(OSError):  # a draft of a process that was killed
+                    path.unlink()
+                continue
+            try:
+                content = read_regular(path, LARGEST)
+            except OSError as problem:
+                self._log.error(
+                    "Cannot read {path}: {problem}",
+                    path=str(path),
+                    problem=problem.strerror or str(problem),
+                )
+            else:
+                yield path.stem, content
+
+    def write(self, uid: str, content: bytes) -> None:
+        """Replace a claim's file: after a crash there is the old content or the new one."""
+        self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        target = self._path / f"{uid}.json"
+        draft = self._path / f".{uid}.{secrets.token_hex(4)}.json"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            with os.fdopen(os.open(draft, flags, 0o600), "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(target)
+        except OSError:
+            with suppress(OSError):
+                draft.unlink(missing_ok=True)
+            raise
+        self._sync()
+
+    def remove(self, uid: str) -> None:
+        """Remove a claim's file; one that is not there is no error."""
+        (self._path / f"{uid}.json").unlink(missing_ok=True)
+
+    def set_aside(self, uid: str) -> Path:
+        """Rename a corrupt file, for inspection; its new path."""
+        target = self._path / f"{uid}.json"
+        aside = target.with_suffix(".corrupt")
+        with suppress(OSError):
+            target.replace(aside)
+        return aside
+
+    def _sync(self) -> None:
+        descriptor = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,323 @@
+"""What the kubelet asks of a DRA driver, as gRPC's workers answer it: bytes in, bytes out.
+
+Preparing a claim is not on the path of pod admission and has a deadline of 45 s, so a worker may
+read the API server and write files. No worker waits for the reactor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from threading import Condition, Lock
+from time import monotonic
+from typing import Any, Protocol
+
+import grpc
+from attrs import field, frozen
+from google.protobuf.message import DecodeError
+from twisted.logger import Logger
+
+from sgpud.bridge import Subscription, Watchable
+from sgpud.core.allocation.injection import InjectionChoice, NodeHost
+from sgpud.core.dra.claims import AllocatedClaim, PreparedClaim
+from sgpud.core.dra.injecting import InjectedClaim, injected
+from sgpud.core.dra.prepare import PrepareRefusedError, injections, prepare
+from sgpud.core.dra.slices import Device
+from sgpud.core.errors import SgpudError
+from sgpud.core.gpu.gpu import Gpu
+from sgpud.kubelet.api import dra_pb2 as api
+from sgpud.kubelet.api import drahealth_pb2 as health_api
+from sgpud.kubelet.api import pluginregistration_pb2 as registration_api
+from sgpud.kubelet.dra.store import UID, ClaimStore
+
+PLUGIN, HEALTH, OLD_HEALTH = (
+    "v1.DRAPlugin",
+    "v1.DRAResourceHealth",
+    "v1alpha1.DRAResourceHealth",
+)
+SERVICE = "k8s.io.kubelet.pkg.apis.dra.v1.DRAPlugin"
+"""What PLUGIN is called on the wire."""
+REGISTRATION = "pluginregistration.Registration"
+READ_WITHIN = 12.0
+"""Seconds for reading one claim, with every try: an error costs the pod as much."""
+ANSWER_WITHIN = 30.0
+"""Seconds for all claims of a call: the kubelet gives up after 45."""
+FACTS_WITHIN = 10.0
+"""Seconds to wait for the GPUs to be known."""
+HEALTH_TIMEOUT = 30
+"""Seconds after which the kubelet takes a device for unknown of which it hears nothing."""
+STREAMS = 4
+"""Health streams at a time: the kubelet opens one for each version."""
+
+
+@frozen
+class DraSnapshot:
+    """What the workers answer from."""
+
+    pool: str
+    """The node's name."""
+    devices: tuple[Device, ...]
+    choice: InjectionChoice
+    host: NodeHost
+    gpus: Mapping[str, Gpu] = field(factory=dict)
+    """By UUID."""
+    factors: Mapping[str, int] = field(factory=dict)
+    """Into how many places each GPU is shared, by UUID."""
+
+
+@frozen
+class DeviceHealth:
+    """What the kubelet shows of one device in the status of pods."""
+
+    device: str
+    healthy: bool | None
+    """None: it is not known."""
+    message: str = ""
+
+
+@frozen
+class HealthReport:
+    """The health of every device of the pool."""
+
+    pool: str
+    devices: tuple[DeviceHealth, ...] = ()
+    at: int = 0
+    """Seconds since the epoch."""
+
+
+class Claims(Protocol):
+    """Reads claims from the API server."""
+
+    def read(self, namespace: str, name: str, uid: str, within: float) -> AllocatedClaim:
+        """The claim; an SgpudError that says why not."""
+
+
+class CallsObserved(Protocol):
+    """What the workers tell, from their own threads."""
+
+    def registered(self, problem: str) -> None:
+        """The kubelet has registered the driver, or says why not."""
+
+    def prepared(self, seconds: float) -> None:
+        """A claim was prepared, in so many seconds."""
+
+    def refused(self, claim: str, reason: str, problem: str) -> None:
+        """A claim was not prepared: its pod waits and the kubelet tries again."""
+
+
+class DraServicer:
+    """Answers the kubelet."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        driver: str,
+        store: ClaimStore,
+        claims: Claims,
+        observer: CallsObserved,
+        wall: Callable[[], float],
+    ) -> None:
+        """`wall` gives seconds since the epoch."""
+        self._driver = driver
+        self._store = store
+        self._claims = claims
+        self._observer = observer
+        self._wall = wall
+        self._facts = Condition()
+        self._snapshot: DraSnapshot | None = None
+        self.health: Watchable[HealthReport, None] = Watchable(HealthReport(""))
+        """What health streams send; publish it again as a heartbeat."""
+        self._lock = Lock()
+        self._streams: list[Subscription[HealthReport]] = []
+        self._closed = False
+
+    def publish(self, snapshot: DraSnapshot) -> None:
+        """Answer from this from now on."""
+        with self._facts:
+            self._snapshot = snapshot
+            self._facts.notify_all()
+
+    def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
+        """The handlers to register with a gRPC server."""
+        unary, stream = grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler
+        made = grpc.method_handlers_generic_handler
+        watch: dict[str, Any] = {"NodeWatchResources": stream(self._watch)}
+        return (
+            made(
+                REGISTRATION,
+                {"GetInfo": unary(self._info), "NotifyRegistrationStatus": unary(self._notified)},
+            ),
+            made(
+                SERVICE,
+                {
+                    "NodePrepareResources": unary(self._prepare_all),
+                    "NodeUnprepareResources": unary(self._unprepare_all),
+                },
+            ),
+            made(HEALTH, watch),
+            made(OLD_HEALTH, watch),
+        )
+
+    def open(self) -> None:
+        """Serve, also after `close`."""
+        self._closed = False
+
+    def close(self) -> None:
+        """End the health streams, and whatever waits for facts."""
+        with self._lock:
+            self._closed = True
+            streams = tuple(self._streams)
+        for each in streams:
+            each.close()
+        with self._facts:
+            self._facts.notify_all()
+
+    # Registration. -------------------------------------------------------------------------------
+
+    def _info(self, _request: bytes, _context: grpc.ServicerContext) -> bytes:
+        # No endpoint: the services are on the socket that this came through.
+        return registration_api.PluginInfo(
+            type="DRAPlugin",
+            name=self._driver,
+            supported_versions=[PLUGIN, HEALTH, OLD_HEALTH],
+        ).SerializeToString()
+
+    def _notified(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        try:
+            status = registration_api.RegistrationStatus.FromString(request)
+        except DecodeError:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "sgpud: the request cannot be decoded")
+        problem = "" if status.plugin_registered else status.error or "no reason was given"
+        self._observer.registered(problem)
+        return b""
+
+    # Claims. -------------------------------------------------------------------------------------
+
+    def _prepare_all(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        try:
+            asked = api.NodePrepareResourcesRequest.FromString(request)
+        except DecodeError:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "sgpud: the request cannot be decoded")
+        answer = api.NodePrepareResourcesResponse()
+        end = monotonic() + ANSWER_WITHIN
+        for claim in asked.claims:
+            entry = answer.claims[claim.uid]
+            began = monotonic()
+            name = f"{claim.namespace}/{claim.name}"
+            try:
+                found = self._prepared(claim.namespace, claim.name, claim.uid, end)
+            except SgpudError as problem:
+                reason = problem.reason if isinstance(problem, PrepareRefusedError) else "failed"
+                entry.error = f"sgpud: {problem}"
+                self._observer.refused(name, reason, str(problem))
+            except Exception as problem:  # noqa: BLE001 - one claim must not fail the others
+                self._log.failure("Preparing claim {claim} failed", claim=name)
+                entry.error = f"sgpud: {problem!r}"
+                self._observer.refused(name, "failed", repr(problem))
+            else:
+                self._observer.prepared(monotonic() - began)
+                for device in found.devices:
+                    made = entry.devices.add(
+                        request_names=[device.request],
+                        pool_name=device.pool,
+                        device_name=device.device,
+                        cdi_device_ids=device.cdi,
+                    )
+                    if device.share_id:
+                        made.share_id = device.share_id
+        return answer.SerializeToString()
+
+    def _prepared(self, namespace: str, name: str, uid: str, end: float) -> InjectedClaim:
+        if not UID.fullmatch(uid):
+            raise PrepareRefusedError("invalid", f"{uid[:64]!r} is not the UID of a claim")
+        known = self._store.record(uid)
+        if known is not None and self._store.is_current(known):
+            self._store.ensure_spec(known)
+            return known.injected
+        snapshot = self._known_facts(end)
+        if known is None:
+            within = min(READ_WITHIN, end - monotonic())
+            claim = self._claims.read(namespace, name, uid, within)
+        else:
+            # The node has rebooted: the allocation is as it was, the device nodes may not be.
+            claim = known.injected.prepared.claim
+        snapshot = self._known_facts(end) or snapshot
+        return self._store.add(lambda others: self._decided(claim, snapshot, others))
+
+    def _known_facts(self, end: float) -> DraSnapshot:
+        with self._facts:
+            within = min(FACTS_WITHIN, max(0.0, end - monotonic()))
+            self._facts.wait_for(lambda: self._snapshot is not None or self._closed, within)
+            if self._snapshot is None:
+                raise PrepareRefusedError("unknown", "the GPUs of this node are not known yet")
+            return self._snapshot
+
+    def _decided(
+        self, claim: AllocatedClaim, snapshot: DraSnapshot, others: Sequence[PreparedClaim]
+    ) -> InjectedClaim:
+        made = prepare(
+            claim,
+            snapshot.pool,
+            snapshot.devices,
+            snapshot.choice.unavailable,
+            others,
+            self._wall(),
+        )
+        for device, uuid in made.uuids.items():
+            if uuid not in snapshot.gpus:
+                raise PrepareRefusedError("device", f"{device}: the GPU is gone from this node")
+        edits = injections(made, snapshot.gpus, snapshot.factors, snapshot.choice, snapshot.host)
+        return injected(made, self._driver, edits)
+
+    def _unprepare_all(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        try:
+            asked = api.NodeUnprepareResourcesRequest.FromString(request)
+        except DecodeError:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "sgpud: the request cannot be decoded")
+        answer = api.NodeUnprepareResourcesResponse()
+        for claim in asked.claims:
+            entry = answer.claims[claim.uid]
+            try:
+                self._store.remove(claim.uid)
+            except SgpudError as problem:
+                entry.error = f"sgpud: {problem}"
+            except Exception as problem:  # noqa: BLE001 - one claim must not fail the others
+                self._log.failure("Unpreparing claim {claim} failed", claim=claim.name)
+                entry.error = f"sgpud: {problem!r}"
+        return answer.SerializeToString()
+
+    # Health. -------------------------------------------------------------------------------------
+
+    def _watch(self, _request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+        follower = self.health.subscribe()
+        if not context.add_callback(follower.close):
+            return
+        with self._lock:
+            self._streams.append(follower)
+            oldest = self._streams.pop(0) if len(self._streams) > STREAMS else None
+            closed = self._closed
+        if oldest is not None:
+            oldest.close()
+        if closed:
+            follower.close()
+        try:
+            for report in follower:
+                yield _health_message(report)
+        finally:
+            with self._lock:
+                if follower in self._streams:
+                    self._streams.remove(follower)
+
+
+def _health_message(report: HealthReport) -> bytes:
+    states = {True: health_api.HEALTHY, False: health_api.UNHEALTHY, None: health_api.UNKNOWN}
+    answer = health_api.NodeWatchResourcesResponse()
+    for one in report.devices:
+        answer.devices.add(
+            device=health_api.DeviceIdentifier(pool_name=report.pool, device_name=one.device),
+            health=states[one.healthy],
+            last_updated_time=report.at,
+            health_check_timeout_seconds=HEALTH_TIMEOUT,
+            message=one.message[:1024],
+        )
+    return answer.SerializeToString()

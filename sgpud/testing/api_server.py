@@ -1,0 +1,520 @@
+"""A stand-in API server with what a DRA driver needs of one: slices, claims and a node.
+
+It answers as Kubernetes 1.36 does to a node's credentials: what is absent is 403, lists need a
+nodeName, quantities come back in another form, fields of a gate that is off are dropped without a
+word. Plain HTTP on loopback, in threads of its own.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Condition, Thread
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+from uuid import uuid4
+
+from attrs import Factory, define, field
+
+from sgpud.core.dra.allocator import DeviceRequest, allocate_first_fit
+from sgpud.core.dra.claims import MEMORY
+from sgpud.core.dra.objects import API, EXTENDED
+from sgpud.core.dra.quantity import QuantityError, format_bytes, whole_quantity
+from sgpud.core.dra.slices import Capacity, Device, Taint
+
+SLICES = f"/apis/{API}/resourceslices"
+NAMESPACES = f"/apis/{API}/namespaces/"
+NODES = "/api/v1/nodes/"
+BOOKMARK_EVERY = 1.0
+"""Seconds between bookmarks; a real server sends one a minute."""
+KEPT_EVENTS = 1000
+Object = dict[str, Any]
+
+
+class Refused(Exception):  # noqa: N818 - an answer, not a fault
+    """An answer that is not 200."""
+
+    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
+        """`headers`: more than the usual."""
+        super().__init__(status, message)
+        self.status, self.message, self.headers = status, message, dict(headers or {})
+
+
+@define
+class Fault:
+    """What befalls the next calls."""
+
+    status: int
+    times: int = 1
+    method: str = ""
+    """Only calls with this method; empty: all."""
+    retry_after: int = 0
+
+
+@define
+class ApiServer:
+    """The server's objects, its faults, and what was asked of it."""
+
+    node: str = "node-1"
+    token: str = "a-token"  # noqa: S105 - of a server on loopback that lives for one test
+    gates_off: set[str] = field(factory=set)
+    """Feature gates that are off: their fields are dropped."""
+    faults: list[Fault] = Factory(list)
+    calls: list[tuple[str, str]] = Factory(list)
+    """Method and path with query of every call."""
+    slices: dict[str, Object] = Factory(dict)
+    claims: dict[tuple[str, str], Object] = Factory(dict)
+    _changed: Condition = Factory(Condition)
+    _version: int = 100
+    _oldest: int = 0
+    _events: list[tuple[int, str, Object]] = Factory(list)
+    _watch_life: int = 0
+    """Counts up to end every watch."""
+    _stalled: bool = False
+    _server: ThreadingHTTPServer | None = None
+
+    # Its life. -----------------------------------------------------------------------------------
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        assert self._server is not None  # noqa: S101 - since `start`
+        return int(self._server.server_address[1])
+
+    def start(self, port: int = 0) -> None:
+        """Listen on loopback."""
+        api = self
+
+        class Handler(_Handler):
+            server_of = api
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self._server.daemon_threads = True
+        Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def stop(self) -> None:
+        """End it, with every watch."""
+        self.cut_watches()
+        server, self._server = self._server, None
+        if server is not None:
+            server.shutdown()
+            server.server_close()
+
+    def write_kubeconfig(self, path: Path) -> Path:
+        """A kubeconfig that finds the server and has its token."""
+        config = {
+            "current-context": "c",
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+            "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{self.port}"}}],
+            "users": [{"name": "u", "user": {"token": self.token}}],
+        }
+        path.write_text(json.dumps(config))
+        return path
+
+    # What a test does to it. ---------------------------------------------------------------------
+
+    def wait(self, condition: Callable[[], bool], seconds: float = 10.0) -> bool:
+        """Wait until something is so; whether it is."""
+        with self._changed:
+            return self._changed.wait_for(condition, seconds)
+
+    def delete_all(self) -> None:
+        """Delete every slice, as a kubelet that starts does."""
+        with self._changed:
+            for name in list(self.slices):
+                self._delete(name)
+
+    def edit(self, name: str, change: Callable[[Object], None]) -> None:
+        """Edit a slice by hand."""
+        with self._changed:
+            found = copy.deepcopy(self.slices[name])
+            change(found)
+            self._store(found, "MODIFIED")
+
+    def cut_watches(self) -> None:
+        """End every watch now."""
+        with self._changed:
+            self._watch_life += 1
+            self._changed.notify_all()
+
+    def forget_history(self) -> None:
+        """A watch that begins with a version of before gets 410."""
+        with self._changed:
+            self._oldest = self._version
+
+    @contextmanager
+    def stalled(self) -> Iterator[None]:
+        """Answer nothing while the block runs."""
+        with self._changed:
+            self._stalled = True
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._stalled = False
+                self._changed.notify_all()
+
+    # The scheduler. ------------------------------------------------------------------------------
+
+    def devices(self) -> tuple[Device, ...]:
+        """The devices of the node, as the scheduler reads them from the slices."""
+        with self._changed:
+            stored = [self.slices[name]["spec"] for name in sorted(self.slices)]
+        return tuple(_device(each) for spec in stored for each in spec.get("devices") or ())
+
+    def used(self) -> dict[str, dict[str, int]]:
+        """What allocated claims consume, by device."""
+        found: dict[str, dict[str, int]] = {}
+        with self._changed:
+            claims = list(self.claims.values())
+        for claim in claims:
+            allocation = claim.get("status", {}).get("allocation", {})
+            for result in allocation.get("devices", {}).get("results", ()):
+                sums = found.setdefault(result["device"], {})
+                for name, text in result["consumedCapacity"].items():
+                    sums[name] = sums.get(name, 0) + whole_quantity(text)
+        return found
+
+    def schedule(
+        self,
+        name: str,
+        *requests: DeviceRequest,
+        namespace: str = "default",
+        pod: str = "",
+        limits: bool = False,
+    ) -> Object | None:
+        """Create and allocate a claim for a pod, first fit; None where it has to wait."""
+        found = allocate_first_fit(self.devices(), self.used(), requests)
+        if found is None:
+            return None
+        with self._changed:
+            driver = next(iter(self.slices.values()))["spec"]["driver"]
+        results = [
+            {
+                "request": request,
+                "driver": driver,
+                "pool": self.node,
+                "device": device,
+                "shareID": str(uuid4()),
+                "consumedCapacity": {
+                    key: format_bytes(amount) if key == MEMORY else str(amount)
+                    for key, amount in amounts.items()
+                },
+            }
+            for request, device, amounts in found
+        ]
+        return self.add_claim(name, results, namespace=namespace, pod=pod or name, limits=limits)
+
+    def add_claim(
+        self,
+        name: str,
+        results: list[Object],
+        *,
+        namespace: str = "default",
+        pod: str = "",
+        limits: bool = False,
+    ) -> Object:
+        """A claim with this allocation, reserved for a pod; it replaces one of the same name."""
+        claim: Object = {
+            "apiVersion": API,
+            "kind": "ResourceClaim",
+            "metadata": {
+                "name": name,
+                "namespace": namespace,
+                "uid": str(uuid4()),
+                "annotations": {EXTENDED: "true"} if limits else {},
+            },
+            "status": {
+                "allocation": {"devices": {"results": results}},
+                "reservedFor": [{"resource": "pods", "name": pod, "uid": str(uuid4())}],
+            },
+        }
+        with self._changed:
+            self._version += 1
+            claim["metadata"]["resourceVersion"] = str(self._version)
+            self.claims[namespace, name] = claim
+        return claim
+
+    def delete_claim(self, name: str, namespace: str = "default") -> None:
+        """Delete a claim."""
+        with self._changed:
+            self.claims.pop((namespace, name), None)
+
+    # Answers. ------------------------------------------------------------------------------------
+
+    def admit(self, method: str, path: str, headers: Mapping[str, str]) -> None:
+        """Take note of a call; Refused where it gets no answer of its own."""
+        with self._changed:
+            self.calls.append((method, path))
+            self._changed.wait_for(lambda: not self._stalled, 60)
+            self._faulty(method)
+            if headers.get("Authorization") != f"Bearer {self.token}":
+                raise Refused(401, "Unauthorized")
+
+    def answer(self, method: str, path: str, query: Mapping[str, str], body: Object) -> Object:
+        """The answer to a call; Refused."""
+        with self._changed:
+            try:
+                return self._found(method, path, query, body)
+            finally:
+                self._changed.notify_all()
+
+    def _faulty(self, method: str) -> None:
+        for fault in self.faults:
+            if fault.method in ("", method):
+                fault.times -= 1
+                if fault.times <= 0:
+                    self.faults.remove(fault)
+                headers = {"Retry-After": str(fault.retry_after)} if fault.retry_after else {}
+                raise Refused(fault.status, "a fault of the test", headers)
+
+    def _found(self, method: str, path: str, query: Mapping[str, str], body: Object) -> Object:
+        if path == SLICES:
+            if method == "GET":
+                return self._list(query)
+            if method == "POST":
+                return self._create(body, query)
+        elif path.startswith(f"{SLICES}/"):
+            return self._one(method, path[len(SLICES) + 1 :], body)
+        elif path.startswith(NODES) and method == "GET":
+            if path[len(NODES) :] == self.node:
+                return {"kind": "Node", "metadata": {"name": self.node, "uid": "node-uid"}}
+        elif path.startswith(NAMESPACES) and method == "GET":
+            namespace, _, name = path[len(NAMESPACES) :].split("/", 2)
+            if (namespace, name) in self.claims:
+                return copy.deepcopy(self.claims[namespace, name])
+        raise Refused(403, f"no relationship found between node '{self.node}' and this object")
+
+    def _list(self, query: Mapping[str, str]) -> Object:
+        selected = self.selected(query)
+        items = [copy.deepcopy(each) for each in self.slices.values() if selected(each)]
+        return {
+            "kind": "ResourceSliceList",
+            "metadata": {"resourceVersion": str(self._version)},
+            "items": items,
+        }
+
+    def selected(self, query: Mapping[str, str]) -> Callable[[Object], bool]:
+        """What a field selector selects; Refused for one that a node may not use."""
+        terms = dict(
+            term.split("=", 1) for term in query.get("fieldSelector", "").split(",") if "=" in term
+        )
+        for key in terms:
+            if key not in ("spec.nodeName", "spec.driver"):
+                raise Refused(400, f"field label not supported: {key}")
+        if terms.get("spec.nodeName") != self.node:
+            raise Refused(
+                403, "can only list/watch/deletecollection resourceslices with nodeName selector"
+            )
+        driver = terms.get("spec.driver")
+        return lambda one: driver in (None, one["spec"]["driver"])
+
+    def _create(self, body: Object, query: Mapping[str, str]) -> Object:
+        made = self._checked(body)
+        if made["spec"].get("nodeName") != self.node:
+            raise Refused(403, "can only create ResourceSlice with the same NodeName")
+        metadata = made["metadata"]
+        metadata["name"] = metadata.get("name") or f"{metadata['generateName']}{uuid4().hex[:5]}"
+        metadata["uid"] = str(uuid4())
+        if query.get("dryRun") == "All":
+            metadata["resourceVersion"] = ""
+            return made
+        self._store(made, "ADDED")
+        return copy.deepcopy(made)
+
+    def _one(self, method: str, name: str, body: Object) -> Object:
+        stored = self.slices.get(name)
+        if stored is None:
+            raise Refused(403, f"no relationship found between node '{self.node}' and this object")
+        if method == "GET":
+            return copy.deepcopy(stored)
+        if method == "DELETE":
+            wanted = (body.get("preconditions") or {}).get("uid")
+            if wanted not in (None, stored["metadata"]["uid"]):
+                raise Refused(409, "the UID in the precondition differs")
+            self._delete(name)
+            return {"kind": "Status", "status": "Success"}
+        version = body["metadata"].get("resourceVersion")
+        if version not in (None, stored["metadata"]["resourceVersion"]):
+            raise Refused(409, f'Operation cannot be fulfilled on "{name}": it has been modified')
+        for key in ("driver", "nodeName"):
+            if body["spec"].get(key) != stored["spec"].get(key):
+                raise Refused(422, f"spec.{key}: field is immutable")
+        made = self._checked(body)
+        made["metadata"] = {**stored["metadata"], **made["metadata"]}
+        self._store(made, "MODIFIED")
+        return copy.deepcopy(made)
+
+    def _store(self, made: Object, kind: str) -> None:
+        self._version += 1
+        made["metadata"]["resourceVersion"] = str(self._version)
+        self.slices[made["metadata"]["name"]] = made
+        self._events.append((self._version, kind, copy.deepcopy(made)))
+        del self._events[:-KEPT_EVENTS]
+        self._changed.notify_all()
+
+    def _delete(self, name: str) -> None:
+        gone = copy.deepcopy(self.slices.pop(name))
+        self._version += 1
+        gone["metadata"]["resourceVersion"] = str(self._version)
+        self._events.append((self._version, "DELETED", gone))
+        self._changed.notify_all()
+
+    def _checked(self, body: Object) -> Object:
+        """What is stored of a slice: validated, with quantities rewritten and gated fields gone."""
+        made = copy.deepcopy(body)
+        for device in made["spec"].get("devices") or ():
+            if "DRAConsumableCapacity" in self.gates_off:
+                device.pop("allowMultipleAllocations", None)
+                for capacity in device["capacity"].values():
+                    capacity.pop("requestPolicy", None)
+            if "DRADeviceTaints" in self.gates_off:
+                device.pop("taints", None)
+            for name, capacity in device["capacity"].items():
+                _check_capacity(name, capacity)
+            now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+            for taint in device.get("taints") or ():
+                taint.setdefault("timeAdded", now)
+        return made
+
+    # Watches. ------------------------------------------------------------------------------------
+
+    def watch(self, query: Mapping[str, str]) -> Iterator[Object]:
+        """The events of a watch, with bookmarks; ends when it is cut."""
+        selected = self.selected(query)
+        seen = int(query.get("resourceVersion") or 0)
+        with self._changed:
+            life = self._watch_life
+            if seen < self._oldest:
+                yield {
+                    "type": "ERROR",
+                    "object": {"code": 410, "message": "too old resource version"},
+                }
+                return
+        while True:
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: self._watch_life != life or self._version > seen,  # noqa: B023
+                    BOOKMARK_EVERY,
+                )
+                if self._watch_life != life:
+                    return
+                fresh = [event for event in self._events if event[0] > seen]
+                seen = self._version
+            for _, kind, found in fresh:
+                if selected(found):
+                    yield {"type": kind, "object": found}
+            metadata = {"resourceVersion": str(seen)}
+            yield {"type": "BOOKMARK", "object": {"kind": "ResourceSlice", "metadata": metadata}}
+
+
+def _check_capacity(name: str, capacity: Object) -> None:
+    policy = capacity.get("requestPolicy") or {}
+    span = policy.get("validRange") or {}
+    try:
+        value = whole_quantity(capacity["value"])
+        least, step = whole_quantity(span.get("min", "0")), span.get("step")
+        if step is not None and least + whole_quantity(step) > value:
+            raise Refused(
+                422,
+                f"{name}.requestPolicy.validRange.step: Invalid value: one step is larger than"
+                f" capacity value: {value}",
+            )
+    except QuantityError as error:
+        raise Refused(400, str(error)) from error
+    capacity["value"] = _canonical(capacity["value"])
+    for table, keys in ((policy, ("default",)), (span, ("min", "step", "max"))):
+        for key in keys:
+            if key in table:
+                table[key] = _canonical(table[key])
+
+
+def _canonical(text: str) -> str:
+    """A quantity as the server writes it: in the largest unit of its own kind."""
+    value = whole_quantity(text)
+    if text.endswith("i"):
+        return format_bytes(value)
+    for power, suffix in ((9, "G"), (6, "M"), (3, "k")):
+        if value and value % 10**power == 0:
+            return f"{value // 10**power}{suffix}"
+    return str(value)
+
+
+def _device(stored: Object) -> Device:
+    capacities = {}
+    for name, capacity in stored["capacity"].items():
+        policy = capacity.get("requestPolicy", {})
+        span = policy.get("validRange", {})
+        capacities[name] = Capacity(
+            whole_quantity(capacity["value"]),
+            whole_quantity(policy.get("default", capacity["value"])),
+            whole_quantity(span.get("min", "0")),
+            whole_quantity(span["step"]) if "step" in span else None,
+        )
+    taints = tuple(
+        Taint(taint["key"], taint.get("value", ""), taint["effect"])
+        for taint in stored.get("taints") or ()
+    )
+    attributes = {
+        name: next(iter(value.values())) for name, value in stored.get("attributes", {}).items()
+    }
+    return Device(stored["name"], str(attributes.get("uuid", "")), attributes, capacities, taints)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """One connection."""
+
+    protocol_version = "HTTP/1.1"
+    server_of: ApiServer
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as it is called
+        """Nothing: `calls` has it."""
+
+    def _serve(self) -> None:
+        length = int(self.headers.get("Content-Length") or 0)
+        body = json.loads(self.rfile.read(length)) if length else {}
+        api, parts = self.server_of, urlsplit(self.path)
+        query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
+        try:
+            api.admit("WATCH" if "watch" in query else self.command, self.path, self.headers)
+            if "watch" in query:
+                api.selected(query)
+            else:
+                answer = api.answer(self.command, parts.path, query, body)
+                self._send(200, answer, {})
+                return
+        except Refused as refused:
+            status = {"kind": "Status", "code": refused.status, "message": refused.message}
+            self._send(refused.status, status, refused.headers)
+            return
+        self._watch(query)
+
+    do_GET = do_POST = do_PUT = do_DELETE = _serve
+
+    def _send(self, status: int, answer: Object, headers: Mapping[str, str]) -> None:
+        raw = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(raw)))
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(raw)
+
+    def _watch(self, query: Mapping[str, str]) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        try:
+            for event in self.server_of.watch(query):
+                raw = json.dumps(event).encode() + b"\n"
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(raw), raw))
+            self.wfile.write(b"0\r\n\r\n")
+        except OSError:
+            self.close_connection = True
