@@ -149,9 +149,7 @@ class Daemon:
             reactor,
             pod_resources,
             HoldersObserver(
-                learned=lambda checkpoint: (self._dra.books_read if self._dra else self._learned)(
-                    checkpoint
-                ),
+                learned=self._books_read,
                 waiting=lambda: bool(self._reconciler.plan and self._reconciler.plan.waiting),
                 unconfirmed=lambda: self._reconciler.unconfirmed,
                 nudge=self._publisher.nudge,
@@ -212,9 +210,7 @@ class Daemon:
         from sgpud.dra import Dra  # noqa: PLC0415 - a device plugin does without TLS
 
         state = self._options.state
-        self._dra = Dra(
-            self._reactor, config, environment, state, nonce, self._learned, changed
-        )
+        self._dra = Dra(self._reactor, config, environment, state, nonce, self._learned, changed)
         return self._dra
 
     def start(self) -> None:
@@ -335,6 +331,12 @@ class Daemon:
         if self._dra is not None:
             self._dra.configured(config)
         self._look()
+
+    def _books_read(self, checkpoint: CheckpointState) -> None:
+        if self._dra is not None:
+            self._dra.books_read(checkpoint)
+        else:
+            self._learned(checkpoint)
 
     def _learned(self, checkpoint: CheckpointState) -> None:
         self._reconciler.change(partial(checkpoint_read, checkpoint=checkpoint))

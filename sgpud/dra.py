@@ -37,13 +37,13 @@ from sgpud.core.sharing.rules import Placement
 from sgpud.folder_watcher import FolderWatcher
 from sgpud.kubelet.dra.cdi_folder import CdiFolder
 from sgpud.kubelet.dra.front import DraFront, DraObserver
+from sgpud.kubelet.dra.records import RecordFolder
 from sgpud.kubelet.dra.servicer import (
     DeviceHealth,
     DraServicer,
     DraSnapshot,
     HealthReport,
 )
-from sgpud.kubelet.dra.records import RecordFolder
 from sgpud.kubelet.dra.store import ClaimStore
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -66,7 +66,10 @@ class Dra:
         learned: Callable[[CheckpointState], None],
         changed: Callable[[], None],
     ) -> None:
-        """`state`: the state directory; `learned` is told the holders; `changed` that something people see has changed."""
+        """`state` is the state directory.
+
+        `learned` is told the holders; `changed` that something people see has changed.
+        """
         self._reactor = reactor
         self._config = config
         self._environment = environment
@@ -77,7 +80,10 @@ class Dra:
         self._reader = ClaimReader(self._credentials, dra.driver, time.monotonic)
         cdi = CdiFolder(Path(dra.cdi_dir), dra.driver)
         self._store = ClaimStore(
-            RecordFolder(state / "claims"), cdi, _boot_id(), lambda: reactor.callFromThread(self._claims_changed)
+            RecordFolder(state / "claims"),
+            cdi,
+            _boot_id(),
+            lambda: reactor.callFromThread(self._claims_changed),
         )
         self._counts = DraCounts(reactor, self._registered)
         self._servicer = DraServicer(dra.driver, self._store, self._reader, self._counts, time.time)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from sgpud.config.schema.check import Violation
 from sgpud.config.schema.kinds import show
-from sgpud.config.values import Config
+from sgpud.config.values import Config, DraConfig, KubeletApi
 from sgpud.core.allocation.injection import variable_prefix
 from sgpud.core.gpu.gpu import glob_matches, pci_address
 from sgpud.core.health.causes import HealthPolicy
@@ -104,6 +104,7 @@ def advice(config: Config) -> Iterator[Violation]:
     yield from _variables(config.sharing)
     yield from _memory(config.sharing)
     yield from _container(config.sharing)
+    yield from _dra(config)
     if config.sharing.numa and config.sharing.multiple in (Multiple.DISTINCT, Multiple.SAME):
         yield _warning(
             ("kubelet", "numa"),
@@ -221,7 +222,7 @@ def _variables(sharing: Sharing) -> Iterator[Violation]:
 
 def _memory(sharing: Sharing) -> Iterator[Violation]:
     """Keys for memory shares if there are none, and keys for places if there are none."""
-    terms = (sharing.default, *(rule.terms(sharing.default) for rule in sharing.rules))
+    terms = _all_terms(sharing)
     memory = [each for each in terms if each.share_memory]
     if sharing.reserve_memory and not memory:
         yield _warning(("sharing", "reserve_memory"), "is not used without share_memory: remove it")
@@ -254,3 +255,29 @@ def _container(sharing: Sharing) -> Iterator[Violation]:
                 ("container", name),
                 f'is not used by method = "{injection.method.value}": remove it',
             )
+
+
+def _dra(config: Config) -> Iterator[Violation]:
+    """What Dynamic Resource Allocation cannot do, and keys that only it reads."""
+    sharing, dra = config.sharing, config.dra
+    if config.kubelet.api is not KubeletApi.DRA:
+        if dra != DraConfig():
+            yield _warning(("dra",), 'is not used with [kubelet] api = "device-plugin": remove it')
+        return
+    if sharing.multiple in (Multiple.SAME, Multiple.ANY):
+        yield _warning(
+            ("sharing", "multiple"),
+            f'"{sharing.multiple.value}" is impossible with [kubelet] api = "dra": there a pod that'
+            " requests n gets n different GPUs. Write a claim for an amount of memory of one GPU"
+            " (docs/dra.md)",
+        )
+    if any(terms.share_memory for terms in _all_terms(sharing)):
+        yield _warning(
+            ("kubelet", "api"),
+            'is "dra": with share_memory a pod whose limits request n gets one share of each of n'
+            " GPUs. Write a claim for more memory of one GPU (docs/dra.md)",
+        )
+
+
+def _all_terms(sharing: Sharing) -> tuple[ShareTerms, ...]:
+    return (sharing.default, *(rule.terms(sharing.default) for rule in sharing.rules))

@@ -251,6 +251,7 @@ class ApiServer:
         """Take note of a call; Refused where it gets no answer of its own."""
         with self._changed:
             self.calls.append((method, path))
+            self._changed.notify_all()
             self._changed.wait_for(lambda: not self._stalled, 60)
             self._faulty(method)
             if headers.get("Authorization") != f"Bearer {self.token}":
@@ -481,7 +482,7 @@ class _Handler(BaseHTTPRequestHandler):
         api, parts = self.server_of, urlsplit(self.path)
         query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
         try:
-            api.admit("WATCH" if "watch" in query else self.command, self.path, self.headers)
+            api.admit("WATCH" if "watch" in query else self.command, self.path, dict(self.headers))
             if "watch" in query:
                 api.selected(query)
             else:

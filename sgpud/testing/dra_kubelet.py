@@ -158,7 +158,7 @@ class DraKubelet:
         if found is None:
             raise NotRegisteredError(f"DRA driver {driver} is not registered")
         with grpc.insecure_channel(f"unix:{found.socket}") as channel:
-            call = channel.unary_unary(f"{PLUGIN}/{method}")
+            call: Any = channel.unary_unary(f"{PLUGIN}/{method}")
             answer: bytes = call(request, timeout=PREPARE_WITHIN)
             return answer
 

@@ -67,9 +67,20 @@ VALID: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "trust_for": st.sampled_from(["120s", "1s"]),
     },
     "kubelet": {
+        "api": st.sampled_from(["device-plugin", "dra"]),
         "numa": st.booleans(),
         "plugin_directory": st.sampled_from(FOLDERS),
         "pod_resources": st.sampled_from(FOLDERS),
+    },
+    "dra": {
+        "driver": st.sampled_from(["gpu.deepomatic.com", "a"]),
+        "kubeconfig": st.sampled_from(["", "/etc/kubernetes/kubelet.conf"]),
+        "node_name": st.sampled_from(["", "node-1.example.com"]),
+        "cdi_dir": st.sampled_from(["/var/run/cdi", "/etc/cdi"]),
+        "order": st.sampled_from(["placement", "packed", "spread", "fixed"]),
+        "reorder_every": st.sampled_from(["10s", "1m"]),
+        "evict": st.sampled_from(["never", "unhealthy"]),
+        "default_memory": st.sampled_from(["0", "4GiB"]),
     },
     "http": {
         "listen": st.sampled_from(["", "tcp:9449", "tcp:1:interface=127.0.0.1"]),

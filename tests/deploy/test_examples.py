@@ -136,3 +136,14 @@ def test_a_server_is_told_its_limit(
         capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
     assert json.loads(done.stdout)[-len(expected) :] == expected
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "examples" / "dra").glob("*.yaml")), ids=str)
+def test_the_examples_with_claims_ask_for_a_class_that_is_shipped(file: Path) -> None:
+    (shipped,) = documents(ROOT / "deploy" / "components" / "dra" / "device-class.yaml")
+    template, pod = documents(file)
+    (request,) = template["spec"]["spec"]["devices"]["requests"]
+    assert request["exactly"]["deviceClassName"] == shipped["metadata"]["name"]
+    (claim,) = pod["spec"]["resourceClaims"]
+    assert claim["resourceClaimTemplateName"] == template["metadata"]["name"]
+    assert pod["spec"]["containers"][0]["resources"]["claims"] == [{"name": claim["name"]}]

@@ -9,10 +9,25 @@ import pytest
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 
-from sgpud.kubelet.api import deviceplugin_pb2, podresources_pb2
+from sgpud.kubelet.api import (
+    deviceplugin_pb2,
+    dra_pb2,
+    drahealth_pb2,
+    pluginregistration_pb2,
+    podresources_pb2,
+)
 
 ROOT = Path(deviceplugin_pb2.__file__).parents[3]
-COMMITTED: list[FileDescriptor] = [deviceplugin_pb2.DESCRIPTOR, podresources_pb2.DESCRIPTOR]
+COMMITTED: list[FileDescriptor] = [
+    module.DESCRIPTOR
+    for module in (
+        deviceplugin_pb2,
+        dra_pb2,
+        drahealth_pb2,
+        pluginregistration_pb2,
+        podresources_pb2,
+    )
+]
 
 
 def without_json_names(serialized: bytes) -> FileDescriptorProto:
@@ -45,7 +60,8 @@ def test_committed_messages_are_what_the_proto_compiles_to(
 
 @pytest.mark.slow
 def test_importing_the_messages_warns_of_nothing() -> None:
-    code = "from sgpud.kubelet.api import deviceplugin_pb2, podresources_pb2"
+    names = ", ".join(Path(one.name).stem + "_pb2" for one in COMMITTED)
+    code = f"from sgpud.kubelet.api import {names}"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         check=False,

@@ -55,7 +55,8 @@ DRA = (
         '- "placement": as [sharing] placement says\n'
         '- "packed": the GPU with the least room first, so that first fit is best fit\n'
         '- "spread": the GPU with the most room first\n'
-        '- "fixed": by index, for fewer writes to the API server',
+        '- "fixed": by index\n'
+        "A new order is a write to the API server; reorder_every bounds how many there are.",
     ),
     Key(
         "reorder_every",

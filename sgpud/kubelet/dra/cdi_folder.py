@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -30,7 +31,7 @@ class CdiFolder:
         """Write a claim's spec, whole or not at all; OSError."""
         target = self.path / spec_name(self._driver, uid)
         # Runtimes read *.json and *.yaml only, so that they never see a part of one.
-        draft = target.with_name(f".{target.name}.{os.getpid()}")
+        draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
         try:
             self.path.mkdir(mode=0o755, parents=True, exist_ok=True)
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -63,7 +64,16 @@ class CdiFolder:
         (self.path / spec_name(self._driver, uid)).unlink(missing_ok=True)
 
     def guard(self, specs: Mapping[str, str]) -> int:
-        """Restore every one of these specs, by claim UID, that was changed or lost; how many."""
+        """Restore what was changed or lost of these specs, by claim UID; how many.
+
+        Only those that this process has written: another thread may be writing a new one just now.
+        """
+        with self._lock:
+            written = specs.keys() & self._written.keys()
+        return self.restore({uid: specs[uid] for uid in written})
+
+    def restore(self, specs: Mapping[str, str]) -> int:
+        """Have every one of these specs there, by claim UID; how many had to be written."""
         return sum(self._restored(uid, spec) for uid, spec in specs.items())
 
     def _restored(self, uid: str, spec: str) -> bool:

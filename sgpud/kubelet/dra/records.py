@@ -97,10 +97,10 @@ def loaded(raw: bytes) -> ClaimRecord:
             raise RecordError(f"unsupported format {document.get('format')!r}, expected {FORMAT}")
         content = is_a(dict, document["content"])
         if document.get("checksum") != _checksum(content):
-            raise RecordError("corrupt: the checksum differs")
+            raise RecordError("the checksum differs")
         return _record(content)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise RecordError(f"corrupt ({type(error).__name__}: {error})") from error
+        raise RecordError(f"{type(error).__name__}: {error}") from error
 
 
 def _checksum(content: Mapping[str, Any]) -> str:

@@ -74,25 +74,29 @@ class ClaimStore:
         After a reboot every sandbox is created again and every claim prepared again, so the specs
         of the last boot are not restored: the GPUs may have other device nodes now.
         """
-        found = {}
-        for uid, content in self._files.read_all():
-            try:
-                record = loaded(content)
-                if record.uid != uid:
-                    raise RecordError(f"it is of claim {record.uid}")  # noqa: TRY301 - as any other
-            except RecordError as problem:
-                self._log.warn(
-                    "A prepared claim is corrupt ({problem}); ignoring it; renamed to {aside}",
-                    problem=str(problem),
-                    aside=str(self._files.set_aside(uid)),
-                )
-            else:
-                found[uid] = record
+        records = (self._loaded(uid, content) for uid, content in self._files.read_all())
+        found = {record.uid: record for record in records if record is not None}
         with self._lock:
             self._records = found
         self._cdi.sweep(frozenset(self._specs()))
-        self._cdi.guard(self._specs())
+        self._cdi.restore(self._specs())
         self._changed()
+
+    def _loaded(self, uid: str, content: bytes) -> ClaimRecord | None:
+        try:
+            record = loaded(content)
+        except RecordError as error:
+            problem = str(error)
+        else:
+            if record.uid == uid:
+                return record
+            problem = f"it is of claim {record.uid}"
+        self._log.warn(
+            "The file of a prepared claim is corrupt ({problem}); it was renamed to {aside}",
+            problem=problem,
+            aside=str(self._files.set_aside(uid)),
+        )
+        return None
 
     def guard(self) -> int:
         """Restore the CDI specs that were changed or lost; how many."""
