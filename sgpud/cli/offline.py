@@ -14,7 +14,7 @@ from twisted.internet import reactor as installed
 from sgpud.config.load import load
 from sgpud.config.problems import ConfigError
 from sgpud.config.values import Config
-from sgpud.core.gpu.gpu import Gpu
+from sgpud.core.gpu.gpu import Gpu, UnreadableGpu
 from sgpud.core.health.node_health import gpus_seen
 from sgpud.core.planning.advance import advance
 from sgpud.core.planning.holdings import CheckpointState
@@ -126,6 +126,10 @@ def read_gpus(arguments: argparse.Namespace) -> FoundGpus:
     def inventory(seen: tuple[Gpu, ...], driver: str) -> None:
         end(gpus=seen, driver=driver)
 
+    def unreadable(seen: tuple[UnreadableGpu, ...]) -> None:
+        for gpu in seen:
+            failed(gpu.uuid or str(gpu.index), gpu.reason)
+
     def fault(why: GpuFault) -> None:
         end(fault=why)
 
@@ -140,7 +144,9 @@ def read_gpus(arguments: argparse.Namespace) -> FoundGpus:
             ),
             partial(signs, Path(root)),
         )
-        source = NvmlMonitor(reactor, inventory, fault, failed, machine=machine)
+        source = NvmlMonitor(
+            reactor, inventory, fault, failed, on_unreadable=unreadable, machine=machine
+        )
     reactor.callWhenRunning(source.start)
     reactor.addSystemEventTrigger("before", "shutdown", source.stop)
     reactor.run()

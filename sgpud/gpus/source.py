@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sgpud.bridge import Reactor
-from sgpud.core.gpu.gpu import Gpu
+from sgpud.core.gpu.gpu import Gpu, UnreadableGpu
 from sgpud.core.gpu.observations import GpuEvent, Sample
 from sgpud.gpus.fake.file import FakeNode
 from sgpud.gpus.fake.monitor import FakeMonitor
@@ -33,6 +33,10 @@ class GpuObserver(Protocol):
         """Gets a GPU that fails on its own, and why."""
 
     @property
+    def unreadable(self) -> Callable[[tuple[UnreadableGpu, ...]], None]:
+        """Gets the GPUs that cannot be shared, and why, with each inventory."""
+
+    @property
     def event(self) -> Callable[[GpuEvent], None]:
         """Gets an event of a GPU."""
 
@@ -53,5 +57,5 @@ def source(
         "on_processes": usage.sampled,
     }
     if fake_gpus is None:
-        return NvmlMonitor(reactor, *seen, **more), usage
+        return NvmlMonitor(reactor, *seen, **more, on_unreadable=observer.unreadable), usage
     return FakeMonitor(reactor, fake_gpus, *seen, **more), usage

@@ -9,7 +9,7 @@ from typing import Protocol
 from twisted.logger import Logger
 
 from sgpud.bridge import Clock
-from sgpud.core.gpu.gpu import Gpu
+from sgpud.core.gpu.gpu import Gpu, UnreadableGpu
 from sgpud.core.gpu.observations import EventKind, GpuEvent, Sample
 from sgpud.core.health.causes import of_event
 from sgpud.core.health.node_health import (
@@ -89,6 +89,22 @@ class GpuFacts:
         )
         now = self._clock.seconds()
         self._reconciler.change(lambda node: gpus_seen(node, gpus, driver, now))
+        self._changed()
+
+    def unreadable(self, gpus: tuple[UnreadableGpu, ...]) -> None:
+        """These GPUs are counted by NVML and cannot be shared."""
+        before = self._reconciler.node.unreadable
+        if gpus == before:
+            return
+        for gpu in gpus:
+            if gpu not in before:
+                self._log.error(
+                    "{gpu} cannot be shared: {reason}",
+                    gpu=gpu.named,
+                    reason=gpu.reason,
+                    pci=gpu.pci,
+                )
+        self._reconciler.update(unreadable=gpus)
         self._changed()
 
     def fault(self, why: Fault) -> None:

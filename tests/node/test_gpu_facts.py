@@ -10,7 +10,7 @@ import pytest
 from attrs import evolve, frozen
 from twisted.internet.task import Clock
 
-from sgpud.core.gpu.gpu import Gpu, Mig
+from sgpud.core.gpu.gpu import Gpu, Mig, UnreadableGpu
 from sgpud.core.gpu.observations import EventKind, GpuEvent, Sample
 from sgpud.core.health.machine import HealthPhase
 from sgpud.core.health.node_health import UnknownGpuError, health_of, verdict
@@ -54,7 +54,7 @@ class World:
         self.counted.append((gpu, number, times))
 
     def update(self, **facts: Any) -> None:
-        raise AssertionError(facts)
+        self.node = evolve(self.node, **facts)
 
     def change(self, step: Callable[[Node], Node]) -> None:
         changed = step(self.node)
@@ -125,12 +125,17 @@ def test_an_unknown_xid_is_logged_and_counted_but_changes_nothing() -> None:
     assert world.reconciliations == 1
 
 
-def test_a_probe_that_passes_triggers_no_reconciliation() -> None:
+def test_a_sample_of_an_unknown_gpu_triggers_no_reconciliation() -> None:
     world = World()
-    world.facts.samples((evolve(PASSED, used=None),))
     reconciliations = world.reconciliations
-    world.facts.samples((evolve(PASSED, used=None),))
+    world.facts.samples((evolve(PASSED, uuid="GPU-cccc"),))
     assert world.reconciliations == reconciliations
+
+
+def test_what_nvml_reports_is_kept_where_memory_is_unknown() -> None:
+    world = World()
+    world.facts.samples((evolve(PASSED, used=None, utilisation=7),))
+    assert world.node.samples[A.uuid][0].utilisation == 7
 
 
 def test_a_gpu_stays_unhealthy_until_probes_have_passed() -> None:
@@ -207,3 +212,16 @@ def test_each_reconciliation_is_saved() -> None:
     world = World()
     world.xid(79)
     assert world.kept[-1] is world.node
+
+
+def test_a_gpu_that_cannot_be_shared_is_a_fact_and_is_logged_once() -> None:
+    world = World()
+    lost = UnreadableGpu(4, "GPU is lost (NVML error 15)", pci="0000:3b:00.0")
+    with listening() as said:
+        world.facts.unreadable((lost,))
+        world.facts.unreadable((lost,))
+    (line,) = said.about("cannot be shared")
+    assert line == "GPU 4 (0000:3b:00.0) cannot be shared: GPU is lost (NVML error 15)"
+    assert list(world.node.unreadable) == [lost]
+    world.facts.unreadable(())
+    assert not world.node.unreadable

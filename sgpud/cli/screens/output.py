@@ -102,6 +102,7 @@ def plan(found: Document) -> str:
         ("Not known yet", ", ".join(seen["unknown"])),
     )
     lines += [f"{name}: {text}" for name, text in facts if text]
+    lines += unreadable(seen)
     lines += [f"Note: {note}" for note in seen["notes"]]
     lines += _healths(seen.get("healths", ()))
     for pool in seen["pools"]:
@@ -109,6 +110,14 @@ def plan(found: Document) -> str:
     if found["reload"]:
         lines += ["", reloaded(found["reload"], would=True)]
     return "\n".join(lines)
+
+
+def unreadable(seen: Document) -> list[str]:
+    """A line for each GPU that cannot be shared; of an older daemon none."""
+    return [
+        "GPU {}{}: {}".format(gpu["index"], f" ({gpu['pci']})" if gpu["pci"] else "", gpu["reason"])
+        for gpu in seen.get("unreadable", ())
+    ]
 
 
 def xids(found: Document) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from attrs import frozen
 
-from sgpud.cli.screens.output import STARTING
+from sgpud.cli.screens.output import STARTING, unreadable
 from sgpud.cli.tables import Cell, CellStyle, painted, table, wrapped
 from sgpud.core.text import SHARE_STATES, count_shares
 from sgpud.core.units import format_size
@@ -90,6 +90,7 @@ def _top(found: Document) -> Iterator[tuple[str, CellStyle]]:
     ):
         if text:
             yield f"{name}: {text}", CellStyle.WARN
+    yield from ((text, CellStyle.BAD) for text in unreadable(found))
     yield from ((f"Note: {note}", CellStyle.WARN) for note in found["notes"])
     for pool in found["pools"]:
         yield _pool(pool)

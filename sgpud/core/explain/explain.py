@@ -65,7 +65,10 @@ def explain(about: str, known: Evidence) -> Explanation:
     pod: NAME, NAMESPACE/NAME, or its UID.
     """
     share = parse_share_id(about)
-    if share:
+    unreadable = next((gpu for gpu in known.seen.unreadable if gpu.is_meant(about)), None)
+    if unreadable is not None:
+        said = Findings("gpu", (f"{unreadable.named} cannot be shared: {unreadable.reason}.",))
+    elif share:
         said = about_share(share, known.node, known.plan, known.decisions)
     elif (
         about.startswith(_UUIDS)

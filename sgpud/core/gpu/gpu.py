@@ -89,6 +89,31 @@ def _mig_of(said: dict[str, object]) -> Mig:
     return Mig(uuid_of(said["parent"]), number(said["gi"]), number(said["ci"]))
 
 
+@frozen
+class UnreadableGpu:
+    """A GPU that NVML counts and that cannot be shared, with the reason."""
+
+    index: int
+    """NVML's index."""
+    reason: str
+    uuid: str = ""
+    """Empty where it could not be read."""
+    pci: str = ""
+    """Its PCI address, or empty."""
+
+    @property
+    def named(self) -> str:
+        """How a log line or a status names it."""
+        known = ", ".join(filter(None, (self.uuid, self.pci)))
+        return f"GPU {self.index}" + (f" ({known})" if known else "")
+
+    def is_meant(self, entry: str) -> bool:
+        """Whether an entry of a list, or a name that a person gives, means it."""
+        return entry in (str(self.index), self.uuid) or (
+            bool(self.pci) and pci_address(entry) == self.pci
+        )
+
+
 def pci_address(text: str) -> str | None:
     """`0000:3b:00.0` for every usual way to write that PCI address; None for anything else.
 

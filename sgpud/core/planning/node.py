@@ -8,7 +8,7 @@ from enum import Enum
 from attrs import evolve, field, frozen
 
 from sgpud.core.allocation.injection import NodeHost
-from sgpud.core.gpu.gpu import Gpu
+from sgpud.core.gpu.gpu import Gpu, UnreadableGpu
 from sgpud.core.gpu.observations import Sample
 from sgpud.core.health.causes import HealthPolicy
 from sgpud.core.health.machine import Health
@@ -37,6 +37,8 @@ class Node:
     sharing: Sharing | None = None
     gpus: tuple[Gpu, ...] | None = None
     """In their order; as probed, or as last known."""
+    unreadable: tuple[UnreadableGpu, ...] = ()
+    """GPUs that NVML counts and that cannot be shared, as last probed."""
     driver: str = ""
     """The driver's version, or empty."""
     driver_gone: bool = False

@@ -17,7 +17,7 @@ def notes(
 ) -> tuple[str, ...]:
     """Every note, a sentence each."""
     found = [
-        f'{key}: "{entry}" matches no GPU of this node'
+        f'{key}: "{entry}" ' + _unmatched(entry, node)
         for key, entry in sharing.unmatched(present.values())
     ]
     if present and not partitions:
@@ -54,3 +54,11 @@ def notes(
             "its own"
         )
     return tuple(found)
+
+
+def _unmatched(entry: str, node: Node) -> str:
+    """Why an entry matches nothing: no such GPU, or one that cannot be read."""
+    meant = next((gpu for gpu in node.unreadable if gpu.is_meant(entry)), None)
+    if meant is None:
+        return "matches no GPU of this node"
+    return f"is {meant.named}, which cannot be shared: {meant.reason}"

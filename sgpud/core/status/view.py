@@ -7,12 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from attrs import asdict, field, frozen
 
 from sgpud import __version__
+from sgpud.core.gpu.gpu import UnreadableGpu
 from sgpud.core.gpu.observations import Usage
 from sgpud.core.planning.holdings import Key
 from sgpud.core.planning.node import Node
 from sgpud.core.planning.plan import Plan
 from sgpud.core.registration import RegistrationPhase, RegistrationState
 from sgpud.core.status.gpus import (
+    SHOWN,
     GpuStateView,
     HealthView,
     UsageView,
@@ -137,6 +139,8 @@ class NodeView:
     """Parts that have failed although the process runs: it must be restarted."""
     gpus: tuple[GpuStateView, ...] = ()
     """Every GPU, shared or not, in their order."""
+    unreadable: tuple[UnreadableGpu, ...] = ()
+    """GPUs that NVML counts and that cannot be shared, with the reason."""
     usage: UsageView = NOT_YET
     unsaved: str = ""
     """Why a restart would lose the latest state (cordons, healths, configuration), or empty."""
@@ -177,6 +181,7 @@ def view(
         unready=tuple(_unready(node, pools, instance)),
         dead=instance.dead,
         gpus=gpu_states(node, _by_gpu(holders), usage, moment.now),
+        unreadable=tuple(gpu for gpu in node.unreadable if not _listed(gpu, node)),
         usage=usage_view(node, usage, moment.now),
         unsaved=instance.unsaved,
     )
@@ -210,12 +215,18 @@ def summary(seen: NodeView) -> str:
             f" ({pool.counts['allocatable']} allocatable)"
         )
     parts += troubles(seen.healths)
+    parts += [f"{gpu.named}: {gpu.reason}" for gpu in seen.unreadable[:SHOWN]]
     if seen.unsaved:
         parts.append(f"the state is not saved: {seen.unsaved}")
     if not seen.pools and not seen.probe:
         waits = f"waiting for {', '.join(seen.unknown)}" if seen.unknown else "no GPU is shared"
         parts.append(waits)
     return "; ".join(parts)
+
+
+def _listed(gpu: UnreadableGpu, node: Node) -> bool:
+    """Whether the GPU is known from before, and so has a health of its own."""
+    return any(gpu.uuid in (one.uuid, one.physical) for one in node.gpus or () if gpu.uuid)
 
 
 def _unready(node: Node, pools: Sequence[PoolView], instance: InstanceView) -> Iterator[str]:

@@ -7,7 +7,7 @@ import json
 from attrs import evolve, frozen
 
 from sgpud.core.errors import SgpudError
-from sgpud.core.gpu.gpu import Gpu, gpu_of
+from sgpud.core.gpu.gpu import Gpu, UnreadableGpu, gpu_of, pci_address
 from sgpud.core.gpu.observations import EventKind, GpuEvent, GpuProcess, GpuProcesses, Sample
 from sgpud.core.json_checks import SHOWN, is_a, maybe, number, seconds_of, uuid_of
 from sgpud.gpus.nvml.faults import GpuFault, GpuFaultKind
@@ -37,6 +37,8 @@ class Inventory:
     gpus: tuple[Gpu, ...]
     refused: tuple[tuple[str, str], ...] = ()
     """The index of each GPU that cannot be shared, with the reason."""
+    unreadable: tuple[UnreadableGpu, ...] = ()
+    """Those, and the ones that NVML counts and cannot read, in the order of their indexes."""
 
 
 @frozen
@@ -145,8 +147,26 @@ def _inventory(message: dict[str, object]) -> Inventory:
             continue
         gpus[gpu.uuid] = gpu
     ordered = tuple(sorted(gpus.values(), key=lambda gpu: gpu.order))
+    unreadable = [_unreadable(is_a(dict, entry)) for entry in is_a(list, message["unreadable"])]
+    unreadable += [
+        UnreadableGpu(int(index), reason) for index, reason in refused if index.isdigit()
+    ]
     return Inventory(
-        is_a(str, message["driver"]), is_a(str, message["nvml"]), ordered, tuple(refused)
+        is_a(str, message["driver"]),
+        is_a(str, message["nvml"]),
+        ordered,
+        tuple(refused),
+        tuple(sorted(unreadable, key=lambda gpu: gpu.index)),
+    )
+
+
+def _unreadable(entry: dict[str, object]) -> UnreadableGpu:
+    pci = is_a(str, entry["pci"])
+    return UnreadableGpu(
+        number(entry["index"]),
+        is_a(str, entry["reason"]),
+        is_a(str, entry["uuid"]),
+        pci_address(pci) or pci,
     )
 
 

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from sgpud.bridge import Reactor, Timer
-from sgpud.core.gpu.gpu import Gpu
+from sgpud.core.gpu.gpu import Gpu, UnreadableGpu
 from sgpud.core.gpu.observations import EventKind, GpuEvent, GpuProcesses, Sample
 from sgpud.core.json_checks import UUID
 from sgpud.gpus.nvml.calls import CallCounts
@@ -61,6 +61,8 @@ class NvmlMonitor:
     reading of every GPU, and of every MIG instance, each MEASURE_EVERY seconds; `on_processes` gets
     the processes on each of them, just after that.
 
+    `on_unreadable` gets the GPUs that NVML counts and that cannot be shared, with each inventory.
+
     A child that ends or hangs after it had responded is replaced at once; it is a fault only if the
     next one does not respond. A GPU on which a call hung is left out for some minutes.
     """
@@ -77,6 +79,7 @@ class NvmlMonitor:
         on_event: Callable[[GpuEvent], None] = discarded,
         on_samples: Callable[[tuple[Sample, ...]], None] = discarded,
         on_processes: Callable[[tuple[GpuProcesses, ...]], None] = discarded,
+        on_unreadable: Callable[[tuple[UnreadableGpu, ...]], None] = discarded,
         machine: Machine | None = None,
         patience: ProbeTimeouts | None = None,
     ) -> None:
@@ -87,6 +90,7 @@ class NvmlMonitor:
         self._on_event = on_event
         self._on_samples = on_samples
         self._on_processes = on_processes
+        self._on_unreadable = on_unreadable
         self.calls = CallCounts()
         self._measure_every = MEASURE_EVERY
         self._machine = machine or Machine(
@@ -167,6 +171,7 @@ class NvmlMonitor:
                 self._log.error("GPU {gpu} is not shared: {reason}", gpu=gpu, reason=reason)
                 self._on_gpu_error(gpu, reason)
             self._reported = None
+            self._on_unreadable(message.unreadable)
             self._on_inventory(message.gpus, message.driver)
         elif isinstance(message, GpuErrorMessage):
             self._log.warn("GPU {gpu} failed: {error}", gpu=message.gpu, error=message.error)

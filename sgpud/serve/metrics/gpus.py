@@ -94,6 +94,12 @@ GPUS: tuple[MetricFamily, ...] = (
         ),
     ),
     gauge(
+        "sgpud_gpu_unreadable",
+        ("index", "pci", "gpu"),
+        "Always 1, for each GPU that NVML counts and that cannot be shared; status has the reason.",
+        lambda seen: (((str(gpu.index), gpu.pci, gpu.uuid), 1) for gpu in seen.unreadable),
+    ),
+    gauge(
         "sgpud_gpu_memory_bytes",
         ("gpu",),
         "Memory of the whole GPU.",

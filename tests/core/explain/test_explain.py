@@ -14,6 +14,7 @@ from sgpud.core.explain.explain import (
     explain,
     recent,
 )
+from sgpud.core.gpu.gpu import UnreadableGpu
 from sgpud.core.health.node_health import UnknownGpuError
 from sgpud.core.intset import IntSet
 from sgpud.core.planning.holdings import CheckpointState, Holder
@@ -21,6 +22,7 @@ from sgpud.core.planning.node import Node
 from sgpud.core.planning.plan import plan
 from sgpud.core.registration import RegistrationState
 from sgpud.core.sharing.rules import InjectionMethod, InjectionSettings, Multiple
+from sgpud.core.status.view import summary
 from tests.core.status.viewing import LIVE, viewed
 from tests.core.values import GIB, POOL, fallen, gpu, grant, ids, mig, node, sharing, uuid
 
@@ -295,3 +297,23 @@ def test_a_preference_that_could_not_be_kept_says_so(
     one = Decision(1.0, DecisionKind.PREFERENCE, POOL, asked, taken, rule)
     (view,) = recent([one], 1, known().seen)
     assert view.why.endswith(why)
+
+
+LOST = UnreadableGpu(4, "GPU is lost (NVML error 15)", pci="0000:3b:00.0")
+
+
+@pytest.mark.parametrize("name", ["4", "0000:3b:00.0", "3B:00.0"])
+def test_a_gpu_that_cannot_be_shared_is_explained(name: str) -> None:
+    found = explain(name, known(unreadable=(LOST,)))
+    assert found.answer == ("GPU 4 (0000:3b:00.0) cannot be shared: GPU is lost (NVML error 15).",)
+
+
+def test_a_gpu_that_cannot_be_shared_is_in_status_and_notes() -> None:
+    of = node(sharing(allow=("*", "4", "7")), GPUS)
+    of = evolve(of, unreadable=(LOST,))
+    made = plan(of, 0.0)
+    seen = viewed(of, made)
+    assert seen.unreadable == (LOST,)
+    assert "GPU 4 (0000:3b:00.0): GPU is lost" in summary(seen)
+    assert any("is GPU 4 (0000:3b:00.0), which cannot be shared" in note for note in seen.notes)
+    assert 'gpus.allow: "7" matches no GPU of this node' in seen.notes

@@ -56,7 +56,13 @@ SAMPLED = Sample("GPU-1", 1, 2, 3, 4, 5, ecc_total=9, remap_pending=True, remap_
 
 
 def said(*gpus: object, **more: object) -> bytes:
-    message = {"type": "inventory", "driver": "580.12", "nvml": "12.580", "gpus": gpus}
+    message = {
+        "type": "inventory",
+        "driver": "580.12",
+        "nvml": "12.580",
+        "gpus": gpus,
+        "unreadable": [],
+    }
     return json.dumps({**message, **more}).encode()
 
 

@@ -68,7 +68,7 @@ class Scripted:
             }
             for index, uuid in enumerate(uuids)
         ]
-        self.say("inventory", driver="580", nvml="12", gpus=gpus)
+        self.say("inventory", driver="580", nvml="12", gpus=gpus, unreadable=[])
         self.say("end")
 
     def fail(self, kind: str, status: int = 16) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from sgpud.core.gpu.gpu import Gpu, Mig
+from sgpud.core.gpu.gpu import Gpu, Mig, UnreadableGpu
 from sgpud.gpus.nvml.faults import GpuFaultKind
 from sgpud.gpus.nvml.messages import GpuErrorMessage, Inventory
 from sgpud.gpus.nvml.probe.protocol import HOT_PLUGGED
@@ -84,6 +84,26 @@ def test_a_gpu_in_mig_mode_stands_for_its_instances(stub: Stub, probe: Probe) ->
             mig=Mig(GPU_C, 7, 0),
         ),
     )
+
+
+def test_a_gpu_that_cannot_be_shared_is_listed_with_its_address_and_reason(
+    stub: Stub, probe: Probe
+) -> None:
+    """One is lost from the start, so that NVML reports nothing of it; one is in MIG mode alone."""
+    for address in ("0000:3b:00.0", "0000:86:00.0", "0001:07:00.0"):
+        (stub.root / "proc/driver/nvidia/gpus" / address).mkdir(parents=True)
+    empty = "\n".join(line for line in CUT.splitlines() if "instance" not in line) + "\n"
+    stub.write(A100, T4, empty, "error nvmlDeviceGetHandleByIndex_v2 1 15")
+    found = probe.start(stub).inventory()
+    assert [gpu.uuid for gpu in found.gpus] == [GPU_A]
+    lost, whole = found.unreadable
+    assert (lost.index, lost.uuid, lost.pci) == (1, "", "0000:86:00.0")
+    assert "NVML error 15" in lost.reason
+    assert whole == UnreadableGpu(
+        2, "MIG mode without instances: nothing to share", GPU_C, "0001:07:00.0"
+    )
+    stub.write(A100, T4, CUT)
+    assert probe.inventory(2).unreadable == ()
 
 
 def test_an_instance_destroyed_during_a_read_is_not_an_error(stub: Stub, probe: Probe) -> None:

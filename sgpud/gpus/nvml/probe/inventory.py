@@ -48,7 +48,7 @@ class InventoryReader:
 
         Raises NVMLError.
         """
-        pci = self._pci(handle)
+        pci = self.pci(handle)
         gpu = {
             "uuid": uuid,
             "index": index,
@@ -114,7 +114,8 @@ class InventoryReader:
             return {"memory": None, "reserved": 0}
         return {"memory": int(info.total), "reserved": int(getattr(info, "reserved", 0))}
 
-    def _pci(self, handle: Any) -> str:
+    def pci(self, handle: Any) -> str:
+        """The PCI address as NVML writes it, or empty."""
         info = self.optional("nvmlDeviceGetPciInfo", handle)
         return "" if info is None else text_of(lambda: info.busId)
 

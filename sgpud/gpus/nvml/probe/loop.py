@@ -131,15 +131,23 @@ class ProbeLoop:
             raise explain(self._nvml, error, self._options.root) from error
         facts: list[dict[str, Any]] = []
         failing: dict[str, str] = {}
+        unreadable: list[dict[str, Any]] = []
         self._gpus = {index: gpu for index, gpu in self._gpus.items() if index < count}
         for index in range(count):
             gpu = self._gpus.setdefault(index, PhysicalGpu(index, str(index)))
+            reason = "a call to it hung: left out for some minutes"
             if not {gpu.uuid, str(index)} & self._options.leave_out:
                 self._begin("read", gpu)
-                facts += self._facts(gpu)
+                found = self._facts(gpu)
+                facts += found
+                reason = "" if found else "MIG mode without instances: nothing to share"
                 if gpu.error is not None:
-                    failing[gpu.uuid] = error_text(gpu.error)
-        self._report(versions, facts, failing)
+                    reason = failing[gpu.uuid] = error_text(gpu.error)
+            if reason:
+                uuid = "" if gpu.uuid == str(index) else gpu.uuid
+                unreadable.append({"index": index, "uuid": uuid, "pci": gpu.pci, "reason": reason})
+        self._address(unreadable)
+        self._report(versions, facts, failing, unreadable)
         if not facts:
             raise nothing(count, failing, self._options.leave_out)
 
@@ -154,8 +162,21 @@ class ProbeLoop:
         except self._nvml.NVMLError as error:
             gpu.error = error
             return []
+        gpu.pci = self._reader.pci(gpu.handle)
         gpu.parts = [(facts["uuid"], handle) for facts, handle in found if facts["mig"]]
         return [facts for facts, _ in found]
+
+    def _address(self, unreadable: list[dict[str, Any]]) -> None:
+        """Find the PCI addresses of GPUs of which NVML reports nothing.
+
+        The driver lists what it serves, and NVML counts in the order of these addresses.
+        """
+        known = {_short(gpu.pci) for gpu in self._gpus.values() if gpu.pci}
+        rest = [address for address in self._plugged() if _short(address) not in known]
+        nameless = [entry for entry in unreadable if not entry["pci"]]
+        if len(rest) == len(nameless):
+            for entry, address in zip(nameless, rest, strict=True):
+                entry["pci"] = address
 
     def _known(self) -> list[PhysicalGpu]:
         """The GPUs with a known UUID that are not left out."""
@@ -167,14 +188,18 @@ class ProbeLoop:
         ]
 
     def _report(
-        self, versions: dict[str, str], gpus: list[dict[str, Any]], failing: dict[str, str]
+        self,
+        versions: dict[str, str],
+        gpus: list[dict[str, Any]],
+        failing: dict[str, str],
+        unreadable: list[dict[str, Any]],
     ) -> None:
         self._report_errors()
         for name, error in failing.items():
             if self._failing.get(name) != error:
                 self._send("gpu-error", gpu=name, error=error)
         self._failing = failing
-        inventory = {**versions, "gpus": gpus}
+        inventory = {**versions, "gpus": gpus, "unreadable": unreadable}
         if gpus and inventory != self._last:
             self._send("inventory", **inventory)
             self._last = inventory
@@ -208,3 +233,8 @@ class ProbeLoop:
             return sorted(entry.name for entry in served.iterdir())
         except OSError:
             return []
+
+
+def _short(pci: str) -> str:
+    """A PCI address without the domain's leading zeros, of which NVML and the kernel differ."""
+    return pci.lower().lstrip("0")

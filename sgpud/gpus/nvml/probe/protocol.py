@@ -4,7 +4,9 @@ The child writes one JSON object per line to its standard output:
 
     {"type": "begin", "call": C, "gpu": UUID, "index": N}         calls that may hang
     {"type": "end", "took": {C: [TIMES, SECONDS]}}                they returned; now a pause
-    {"type": "inventory", "driver": V, "nvml": V, "gpus": [...]}  at first and after each change
+    {"type": "inventory", "driver": V, "nvml": V, "gpus": [...],
+     "unreadable": [{"index": N, "uuid": UUID, "pci": ADDRESS,
+     "reason": TEXT}]}                                            at first and after each change
     {"type": "gpu-error", "gpu": UUID, "error": TEXT}             a GPU that fails on its own
     {"type": "samples", "gpus": [{"uuid": UUID, "used": BYTES, "total": BYTES, "utilisation": %,
      "recovery": ACTION, "ecc": COUNT, "ecc_total": COUNT,

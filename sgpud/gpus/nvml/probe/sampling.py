@@ -38,6 +38,8 @@ class PhysicalGpu:
         """UUID and handle of each MIG instance."""
         self.error: Exception | None = None
         """Why it could not be read."""
+        self.pci = ""
+        """Its PCI address as NVML writes it, once it was read."""
 
 
 class Sampler:
