@@ -1,4 +1,4 @@
-"""Announces to systemd how the daemon does: its status line, and that it is ready."""
+"""Announces the status line and readiness to systemd."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from sgpud.core.status.view import NodeView, summary
 from sgpud.serve.systemd import Systemd
 
 SHOW_AFTER = 0.05
-"""Seconds until a change shows: a start is many changes. If they never end, each second."""
+"""Seconds until a change is shown, as a start is many changes; at the latest each second."""
 
-ASK_AGAIN = 1.0
-"""Seconds until a daemon that was not ready is asked again, whatever happens."""
+CHECK_EVERY = 1.0
+"""Seconds between checks for readiness, whether something changed or not."""
 
 
 class Announcer:
-    """Shows the latest view, soon after something has changed."""
+    """Shows the latest view soon after a change."""
 
     _log = Logger()
 
@@ -29,19 +29,19 @@ class Announcer:
         look: Callable[[], NodeView],
         ready: Callable[[], bool],
     ) -> None:
-        """`look` makes the view; `ready` is asked until it is true for the first time."""
+        """`look` makes the view; `ready` is called until it returns True."""
         self._clock = clock
         self._systemd = systemd
         self._look = look
         self._is_ready = ready
         self.ready = False
-        """Whether it was ready once."""
+        """Whether READY=1 was sent."""
         self._burst = Debounce(clock, self.show, SHOW_AFTER)
         self._again = Timer(clock)
         self._stopped = False
 
     def changed(self) -> None:
-        """Something has changed: show it in a moment."""
+        """Something has changed: show it soon."""
         if not self._stopped:
             self._burst.request()
 
@@ -53,19 +53,19 @@ class Announcer:
             self.ready = True
             self._systemd.ready()
         elif not self.ready:
-            self._again.set(ASK_AGAIN, self.show)
+            self._again.set(CHECK_EVERY, self.show)
 
     def stop(self) -> None:
-        """Show nothing more."""
+        """Stop showing."""
         self._stopped = True
         self._cancel()
 
     def _summary(self) -> str:
         try:
             return summary(self._look())
-        except Exception:  # noqa: BLE001 - whatever it is, the next look may go well
+        except Exception:  # noqa: BLE001 - whatever it is, the next one may succeed
             self._log.failure("Cannot make the status line")
-            return "no status: the log has the reason"
+            return "no status: see the log"
 
     def _cancel(self) -> None:
         self._burst.cancel()

@@ -1,6 +1,6 @@
-"""What systemd is told: that sgpud is ready, reloads, stops, lives, and how it does.
+"""Notifies systemd: ready, reloading, stopping, the watchdog, and the status line.
 
-Without NOTIFY_SOCKET in the environment nothing is sent and nothing is imported.
+Without NOTIFY_SOCKET in the environment nothing is sent or imported.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ Send = Callable[[str], object]
 
 
 def connect() -> Send:
-    """A function that sends to the socket that NOTIFY_SOCKET names; failures are silent."""
+    """A function that sends to NOTIFY_SOCKET; failures are silent."""
     from sdnotify import SystemdNotifier  # noqa: PLC0415 - needed under systemd only
 
     notifier = SystemdNotifier()
     if notifier.socket is not None:
-        # A service manager that reads nothing must not stop the reactor.
+        # A service manager that does not read must not block the reactor.
         notifier.socket.settimeout(SEND_WITHIN)
     notify: Send = notifier.notify
     # sdnotify encodes as Latin-1, and drops what does not fit; systemd reads UTF-8.
     return lambda message: notify(message.encode().decode("latin-1"))
 
 
-def _nowhere(_: str) -> None:
+def _discard(_: str) -> None:
     """Not under systemd."""
 
 
 def watchdog_interval(environ: Mapping[str, str], pid: int) -> float | None:
-    """Seconds between two signs of life: half of what systemd allows, or None where it asks none.
+    """Seconds between watchdog messages: half of what systemd allows; None: no watchdog.
 
     WATCHDOG_USEC and WATCHDOG_PID are described in sd_watchdog_enabled(3).
     """
@@ -49,34 +49,34 @@ def watchdog_interval(environ: Mapping[str, str], pid: int) -> float | None:
 
 
 class Systemd:
-    """Tells systemd how this service does (sd_notify(3)).
+    """Notifies systemd (sd_notify(3)).
 
-    From `start` to `stop` it also gives signs of life from the reactor, as long as every part is
-    alive: systemd restarts one that is blocked, or that has lost a part for good.
+    From `start` to `stop` it feeds the watchdog from the reactor as long as every part is alive:
+    systemd restarts a daemon that is blocked or has a failed part.
     """
 
     def __init__(
         self, clock: Clock, environ: Mapping[str, str], connect: Callable[[], Send] = connect
     ) -> None:
-        """`connect` is called at once, if there is a systemd to connect to."""
+        """`connect` is called at once, under systemd."""
         self._clock = clock
         under_systemd = bool(environ.get("NOTIFY_SOCKET"))
-        self._send: Send = connect() if under_systemd else _nowhere
+        self._send: Send = connect() if under_systemd else _discard
         self._interval = watchdog_interval(environ, os.getpid()) if under_systemd else None
         self._timer = Timer(clock)
         self._status = ""
 
     def start(self, alive: Callable[[], bool] = lambda: True) -> None:
-        """Begin with the signs of life, if systemd asks for them; `alive` is asked before each."""
+        """Feed the watchdog, if systemd wants it; `alive` is called before each message."""
         if self._interval is not None and not self._timer.active:
-            self._live(self._interval, alive)
+            self._feed(self._interval, alive)
 
     def stop(self) -> None:
-        """No more signs of life."""
+        """Stop feeding the watchdog."""
         self._timer.cancel()
 
     def ready(self) -> None:
-        """Started, or done with a reload, whatever came of it."""
+        """Started, or finished a reload, successful or not."""
         self._send("READY=1")
 
     def status(self, text: str) -> None:
@@ -88,14 +88,14 @@ class Systemd:
 
     def reloading(self) -> None:
         """A reload begins; `ready` ends it."""
-        # Newer systemds (Type=notify-reload) want the time as CLOCK_MONOTONIC tells it.
+        # Newer systemds (Type=notify-reload) want the time of CLOCK_MONOTONIC.
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
-        """The end has begun."""
+        """Stopping has begun."""
         self._send("STOPPING=1")
 
-    def _live(self, interval: float, alive: Callable[[], bool]) -> None:
-        self._timer.set(interval, partial(self._live, interval, alive))
+    def _feed(self, interval: float, alive: Callable[[], bool]) -> None:
+        self._timer.set(interval, partial(self._feed, interval, alive))
         if alive():
             self._send("WATCHDOG=1")

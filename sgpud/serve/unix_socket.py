@@ -1,7 +1,7 @@
-"""A listening UNIX socket at a path that the sgpuds of a node share, one after the other.
+"""A listening UNIX socket at a path that successive sgpud processes of a node use.
 
-At a handover the new one waits until the old one has taken its socket away, so that neither removes
-the other's.
+During a handover the new process waits until the old one has removed its socket, so that neither
+removes the other's.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ from sgpud.bridge import Reactor, Timer
 LOOK_EVERY = 5.0
 """Seconds between checks of the socket file, to recreate it if it was removed."""
 HANDOVER = 0.1
-"""Seconds between looks while another sgpud still answers on the socket."""
+"""Seconds between checks while another sgpud still answers on the socket."""
 GRACE = 5.0
-"""Seconds that another may answer before the log says so, and before looks become rarer."""
-STANDING_BY = 1.0
-"""Seconds between looks from then on."""
+"""Seconds that another may answer before this is logged and checks become less frequent."""
+STANDBY_EVERY = 1.0
+"""Seconds between checks from then on."""
 
 
 @frozen
 class SocketKind:
-    """What a socket is for: who may use it, and what the log says of it."""
+    """A socket's purpose: who may use it, and how the log refers to it."""
 
     name: str
     """As in `Control socket`."""
     mode: int
     group: str = ""
-    """The group that it belongs to, where the machine has that group; empty: this process's."""
-    there: str = ""
-    """What can be done once it is there."""
-    without: str = ""
+    """The group that owns it, if the machine has that group; empty: this process's."""
+    recovered: str = ""
+    """What to log once it listens after a failure."""
+    hint: str = ""
     """What to do until then."""
     occupied: str = ""
-    """What it means that another sgpud answers there; empty: nothing that the log should say."""
+    """What to log if another sgpud answers there; empty: nothing."""
 
 
 class _Port(unix.Port):
-    """A listening port that leaves its file alone: unlinking by path would hit a successor's."""
+    """A listening port that does not remove its file: that might be the successor's by now."""
 
     def connectionLost(self, reason: Failure) -> None:
         tcp.Port.connectionLost(self, reason)  # type: ignore[no-untyped-call]
@@ -78,24 +78,24 @@ class UnixSocket:
 
     @property
     def listening(self) -> bool:
-        """Whether it is there."""
+        """Whether it listens."""
         return self._port is not None
 
     def start(self) -> None:
-        """Listen, at once or as soon as it can be done; the log says why if not at once."""
+        """Listen, now or as soon as possible; the log says what prevents it."""
         if not self._timer.active:
             self._look()
 
     def stop(self) -> Deferred[Any]:
-        """Take the socket away; connections stay. Fires when nothing listens any more."""
+        """Remove the socket; connections stay. Fires once it no longer listens."""
         self._timer.cancel()
-        # First the file, then the port: who finds nobody answering may remove the file.
+        # The file first, then the port: another process may remove a file that nobody answers on.
         if self._bound is not None and _identity(self.path) == self._bound:
             self.path.unlink(missing_ok=True)
         return self._close()
 
     def _look(self) -> None:
-        """Listen, if that is not so: the first time, after a hindrance, after a removal."""
+        """Listen, unless it does: the first time, after an error, after a removal."""
         again = LOOK_EVERY
         try:
             if self._bound is not None and _identity(self.path) != self._bound:
@@ -105,7 +105,7 @@ class UnixSocket:
                 again = self._listen()
         except (OSError, CannotListenError) as problem:
             reason = problem.socketError if isinstance(problem, CannotListenError) else problem
-            self._say(f"{reason}")
+            self._report(f"{reason}")
         self._timer.set(again, self._look)
 
     def _listen(self) -> float:
@@ -119,14 +119,14 @@ class UnixSocket:
         mode = self._kind.mode
         port = _Port(os.fsencode(self.path), self._factory, mode=mode, reactor=self._reactor)
         port.startListening()  # type: ignore[no-untyped-call]
-        self._give()
+        self._set_group()
         self._port, self._bound = port, _identity(self.path)
         if self._problem:
             self._log.info(
-                "{name} {path}: {there}",
+                "{name} {path}: {recovered}",
                 name=self._kind.name,
                 path=self.path,
-                there=self._kind.there,
+                recovered=self._kind.recovered,
             )
             self._problem = ""
         return LOOK_EVERY
@@ -136,11 +136,11 @@ class UnixSocket:
         if self._waited <= GRACE:
             return HANDOVER
         if self._kind.occupied:
-            self._say(self._kind.occupied)
-        return STANDING_BY
+            self._report(self._kind.occupied)
+        return STANDBY_EVERY
 
-    def _give(self) -> None:
-        """Let the group have the socket, where there is one."""
+    def _set_group(self) -> None:
+        """Give the socket to its group, if that exists."""
         if not self._kind.group:
             return
         try:
@@ -149,7 +149,7 @@ class UnixSocket:
             return
         except OSError as problem:
             self._log.warn(
-                "{path} cannot be given to the group {group}: {problem}",
+                "Cannot change the group of {path} to {group}: {problem}",
                 path=self.path,
                 group=self._kind.group,
                 problem=problem.strerror or str(problem),
@@ -159,15 +159,15 @@ class UnixSocket:
         port, self._port, self._bound = self._port, None, None
         return succeed(None) if port is None else maybeDeferred(port.stopListening)
 
-    def _say(self, problem: str) -> None:
+    def _report(self, problem: str) -> None:
         if problem != self._problem:
             self._problem = problem
             self._log.error(
-                "No {name} {path}: {problem}. {without}",
+                "No {name} {path}: {problem}. {hint}",
                 name=self._kind.name.lower(),
                 path=self.path,
                 problem=problem,
-                without=self._kind.without,
+                hint=self._kind.hint,
             )
 
 

@@ -6,7 +6,7 @@ from attrs import evolve
 from twisted.internet.task import Clock
 
 from sgpud.core.status.view import ConfigurationView, Counters, NodeView
-from sgpud.serve.announcer import ASK_AGAIN, SHOW_AFTER, Announcer
+from sgpud.serve.announcer import CHECK_EVERY, SHOW_AFTER, Announcer
 from sgpud.serve.systemd import Systemd
 from tests.surroundings import listening
 
@@ -51,7 +51,7 @@ def test_a_burst_of_changes_is_shown_once() -> None:
     assert setting.sent == ["STATUS=standby; no library"]
 
 
-def test_ready_is_told_once_when_it_becomes_true() -> None:
+def test_ready_is_sent_once() -> None:
     setting = Setting()
     setting.announcer.show()
     assert "READY=1" not in setting.sent
@@ -61,7 +61,7 @@ def test_ready_is_told_once_when_it_becomes_true() -> None:
     assert setting.sent == ["STATUS=standby; no driver", "READY=1"]
 
 
-def test_nothing_is_shown_after_the_end() -> None:
+def test_nothing_is_shown_after_stop() -> None:
     setting = Setting()
     setting.announcer.changed()
     setting.announcer.stop()
@@ -70,7 +70,7 @@ def test_nothing_is_shown_after_the_end() -> None:
     assert setting.sent == []
 
 
-def test_changes_that_never_end_are_shown_each_second() -> None:
+def test_endless_changes_are_shown_each_second() -> None:
     setting = Setting()
     for step in range(400):  # one each 40 ms, for 16 s
         setting.view = evolve(VIEW, probe=f"problem {step}")
@@ -79,7 +79,7 @@ def test_changes_that_never_end_are_shown_each_second() -> None:
     assert 15 <= len(setting.sent) <= 20
 
 
-def test_they_do_not_keep_it_from_getting_ready() -> None:
+def test_endless_changes_do_not_delay_readiness() -> None:
     setting = Setting()
     setting.announcer.show()
     setting.ready = True
@@ -89,12 +89,12 @@ def test_they_do_not_keep_it_from_getting_ready() -> None:
     assert "READY=1" in setting.sent
 
 
-def test_a_view_that_cannot_be_made_is_logged_and_shown_as_soon_as_it_can() -> None:
+def test_a_view_that_raises_is_logged_and_retried() -> None:
     setting = Setting()
     whole, setting.view = setting.view, None  # type: ignore[assignment]
     with listening() as said:
         setting.announcer.show()
     assert said.about("Cannot make the status line")
     setting.view = whole
-    setting.clock.advance(ASK_AGAIN)
+    setting.clock.advance(CHECK_EVERY)
     assert setting.sent[-1] == "STATUS=standby; no driver"

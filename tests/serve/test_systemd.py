@@ -25,7 +25,7 @@ def told(environ: Mapping[str, str], clock: Clock | None = None) -> tuple[System
     return Systemd(clock or Clock(), environ, connect), sent
 
 
-def test_each_state_is_told() -> None:
+def test_each_state_is_sent() -> None:
     systemd, sent = told(UNDER)
     systemd.ready()
     before = time.monotonic_ns() // 1000
@@ -38,14 +38,14 @@ def test_each_state_is_told() -> None:
     assert sent == ["READY=1", "READY=1", "STOPPING=1"]
 
 
-def test_a_status_is_told_when_it_changes() -> None:
+def test_a_status_is_sent_when_it_changes() -> None:
     systemd, sent = told(UNDER)
     for text in ("a", "a", "b", "a"):
         systemd.status(text)
     assert sent == ["STATUS=a", "STATUS=b", "STATUS=a"]
 
 
-def test_a_status_cannot_smuggle_in_another_assignment() -> None:
+def test_a_status_cannot_inject_another_assignment() -> None:
     systemd, sent = told(UNDER)
     systemd.status("fine\nMAINPID=1")
     assert sent == [r"STATUS=fine\nMAINPID=1"]
@@ -62,7 +62,7 @@ def test_without_systemd_nothing_is_connected() -> None:
     assert clock.getDelayedCalls() == []
 
 
-def test_the_watchdog_hears_of_the_reactor_twice_in_its_time() -> None:
+def test_the_watchdog_is_fed_twice_per_interval() -> None:
     clock = Clock()
     systemd, sent = told({**UNDER, "WATCHDOG_USEC": "10000000"}, clock)
     systemd.start()

@@ -13,7 +13,7 @@ from attrs import evolve
 from twisted.internet.protocol import Protocol, ServerFactory
 
 from sgpud.serve.http.status_server import KIND
-from sgpud.serve.unix_socket import GRACE, HANDOVER, LOOK_EVERY, STANDING_BY, UnixSocket
+from sgpud.serve.unix_socket import GRACE, HANDOVER, LOOK_EVERY, STANDBY_EVERY, UnixSocket
 from tests.gpus.nvml.stub import Bench
 
 
@@ -70,7 +70,9 @@ def end(bench: Bench, *sockets: UnixSocket) -> None:
     bench.until(lambda: len(closed) == len(sockets))
 
 
-def test_it_is_read_by_root_and_a_group(bench: Bench, timed: Timed, path: Path) -> None:
+def test_the_status_socket_is_open_to_root_and_a_group(
+    bench: Bench, timed: Timed, path: Path
+) -> None:
     if os.geteuid() != 0:
         pytest.skip("giving a file to a group needs root")
     group = next(each for each in grp.getgrall() if each.gr_gid != os.getegid())
@@ -82,14 +84,16 @@ def test_it_is_read_by_root_and_a_group(bench: Bench, timed: Timed, path: Path) 
     assert not path.exists()
 
 
-def test_without_the_group_it_is_this_processs(bench: Bench, timed: Timed, path: Path) -> None:
+def test_without_that_group_the_socket_keeps_the_processs_group(
+    bench: Bench, timed: Timed, path: Path
+) -> None:
     made = UnixSocket(timed, path, Factory(), evolve(KIND, group="no-such-group"))
     made.start()
     assert path.stat().st_gid == os.getegid()
     end(bench, made)
 
 
-def test_a_standby_waits_and_looks_less_often(bench: Bench, timed: Timed, path: Path) -> None:
+def test_a_standby_checks_less_often(bench: Bench, timed: Timed, path: Path) -> None:
     first = UnixSocket(timed, path, Factory(), KIND)
     first.start()
     serving = path.stat().st_ino
@@ -98,7 +102,7 @@ def test_a_standby_waits_and_looks_less_often(bench: Bench, timed: Timed, path: 
     assert timed.delays[-1] == HANDOVER
     for _ in range(round(GRACE / HANDOVER)):
         timed.next()
-    assert timed.delays[-1] == STANDING_BY
+    assert timed.delays[-1] == STANDBY_EVERY
     assert path.stat().st_ino == serving
     again = timed.next
     end(bench, first)

@@ -1,4 +1,4 @@
-"""Asks a running sgpud over its control socket. The standard library only: commands start fast."""
+"""The client of the control socket. The standard library only, so that commands start fast."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sgpud.core.errors import SgpudError
 CONTROL = "control.sock"
 """The socket's name in the run directory."""
 STATUS = "status.sock"
-"""Likewise of the socket on which the status is read."""
+"""Likewise of the status socket."""
 REQUEST_LIMIT = 2**20
 """Bytes of a request, without its line end: a configuration file of 256 KiB fits, as JSON."""
 _LARGEST = 64 * 1024 * 1024
@@ -26,7 +26,7 @@ _NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
 class ControlError(SgpudError):
-    """A request that got no answer, or a refusal."""
+    """A request that failed or was refused."""
 
     def __init__(self, path: Path, verb: str, reason: str) -> None:
         """`reason` says what went wrong and what to do."""
@@ -39,11 +39,11 @@ class ControlError(SgpudError):
 
 
 class AbsentError(ControlError):
-    """Nobody answers on the control socket."""
+    """No process answers on the control socket."""
 
 
 class RefusedRequestError(ControlError):
-    """sgpud answered that it will not or cannot; the reason is its own."""
+    """sgpud refused; the reason is its answer."""
 
 
 def ask(
@@ -56,7 +56,7 @@ def ask(
     request = json.dumps({"verb": verb, "arguments": dict(arguments)}).encode()
     if len(request) > REQUEST_LIMIT:
         raise ControlError(
-            path, verb, f"The request has {len(request)} bytes; sgpud takes {REQUEST_LIMIT}"
+            path, verb, f"The request has {len(request)} bytes; the limit is {REQUEST_LIMIT}"
         )
     try:
         received = exchange(path, request + b"\n", timeout)
@@ -64,8 +64,8 @@ def ask(
         raise ControlError(
             path,
             verb,
-            f"sgpud did not answer {verb} on {path} within {timeout:g} s. It may still do it: its"
-            " log tells (journalctl -u sgpud, or kubectl logs)",
+            f"sgpud did not answer {verb} on {path} within {timeout:g} s. It may still carry"
+            " out the request: see its log (journalctl -u sgpud, or kubectl logs)",
         ) from None
     except OSError as problem:
         raise _no_connection(path, verb, problem) from problem
@@ -73,12 +73,12 @@ def ask(
 
 
 def exchange(path: Path, request: bytes, timeout: float) -> bytes:
-    """Send a request to a unix socket; what came until the end. OSError; TimeoutError."""
+    """Send a request to a unix socket; returns the whole answer. OSError; TimeoutError."""
     deadline = time.monotonic() + timeout
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(timeout)
         connection.connect(str(path))
-        # A refusal can come, and the connection end, before anything was asked.
+        # sgpud may refuse and close the connection before the request was sent.
         with suppress(BrokenPipeError):
             connection.sendall(request)
         received = bytearray()
@@ -103,18 +103,18 @@ def _no_connection(path: Path, verb: str, problem: OSError) -> ControlError:
             path,
             verb,
             f"No sgpud answers on {path}. Start it (systemctl start sgpud), or name the socket of"
-            " the one that runs; one that waits for another's end has no socket yet",
+            " the running one; a standby has no control socket",
         )
     if isinstance(problem, PermissionError):
         return ControlError(path, verb, f"No permission to use {path}: run this command as root")
     if problem.errno in {errno.ENOTSOCK, errno.EPROTOTYPE, errno.ENOTDIR}:
         return ControlError(path, verb, f"{path} is not a control socket of sgpud")
-    return ControlError(path, verb, f"Cannot ask sgpud on {path}: {problem.strerror or problem}")
+    return ControlError(path, verb, f"Cannot reach sgpud on {path}: {problem.strerror or problem}")
 
 
 def _answer(path: Path, verb: str, received: bytes) -> dict[str, Any]:
     if not received:
-        raise ControlError(path, verb, f"sgpud ended before it answered {verb}: its log tells why")
+        raise ControlError(path, verb, f"sgpud stopped before it answered {verb}: see its log")
     try:
         answer = json.loads(received)
     except (ValueError, RecursionError):
@@ -126,5 +126,5 @@ def _answer(path: Path, verb: str, received: bytes) -> dict[str, Any]:
         if answer.get("ok") is False and isinstance(error, str):
             raise RefusedRequestError(path, verb, error)
     raise ControlError(
-        path, verb, f"The process on {path} is not sgpud, or another version of it: restart it"
+        path, verb, f"The process on {path} is not sgpud, or another version: restart it"
     )

@@ -21,35 +21,35 @@ from sgpud.bridge import Clock, Timer
 from sgpud.core.errors import SgpudError
 from sgpud.serve.control.client import REQUEST_LIMIT
 
-PATIENCE = 5.0
-"""Seconds that a client has to send its request, and again to take its answer."""
+CLIENT_TIMEOUT = 5.0
+"""Seconds that a client has to send its request, and again to read the answer."""
 
 Verb = Callable[[Mapping[str, object]], object]
-"""Does what one verb asks, given its arguments. Its result is a dictionary of plain values, or a
-Deferred of one. An SgpudError of it is answered as a refusal, any other exception is logged."""
+"""Handles one verb, given its arguments. Its result is a dictionary of plain values, or a Deferred
+of one. An SgpudError is answered as a refusal; any other exception is logged."""
 
 
 class RequestError(SgpudError):
-    """A line that is not a request; its text says what a request is."""
+    """A line that is not a request; the text says what a request looks like."""
 
 
 @frozen
 class Peer:
-    """Who is at the other end, as the kernel says."""
+    """The other end of a connection, according to the kernel."""
 
     pid: int
-    """0: in a PID namespace that cannot be seen from here."""
+    """0: in a PID namespace that is not visible from here."""
     uid: int
 
     @property
     def allowed(self) -> bool:
-        """Only root may ask, and whoever runs this sgpud."""
+        """Root and the user that runs this sgpud are allowed."""
         return self.uid in {0, os.geteuid()}
 
 
 @frozen
 class ControlRequest:
-    """What is asked."""
+    """A verb and its arguments."""
 
     verb: str
     arguments: Mapping[str, object]
@@ -67,7 +67,7 @@ def parse(line: bytes) -> ControlRequest:
         raise RequestError('a request is a JSON object with "verb" and, if need be, "arguments"')
     verb, arguments = request["verb"], request.get("arguments", {})
     if not isinstance(verb, str):
-        raise RequestError('"verb" is a text')
+        raise RequestError('"verb" is a string')
     if not isinstance(arguments, dict):
         raise RequestError('"arguments" is a JSON object')
     return ControlRequest(verb, arguments)
@@ -75,14 +75,14 @@ def parse(line: bytes) -> ControlRequest:
 
 @implementer(IHalfCloseableProtocol)
 class ControlProtocol(Protocol):
-    """One connection: takes one request, answers it, logs it, and hangs up."""
+    """One connection: reads one request, answers it, logs it, and closes."""
 
     _log = Logger()
 
     def __init__(self, clock: Clock, verbs: Mapping[str, Verb], *, busy: bool) -> None:
-        """`busy` refuses whatever is asked: too many ask at once."""
+        """`busy`: refuse every request, as there are too many connections."""
         self.closed: Deferred[None] = Deferred()
-        """Fires when the connection is gone."""
+        """Fires when the connection is closed."""
         self._clock = clock
         self._verbs = verbs
         self._busy = busy
@@ -90,22 +90,22 @@ class ControlProtocol(Protocol):
         """The transport, which has more methods than its interface in Twisted."""
         self._peer = Peer(0, 0)
         self._received = b""
-        self._asked: str | None = None
+        self._verb: str | None = None
         self._timer = Timer(clock)
 
     def connectionMade(self) -> None:
-        """Ask the kernel who it is, and wait for the request."""
+        """Ask the kernel for the peer, and wait for the request."""
         self._connection = self.transport
         self._peer = _peer(self._connection.getHandle())
-        self._wait(self._say_late)
+        self._wait(self._time_out)
         if not self._peer.allowed:
-            self._refuse("only root may ask: run this command as root")
+            self._refuse("permission denied: run this command as root")
         elif self._busy:
-            self._refuse("too many ask at once: try again")
+            self._refuse("too many connections: try again")
 
     def dataReceived(self, data: bytes) -> None:
-        """Collect the line; what comes after it counts for nothing."""
-        if self._asked is not None:
+        """Collect the line; anything after it is ignored."""
+        if self._verb is not None:
             return
         self._received += data
         line, end, _ = self._received.partition(b"\n")
@@ -113,22 +113,22 @@ class ControlProtocol(Protocol):
             self._request(line)
 
     def readConnectionLost(self) -> None:
-        """The client has said all it will say: what came is the line."""
-        if self._asked is None and self._received:
+        """The client sends nothing more: what was received is the line."""
+        if self._verb is None and self._received:
             self._request(self._received)
-        elif self._asked is None:
+        elif self._verb is None:
             self._connection.loseConnection()
 
     def writeConnectionLost(self) -> None:
-        """Never our doing; the connection's end follows."""
+        """Never called on our behalf; the end of the connection follows."""
 
     def connectionLost(self, reason: Failure | None = None) -> None:  # noqa: ARG002
-        """Gone. A verb that runs goes on: it was asked for."""
+        """Closed. A verb that is running continues."""
         self._timer.cancel()
         self.closed.callback(None)
 
     def abort(self) -> None:
-        """Hang up now."""
+        """Close the connection now."""
         self._connection.abortConnection()
 
     def _request(self, line: bytes) -> None:
@@ -139,28 +139,28 @@ class ControlProtocol(Protocol):
             return
         verb = self._verbs.get(request.verb)
         if verb is None:
-            self._refuse(f"no such verb; there are {', '.join(sorted(self._verbs))}", request.verb)
+            self._refuse(f"no such verb; available: {', '.join(sorted(self._verbs))}", request.verb)
             return
-        self._asked = request.verb
+        self._verb = request.verb
         self._timer.cancel()
         answer: Deferred[Any] = maybeDeferred(verb, request.arguments)
         answer.addCallback(lambda result: _line({"ok": True, "answer": result}))
         answer.addCallbacks(self._done, self._failed)
 
     def _done(self, line: bytes) -> None:
-        self._say(LogLevel.info, "done")
+        self._log_outcome(LogLevel.info, "done")
         self._answer(line)
 
     def _failed(self, failure: Failure) -> None:
         if isinstance(failure.value, SgpudError):
-            self._refuse(str(failure.value), self._asked)
+            self._refuse(str(failure.value), self._verb)
             return
-        self._log.failure("{verb} over the control socket failed", failure, verb=self._asked)
-        self._refuse("sgpud failed at this: its log has the traceback", self._asked)
+        self._log.failure("Control request {verb} failed", failure, verb=self._verb)
+        self._refuse("internal error: see the log of sgpud", self._verb)
 
     def _refuse(self, error: str, verb: str | None = None) -> None:
-        self._asked = verb or "a request"
-        self._say(LogLevel.warn, f"refused: {error}")
+        self._verb = verb or "a request"
+        self._log_outcome(LogLevel.warn, f"refused: {error}")
         self._answer(_line({"ok": False, "error": error}))
 
     def _answer(self, line: bytes) -> None:
@@ -170,21 +170,21 @@ class ControlProtocol(Protocol):
         self._connection.write(line)
         self._connection.loseConnection()
 
-    def _say(self, level: Any, outcome: str) -> None:
+    def _log_outcome(self, level: Any, outcome: str) -> None:
         self._log.emit(
             level,
-            "{verb}, asked by uid {uid} (pid {pid}): {outcome}",
-            verb=self._asked,
+            "{verb}, requested by uid {uid} (pid {pid}): {outcome}",
+            verb=self._verb,
             uid=self._peer.uid,
             pid=self._peer.pid,
             outcome=outcome,
         )
 
-    def _say_late(self) -> None:
-        self._refuse(f"nothing was asked within {PATIENCE:g} s")
+    def _time_out(self) -> None:
+        self._refuse(f"no request within {CLIENT_TIMEOUT:g} s")
 
-    def _wait(self, late: Callable[[], None]) -> None:
-        self._timer.set(PATIENCE, late)
+    def _wait(self, expired: Callable[[], None]) -> None:
+        self._timer.set(CLIENT_TIMEOUT, expired)
 
 
 def _line(answer: Mapping[str, object]) -> bytes:

@@ -1,7 +1,4 @@
-"""The control socket: where `sgpud reload` and its like reach the daemon that serves the node.
-
-The socket belongs to the sgpud that serves the plugin directory.
-"""
+"""The control socket, on which `sgpud reload` and others reach the sgpud that serves the node."""
 
 from __future__ import annotations
 
@@ -21,9 +18,9 @@ CONNECTIONS = 16
 KIND = SocketKind(
     "Control socket",
     0o600,
-    there="verbs can be asked now",
-    without="Reload with SIGHUP until it is there",
-    occupied="another sgpud answers there, which the verbs then reach",
+    recovered="listening",
+    hint="Until then reload with SIGHUP",
+    occupied="another sgpud listens there and answers the commands",
 )
 
 
@@ -37,30 +34,30 @@ class ControlServer(ServerFactory):
         self.path = path
         self._reactor = reactor
         self._verbs = verbs
-        self._conversations: set[ControlProtocol] = set()
+        self._connections: set[ControlProtocol] = set()
         self._socket = UnixSocket(reactor, path, self, KIND)
 
     @property
     def listening(self) -> bool:
-        """Whether verbs can be asked."""
+        """Whether it listens."""
         return self._socket.listening
 
     def start(self) -> None:
-        """Serve, at once or as soon as it can be done; the log says why if not at once."""
+        """Serve, now or as soon as possible; the log says what prevents it."""
         self._socket.start()
 
     def stop(self) -> Deferred[None]:
-        """Take the socket away, hang up on everybody; fires when all is closed."""
+        """Remove the socket and close all connections; fires when all are closed."""
         ends = [self._socket.stop()]
-        for conversation in self._conversations:
-            ends.append(conversation.closed)
-            conversation.abort()
+        for connection in self._connections:
+            ends.append(connection.closed)
+            connection.abort()
         return gatherResults(ends).addCallback(lambda _: None)
 
     def buildProtocol(self, addr: IAddress | None) -> ControlProtocol:  # noqa: ARG002
-        """One conversation per connection."""
-        busy = len(self._conversations) >= CONNECTIONS
-        conversation = ControlProtocol(self._reactor, self._verbs, busy=busy)
-        self._conversations.add(conversation)
-        conversation.closed.addCallback(lambda _: self._conversations.discard(conversation))
-        return conversation
+        """One protocol instance per connection."""
+        busy = len(self._connections) >= CONNECTIONS
+        connection = ControlProtocol(self._reactor, self._verbs, busy=busy)
+        self._connections.add(connection)
+        connection.closed.addCallback(lambda _: self._connections.discard(connection))
+        return connection

@@ -1,4 +1,4 @@
-"""What can be asked over the control socket."""
+"""The verbs of the control socket."""
 
 from __future__ import annotations
 
@@ -15,38 +15,41 @@ from sgpud.serve.control.protocol import Verb
 
 
 class DriverHolder(Protocol):
-    """Where GPUs come from."""
+    """Holds the driver open."""
 
     def release(self) -> Deferred[bool]:
-        """Release the driver for a while; whether that worked."""
+        """Release the driver for a while; whether that succeeded."""
 
     def acquire(self) -> None:
         """End a release."""
 
 
 class HealthOverrides(Protocol):
-    """Takes the operator's word about GPUs; each gives the UUIDs that it was about."""
+    """The operator's overrides of a GPU's health.
+
+    Each returns the UUIDs it applies to, and why one stays as it was, or "".
+    """
 
     def cordon(self, name: str) -> dict[str, str]:
-        """Give no more of it out."""
+        """Grant no more of its shares."""
 
     def uncordon(self, name: str) -> dict[str, str]:
-        """Give it out again."""
+        """Grant its shares again."""
 
     def heal(self, name: str) -> dict[str, str]:
-        """It is well."""
+        """Declare it healthy."""
 
 
-class NamelessError(SgpudError):
-    """A request that does not say what it is about."""
+class MissingArgumentError(SgpudError):
+    """A request without an argument that its verb needs."""
 
     def __init__(self, key: str = "gpu", what: str = "the UUID or the index of a GPU") -> None:
-        """`key`: the argument that is missing; `what` it has to be."""
+        """`key`: the missing argument; `what` it has to be."""
         super().__init__(key, what)
         self.key, self.what = key, what
 
     def __str__(self) -> str:
-        """What is missing."""
+        """The missing argument."""
         return f'the request needs "{self.key}": {self.what}'
 
 
@@ -55,9 +58,9 @@ def verbs(
     preview: Callable[[str, str, tuple[str, ...]], Any],
     reload: Callable[[], Any],
     source: DriverHolder,
-    word: HealthOverrides,
+    overrides: HealthOverrides,
 ) -> dict[str, Verb]:
-    """The verbs by name. `preview` and `reload` give attrs values, answered as documents."""
+    """The verbs by name. `preview` and `reload` return attrs values, answered as documents."""
 
     def plan(arguments: Mapping[str, object]) -> dict[str, object]:
         file, text = arguments.get("file", ""), arguments.get("text", "")
@@ -68,7 +71,9 @@ def verbs(
             or not isinstance(sets, list)
             or not all(isinstance(each, str) for each in sets)
         ):
-            raise NamelessError("file", 'a name, "text" its content, and "set" a list of texts')
+            raise MissingArgumentError(
+                "file", 'a name, "text" its content, and "set" a list of strings'
+            )
         would = preview(file, text, tuple(sets))
         return {"view": document(known().seen), "reload": asdict(would)}
 
@@ -82,14 +87,14 @@ def verbs(
     def explained(arguments: Mapping[str, object]) -> dict[str, object]:
         name = arguments.get("about")
         if not isinstance(name, str) or not name:
-            raise NamelessError("about", "a pod, a share or a GPU")
+            raise MissingArgumentError("about", "a pod, a share or a GPU")
         return asdict(explain(name, known()))
 
-    def about(do: Callable[[str], dict[str, str]]) -> Verb:
+    def on_gpu(do: Callable[[str], dict[str, str]]) -> Verb:
         def verb(arguments: Mapping[str, object]) -> dict[str, object]:
             name = arguments.get("gpu")
             if not isinstance(name, str) or not name:
-                raise NamelessError
+                raise MissingArgumentError
             found = do(name)
             return {
                 "gpus": list(found),
@@ -105,7 +110,7 @@ def verbs(
         "reload": lambda _: asdict(reload()),
         "release": release,
         "acquire": acquire,
-        "cordon": about(word.cordon),
-        "uncordon": about(word.uncordon),
-        "heal": about(word.heal),
+        "cordon": on_gpu(overrides.cordon),
+        "uncordon": on_gpu(overrides.uncordon),
+        "heal": on_gpu(overrides.heal),
     }

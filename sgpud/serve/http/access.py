@@ -1,6 +1,6 @@
-"""Answers HTTP requests with the pages that there are, on the reactor. They can only be read.
+"""Answers HTTP requests for the read-only pages, on the reactor.
 
-It reads the request's line and two of its headers, and nothing else that a client sends.
+It reads the request line and two headers, and nothing else that a client sends.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class Router:
     _log = Logger()
 
     def __init__(self, pages: Mapping[bytes, Route], settings: Callable[[], HttpSettings]) -> None:
-        """`settings` is asked for each request: a reload may have changed them."""
+        """`settings` is called for each request: a reload may have changed them."""
         self._pages = pages
         self._settings = settings
 
     def answer(self, request: Request) -> HttpAnswer:
-        """The page with all its headers, or a line that says why there is none."""
+        """The page with all its headers, or one line with the error."""
         answer = self._answer(request)
         headers = {**HEADERS, **dict(answer.headers), "content-type": answer.content_type}
         return evolve(answer, headers=tuple(headers.items()))
@@ -47,37 +47,35 @@ class Router:
         settings = self._settings()
         page = self._pages.get(request.path)
         local = _is_local(request)
-        # What everybody may read needs no protection from a page that a browser on the node shows.
-        everybody = page is not None and page.everywhere
-        named = everybody or accepted(request.getHeader("host"), settings.hosts)
+        # Public pages need no protection from a page that a browser on the node shows.
+        public = page is not None and page.public
+        named = public or accepted(request.getHeader("host"), settings.hosts)
         if local is not None and not named:
             return _line(
                 MISDIRECTED,
-                "Name this host by an IP address, as localhost, or as one of [http] hosts.",
+                "Use an IP address, localhost or one of [http] hosts as the host name.",
             )
         if request.method not in {b"GET", b"HEAD"}:
-            refused = _line(NOT_ALLOWED, "This can only be read.")
+            refused = _line(NOT_ALLOWED, "Method not allowed: everything here is read-only.")
             return HttpAnswer(TEXT, refused.body, NOT_ALLOWED, (("allow", "GET, HEAD"),))
         if page is None:
             paths = ", ".join(sorted(path.decode() for path in self._pages))
             return _line(NOT_FOUND, f"Not found. Available: {paths}.")
-        if local is False and not page.everywhere and not settings.expose_status:
+        if local is False and not page.public and not settings.expose_status:
             return _line(
                 FORBIDDEN,
-                "Only the node itself may read this: it names pods. [http] expose_status = true "
-                "shows it to everybody who can reach this address.",
+                "Forbidden except from the node itself: this page names pods. [http] expose_status"
+                " = true opens it to every host that can reach this address.",
             )
         try:
             return page.make(request.getHeader("accept") or "")
         except Exception:  # noqa: BLE001 - an error in a view must not become a page of Twisted's
-            self._log.failure(
-                "Answering {path} failed", path=request.path.decode("ascii", "replace")
-            )
-            return _line(INTERNAL_SERVER_ERROR, "It could not be made: the log of sgpud says why.")
+            self._log.failure("Cannot answer {path}", path=request.path.decode("ascii", "replace"))
+            return _line(INTERNAL_SERVER_ERROR, "Internal error: see the log of sgpud.")
 
 
 def _is_local(request: Request) -> bool | None:
-    """Whether the client is on this node; None: it came over a unix socket, which has a mode."""
+    """Whether the client is on this node; None: a unix socket, which file permissions protect."""
     host = request.getHost()  # type: ignore[no-untyped-call]
     if isinstance(host, (IPv4Address, IPv6Address)):
         return is_loopback(host.host)

@@ -54,6 +54,6 @@ def _document(path: Path, received: bytes) -> dict[str, Any]:
         document = None
     if words[1:2] == [b"200"] and isinstance(document, dict):
         return document
-    said = body.decode("utf-8", "replace").strip()[:200] if words[1:2] != [b"200"] else ""
-    what = f": {said}" if said else ", or one of another version: restart it"
-    raise StatusError(path, f"What answers on {path} gives no status{what}")
+    reason = body.decode("utf-8", "replace").strip()[:200] if words[1:2] != [b"200"] else ""
+    what = f": {reason}" if reason else ": it is not sgpud, or another version; restart it"
+    raise StatusError(path, f"The process on {path} returned no status{what}")

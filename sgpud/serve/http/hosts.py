@@ -1,7 +1,7 @@
-"""Which names a request may call its host by: what keeps pages of the web from reading a node.
+"""Which Host headers are accepted: protects the node's pages from web pages (DNS rebinding).
 
-A page that a browser on the node shows may ask any address, also a loopback one, under a name of
-its own that it lets mean this address (DNS rebinding). The browser then sends that name.
+A page in a browser on the node can request any address, also a loopback one, under a name of its
+own that it resolves to this address. The browser then sends that name.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _is_address(text: str) -> bool:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether an address is one of this machine that no other can reach."""
+    """Whether only this machine can reach the address."""
     try:
         found = ip_address(address.partition("%")[0])
     except ValueError:

@@ -1,7 +1,7 @@
-"""The page at /: one file that asks for nothing but this sgpud's own answers.
+"""The page at /: one file that requests nothing but this sgpud's own data.
 
-Its policy allows the style and the script that stand in it, by their hashes, and nothing else: a
-name that found its way into the markup could load and run nothing.
+Its policy allows the style and the script it contains, by their hashes, and nothing else: even a
+name that was injected into the markup could load and run nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ PAGE = (Path(__file__).parent / "page.html").read_bytes()
 
 
 def _hash(tag: bytes) -> str:
-    """The hash of what stands in the one element of this name."""
+    """The hash of the content of the only element with this name."""
     found = re.search(rb"<%s>(.*?)</%s>" % (tag, tag), PAGE, re.DOTALL)
     text = found[1] if found else b""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text).digest()).decode()}'"

@@ -1,7 +1,4 @@
-"""What there is to be read over HTTP: each path and its answer, made from the view of the moment.
-
-A page that is to come gets its line in `pages`.
-"""
+"""The pages: each path, and how to make its answer from the current view."""
 
 from __future__ import annotations
 
@@ -19,19 +16,19 @@ from sgpud.serve.http.page import PAGE, POLICY
 TEXT = "text/plain; charset=utf-8"
 HTML = "text/html; charset=utf-8"
 SHOWN = 50
-"""Decisions that /decisions has, at most."""
+"""Decisions that /decisions shows, at most."""
 OK, UNAVAILABLE = 200, 503
 
 
 @frozen
 class HttpAnswer:
-    """What is sent."""
+    """An answer, without the headers that every answer has."""
 
     content_type: str
     body: bytes
     status: int = OK
     headers: tuple[tuple[str, str], ...] = ()
-    """More headers, over those that every answer has."""
+    """Further headers; they replace those that every answer has."""
 
 
 @frozen
@@ -40,8 +37,8 @@ class Route:
 
     make: Callable[[str], HttpAnswer]
     """Makes the answer, at once and without I/O; it gets the Accept header."""
-    everywhere: bool = False
-    """Whether it is served to other machines too, whatever `[http] expose_status` says."""
+    public: bool = False
+    """Whether other machines may read it too, whatever `[http] expose_status` says."""
 
 
 def pages(
@@ -54,15 +51,15 @@ def pages(
             lambda _: HttpAnswer(HTML, PAGE, headers=(("content-security-policy", POLICY),))
         ),
         b"/decisions": Route(lambda _: _json(_recent(decisions(), look()))),
-        b"/healthz": Route(lambda _: _alive(look()), everywhere=True),
-        b"/readyz": Route(lambda _: _ready(look()), everywhere=True),
-        b"/metrics": Route(metrics.answer, everywhere=True),
+        b"/healthz": Route(lambda _: _alive(look()), public=True),
+        b"/readyz": Route(lambda _: _ready(look()), public=True),
+        b"/metrics": Route(metrics.answer, public=True),
         b"/status": Route(lambda _: _json(document(look()))),
     }
 
 
 class _Metrics:
-    """The metrics; prometheus_client is loaded for the first who asks, and costs 2 MiB."""
+    """The metrics; prometheus_client costs 2 MiB and is loaded on the first request."""
 
     def __init__(self, look: Callable[[], NodeView]) -> None:
         self._look = look
@@ -78,7 +75,7 @@ class _Metrics:
 
 
 def _alive(seen: NodeView) -> HttpAnswer:
-    """That this is answered shows that the reactor turns."""
+    """Any answer shows that the reactor runs."""
     return _verdict("alive", [f"dead: {part}" for part in seen.dead])
 
 
@@ -92,7 +89,7 @@ def _verdict(good: str, problems: list[str]) -> HttpAnswer:
 
 
 def _recent(decisions: Sequence[Decision], seen: NodeView) -> dict[str, object]:
-    """The last decisions, the newest first."""
+    """The most recent decisions, the newest first."""
     return {"decisions": [asdict(one) for one in recent(decisions, SHOWN, seen)]}
 
 

@@ -1,4 +1,4 @@
-"""The HTTP server, where one is asked for."""
+"""The HTTP server, if one is configured."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from sgpud.bridge import Clock, Timer
 
 TRY_EVERY = 5.0
-"""Seconds between tries to listen, while the port is another's or the address is not there."""
+"""Seconds between attempts to listen while the port is in use or the address does not exist."""
 
 
 ALLOW_HTTP = "/usr/libexec/sgpud/allow-http"
@@ -24,7 +24,7 @@ ALLOW_HTTP = "/usr/libexec/sgpud/allow-http"
 
 
 class _SharedPort(tcp.Port):
-    """A listening port that the next sgpud may listen at as well, before this one has ended."""
+    """A listening port that the next sgpud can bind too, before this one has stopped."""
 
     def createInternetSocket(self) -> socket.socket:
         made: socket.socket = super().createInternetSocket()  # type: ignore[no-untyped-call]
@@ -33,7 +33,7 @@ class _SharedPort(tcp.Port):
 
 
 class _SharedListening:
-    """The reactor, for an endpoint whose port is shared from the beginning."""
+    """The reactor, for an endpoint whose port is shared from the start."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
@@ -52,8 +52,8 @@ class _SharedListening:
 class HttpServer:
     """Serves a site at an endpoint; with an empty one it does nothing.
 
-    At a handover both listen (SO_REUSEPORT), so that no request is refused. Until it has taken
-    over, a standby listens only where nobody else does: its answers are about itself.
+    During a handover both listen (SO_REUSEPORT), so that no request is refused. Until it takes
+    over, a standby listens only if the port is free: its answers are about itself.
     """
 
     _log = Logger()
@@ -70,7 +70,7 @@ class HttpServer:
 
     @property
     def problem(self) -> str:
-        """Why it does not listen although it should, or empty."""
+        """Why it cannot listen, or empty."""
         return self._problem and f"cannot serve HTTP at {self._listen}: {self._problem}"
 
     @property
@@ -79,14 +79,14 @@ class HttpServer:
         return self._port is not None
 
     def take_over(self) -> None:
-        """Listen beside the one that served until now."""
+        """Listen beside the previous process."""
         self._shared = True
         if self._timer.active:
             self._timer.cancel()
             self.start()
 
     def start(self) -> None:
-        """Listen, at once or as soon as it can be done; the log says why if not at once."""
+        """Listen, now or as soon as possible; the log says what prevents it."""
         if not self._listen:
             return
         reactor = _SharedListening(self._reactor) if self._shared else self._reactor
@@ -94,14 +94,14 @@ class HttpServer:
         endpoint.listen(self._site).addCallbacks(self._listens, self._fails)
 
     def stop(self) -> Deferred[None]:
-        """Serve nothing more."""
+        """Stop serving."""
         self._listen = ""
         self._timer.cancel()
         port, self._port = self._port, None
         if port is None:
             return succeed(None)
         if isinstance(port, tcp.Port):
-            # Who has connected by now gets an answer: the kernel would reset what is not accepted.
+            # Accept those that have connected: the kernel would reset their connections.
             port.doRead()  # type: ignore[no-untyped-call]
         return maybeDeferred(port.stopListening)
 
@@ -126,7 +126,7 @@ class HttpServer:
 
 
 def _reason(failure: Failure) -> str:
-    """Why it cannot listen, and what to do about it where that is known."""
+    """Why it cannot listen, and what to do, if known."""
     cause = getattr(failure.value, "socketError", failure.value)
     if isinstance(cause, OSError) and cause.errno == errno.EAFNOSUPPORT:
         return f"{cause.strerror}. The unit of the package has no network: run {ALLOW_HTTP}"

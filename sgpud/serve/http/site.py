@@ -1,7 +1,7 @@
-"""The HTTP server's side towards its clients: nothing that they send costs more than its lines.
+"""The connections of HTTP clients, bounded in number, size and time.
 
-Whoever sends slowly, nothing, or garbage holds a connection and no more than that: of more than
-CONNECTIONS the one that has been silent longest is cut. Bodies of requests are not read.
+A client that sends slowly, nothing or garbage occupies one connection: beyond CONNECTIONS, the one
+idle longest is closed. Request bodies are not read.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from sgpud.serve.http.access import MISDIRECTED
 from sgpud.serve.http.pages import HttpAnswer
 
 CONNECTIONS = 64
-"""Connections of one port at the same time."""
-SILENT_FOR = 60.0
-"""Seconds after which a connection on which nothing comes is closed."""
+"""Connections at the same time, on the port and the status socket together."""
+IDLE_FOR = 60.0
+"""Seconds without data after which a connection is closed."""
 HEADER_BYTES = 8192
-"""Bytes of a request, its line and headers together."""
+"""Bytes of the request line and headers together."""
 _PHRASES = {MISDIRECTED: b"Misdirected Request"}
-"""For what Twisted has no words."""
+"""For status codes that Twisted does not know."""
 _BODY = (
     b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 0\r\nconnection: close\r\n"
     b"server: sgpud\r\n\r\n"
@@ -34,7 +34,7 @@ _BODY = (
 
 
 class _Request(Request):
-    """One request: it is answered at once."""
+    """One request, answered at once."""
 
     channel: _Channel
 
@@ -62,11 +62,11 @@ class _Channel(HTTPChannel):
         self.clients.opened(self)
 
     def dataReceived(self, data: bytes) -> None:
-        self.clients.heard(self)
+        self.clients.active(self)
         super().dataReceived(data)  # type: ignore[no-untyped-call]
 
-    def cut(self) -> None:
-        """End it at once, whatever was to be sent."""
+    def abort(self) -> None:
+        """Close it at once, without sending the rest."""
         self.transport.abortConnection()
 
     def allHeadersReceived(self) -> None:
@@ -83,19 +83,19 @@ class _Channel(HTTPChannel):
 
 
 class StatusSite(HTTPFactory):
-    """Everybody who asks. It writes no access log: nobody can change anything here."""
+    """All HTTP clients. It writes no access log: everything is read-only."""
 
     noisy = False
     protocol = _Channel  # type: ignore[assignment]
 
     def __init__(self, answer: Callable[[Request], HttpAnswer], reactor: Any) -> None:
-        """`answer` makes what is sent, at once; `reactor` times the connections."""
-        super().__init__(timeout=SILENT_FOR, reactor=reactor)
+        """`answer` is called for each request and must not block; `reactor` times connections."""
+        super().__init__(timeout=IDLE_FOR, reactor=reactor)
         self.answer = answer
         self._open: dict[_Channel, None] = {}
 
     def startFactory(self) -> None:
-        """Nothing: Twisted's would wake the process every second for the time in a log."""
+        """Nothing: Twisted's would wake the process every second to update a log timestamp."""
 
     def stopFactory(self) -> None:
         """Nothing."""
@@ -110,24 +110,24 @@ class StatusSite(HTTPFactory):
         return channel
 
     def opened(self, channel: _Channel) -> None:
-        """A connection begins; the one that has been silent longest makes room for it."""
+        """A connection was opened; beyond the limit, the one idle longest is closed."""
         self._open[channel] = None
         if len(self._open) > CONNECTIONS:
             oldest = next(iter(self._open))
             self.closed(oldest)
-            oldest.cut()
+            oldest.abort()
 
-    def heard(self, channel: _Channel) -> None:
-        """Something came on a connection."""
+    def active(self, channel: _Channel) -> None:
+        """Data arrived on a connection."""
         if channel in self._open:
             del self._open[channel]
             self._open[channel] = None
 
     def closed(self, channel: _Channel) -> None:
-        """A connection has ended."""
+        """A connection was closed."""
         self._open.pop(channel, None)
 
-    def hang_up(self) -> None:
-        """End every connection."""
+    def close_all(self) -> None:
+        """Close every connection."""
         for channel in tuple(self._open):
-            channel.cut()
+            channel.abort()

@@ -1,4 +1,4 @@
-"""All that can be read of sgpud: the pages, on the status socket and where `[http] listen` says."""
+"""Serves the pages on the status socket and at `[http] listen`."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ KIND = SocketKind(
     "Status socket",
     0o660,
     group="sgpud",
-    there="the status can be read now",
-    without="`sgpud plan` tells some of it until it is there",
+    recovered="listening",
+    hint="Until then use `sgpud plan`",
 )
 
-FOLLOWED_FOR = 0.3
-"""Seconds that the port stays open for the process that has just got the lock."""
-ANSWERED_WITHIN = 0.05
-"""Seconds from the closing of the port to the end of its connections."""
+HANDOVER = 0.3
+"""Seconds that the port stays open for the process that has just acquired the lock."""
+DRAIN = 0.05
+"""Seconds from closing the port to closing its connections."""
 
 
 class StatusServer:
-    """Serves what is to be read, from `start` to `stop`. A standby does where nobody else does."""
+    """Serves the pages from `start` to `stop`; as a standby, only if the port is free."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class StatusServer:
         look: Callable[[], NodeView],
         decisions: Callable[[], Sequence[Decision]],
     ) -> None:
-        """`run`: the folder of the status socket. `look` makes the view, for each answer."""
+        """`run`: the directory of the status socket. `look` makes the view for each answer."""
         self._reactor = reactor
         self._clients = StatusSite(Router(pages(look, decisions), settings).answer, reactor)
         self._socket = UnixSocket(reactor, run / STATUS, self._clients, KIND)
@@ -54,7 +54,7 @@ class StatusServer:
 
     @property
     def problem(self) -> str:
-        """Why the port is not served although it should be, or empty."""
+        """Why the port cannot be served, or empty."""
         return self._http.problem
 
     def start(self) -> None:
@@ -63,20 +63,20 @@ class StatusServer:
         self._http.start()
 
     def take_over(self) -> None:
-        """Serve the port beside the process that this one follows."""
+        """Serve the port beside the previous process."""
         self._http.take_over()
 
     def stop(self, *, followed: bool) -> Deferred[Any]:
-        """Take the socket away, close the port, hang up on everybody.
+        """Remove the socket, and close the port and all connections.
 
         `followed`: the next process is about to listen at the port, which stays open until then.
         """
         closed = self._socket.stop()
         if not self._http.listening:
-            self._clients.hang_up()
+            self._clients.close_all()
             return gatherResults([closed, self._http.stop()])
         clock = cast("IReactorTime", self._reactor)
-        ended: Deferred[Any] = deferLater(clock, FOLLOWED_FOR if followed else 0, self._http.stop)
-        # Whoever has connected last has its answer by then.
-        ended.addCallback(lambda _: deferLater(clock, ANSWERED_WITHIN, self._clients.hang_up))
+        ended: Deferred[Any] = deferLater(clock, HANDOVER if followed else 0, self._http.stop)
+        # Those that connected last have their answers by then.
+        ended.addCallback(lambda _: deferLater(clock, DRAIN, self._clients.close_all))
         return gatherResults([closed, ended])

@@ -1,7 +1,7 @@
 """Entries of systemd's journal, with the fields of a logged event.
 
 journald's native protocol: each entry is one datagram of fields, as systemd's page "Native Journal
-Protocol" describes it. What cannot be sent so, the log writes to its stream instead.
+Protocol" describes it. What cannot be sent this way is written to the stream instead.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from sgpud.serve.logging.lines import PRIORITIES, level_of, lines_of, logger_of,
 SOCKET = "/run/systemd/journal/socket"
 """Where journald receives entries."""
 NAME = 64
-"""Characters that the name of a field may have; journald drops one with more."""
+"""Characters of a field's name at most; journald drops longer ones."""
 _SIZE = 8
-"""Bytes of the little-endian length before a value that has several lines."""
+"""Bytes of the little-endian length before a multi-line value."""
 
 
 class Journal:
-    """Hands entries to journald. It never waits: journald may be busy, or being restarted."""
+    """Sends entries to journald. Never blocks: journald may be busy or restarting."""
 
     def __init__(self, address: str = SOCKET) -> None:
-        """`address` is the socket of journald, which may come later."""
+        """`address` is journald's socket, which may appear later."""
         self._address = address
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.settimeout(0)
@@ -43,15 +43,15 @@ class Journal:
         return True
 
     def close(self) -> None:
-        """Send no more."""
+        """Stop sending."""
         self._socket.close()
 
 
 def leads_to_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
     """Whether `stream` is the one that systemd connected to the journal.
 
-    systemd names it in JOURNAL_STREAM by device and inode, so that a redirected one is not taken
-    for it (systemd.exec(5)).
+    JOURNAL_STREAM has its device and inode, so that a redirected stream is recognised
+    (systemd.exec(5)).
     """
     try:
         status = os.fstat(stream.fileno())
@@ -75,7 +75,7 @@ def as_entry(event: LogEvent) -> bytes:
 
 
 def _name(name: str) -> str:
-    """A name that journald takes: capitals, digits and underscores."""
+    """A name that journald accepts: capitals, digits and underscores."""
     return ("SGPUD_" + re.sub("[^A-Z0-9_]", "_", name.upper()))[:NAME]
 
 

@@ -1,4 +1,4 @@
-"""The lines of a logged event: text for a terminal, for journald, or one JSON object.
+"""A logged event as text for a terminal, text for journald, or a JSON object.
 
 Values from outside cannot forge a line: see `one_line`.
 """
@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from sgpud.core.text import one_line
 
 Level = Any
-"""One of Twisted's LogLevel; they can be compared."""
+"""One of Twisted's LogLevel constants, which can be compared."""
 PRIORITIES: Mapping[Level, int] = {
     LogLevel.debug: 7,
     LogLevel.info: 6,
@@ -30,7 +30,7 @@ PRIORITIES: Mapping[Level, int] = {
 }
 """syslog's numbers for Twisted's levels, as journald reads them (sd-daemon(3))."""
 _OF_TWISTED = frozenset({"format", "isError", "system", "time", "why"})
-"""Fields that Twisted's older logging adds to events."""
+"""Fields that Twisted's legacy logging adds to events."""
 
 
 def as_text(event: LogEvent) -> str:
@@ -42,7 +42,7 @@ def as_text(event: LogEvent) -> str:
 
 
 def as_journald(event: LogEvent) -> str:
-    """The same lines without time, each with the priority that journald reads off it."""
+    """The same lines without the time, each with the priority prefix of sd-daemon(3)."""
     priority = PRIORITIES[level_of(event)]
     return "".join(f"<{priority}>{line}\n" for line in lines_of(event))
 
@@ -57,7 +57,7 @@ def as_json(event: LogEvent) -> str:
     }
     if traceback := _traceback(event):
         fields["traceback"] = "\n".join(traceback)
-    # What every line has comes first, and cannot be replaced.
+    # The standard fields come first and cannot be replaced.
     return json.dumps({**fields, **own_fields(event), **fields}) + "\n"
 
 
@@ -66,11 +66,11 @@ RENDER: Mapping[str, Callable[[LogEvent], str]] = {
     "journald": as_journald,
     "json": as_json,
 }
-"""How each format but "auto" is written."""
+"""The renderer of each format but "auto"."""
 
 
 def own_fields(event: LogEvent) -> dict[str, object]:
-    """What the event itself tells, by name: text on one line, a finite number, a bool or None."""
+    """The event's own fields, by name: one line of text, a finite number, a bool or None."""
     return {
         name: _field(value)
         for name, value in event.items()
@@ -84,12 +84,12 @@ def lines_of(event: LogEvent) -> list[str]:
 
 
 def logger_of(event: LogEvent) -> str:
-    """The name of the logger, which is that of a module."""
+    """The name of the logger, which is a module's."""
     return str(event.get("log_namespace", ""))
 
 
 def level_of(event: LogEvent) -> Level:
-    """The event's level; info where it has none."""
+    """The event's level; info if it has none."""
     level: Level = event.get("log_level") or LogLevel.info
     return level
 
@@ -114,11 +114,11 @@ def _is_finite(value: object) -> bool:
 
 
 def message_of(event: LogEvent) -> str:
-    """What the event says, in one line."""
+    """The event's message, on one line."""
     message = formatEvent(event).rstrip()
     failure = event.get("log_failure")
     if not message and isinstance(failure, Failure):
-        # Twisted tells of an error that nobody handled without a word of its own.
+        # Twisted logs an unhandled error without a message.
         message = f"{reflect.qual(type(failure.value))}: {failure.getErrorMessage()}"
     return one_line(message)
 

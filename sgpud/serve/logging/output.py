@@ -1,7 +1,7 @@
 """The log of the process: which events are written, where, and in which format.
 
-Whatever is logged goes through twisted.logger; what libraries say to the standard library's
-logging is forwarded to it.
+Everything goes through twisted.logger; what libraries log with the standard library's logging is
+forwarded to it.
 """
 
 from __future__ import annotations
@@ -29,40 +29,39 @@ from zope.interface import implementer
 from sgpud.serve.logging.journal import SOCKET, Journal, as_entry, leads_to_journal
 from sgpud.serve.logging.lines import RENDER, Level, level_of, logger_of, message_of
 
-MOST_EVENTS, EVENTS_WITHIN = 200, 10.0
-"""Events of one source that are written, and in how many seconds: the journal's own limit is for
-the whole service, so that one source would hide all others."""
+MAX_EVENTS, EVENTS_WITHIN = 200, 10.0
+"""Events of one source that are written in so many seconds. The journal's own rate limit covers the
+whole service: one source would hide all others."""
 
 
 @define
 class _LogWindow:
-    """What one source said since `since`."""
+    """The events of one source since `since`."""
 
     since: float
     first: LogEvent
     count: int = 0
 
 
-def _left_out(window: _LogWindow) -> LogEvent:
-    """The event that stands for those that were left out."""
+def _summary(window: _LogWindow) -> LogEvent:
+    """The event that replaces the suppressed ones."""
     first = window.first
-    left_out = window.count - MOST_EVENTS
+    suppressed = window.count - MAX_EVENTS
     return {
-        "log_format": "Left out {left_out} more messages within {within:.0f} s, such as: {example}",
+        "log_format": "Suppressed {suppressed} messages within {within:.0f} s, e.g.: {example}",
         "log_level": level_of(first),
         "log_namespace": logger_of(first),
         "log_time": time.time(),
-        "left_out": left_out,
+        "suppressed": suppressed,
         "within": EVENTS_WITHIN,
         "example": message_of(first),
     }
 
 
 class RateLimit:
-    """Leaves out what one source says too often, and counts it. For any thread.
+    """Suppresses and counts the events of a source that logs too much. For any thread.
 
-    A source is what logs the same sentence: whatever misbehaves, it fills no disk, and what others
-    say can be read.
+    A source is a message template: nothing that misbehaves can fill the disk or hide the others.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -72,35 +71,35 @@ class RateLimit:
         self._windows: dict[tuple[str, object], _LogWindow] = {}
 
     def admits(self, event: LogEvent) -> bool:
-        """Whether this event is to be written."""
-        # A library is one source: its sentences carry their values with them.
+        """Whether this event may be written."""
+        # A library is one source: its messages are formatted already.
         source = (logger_of(event), event.get("log_format") if _ours(event) else None)
         with self._lock:
             window = self._windows.get(source)
             if window is None:
                 window = self._windows[source] = _LogWindow(self._clock(), event)
             window.count += 1
-            return window.count <= MOST_EVENTS
+            return window.count <= MAX_EVENTS
 
     def ended(self) -> list[LogEvent]:
-        """An event for each source that said too much, once its time is over."""
+        """A summary for each source that logged too much, once its window is over."""
         now = self._clock()
         with self._lock:
             old = [
                 source for source, one in self._windows.items() if now >= one.since + EVENTS_WITHIN
             ]
             windows = [self._windows.pop(source) for source in old]
-        return [_left_out(one) for one in windows if one.count > MOST_EVENTS]
+        return [_summary(one) for one in windows if one.count > MAX_EVENTS]
 
 
 @implementer(ILogObserver)
 class LogOutput:
-    """Writes each event that is severe enough to one stream, from any thread; never raises.
+    """Writes the events from a level on to a stream, from any thread; never raises.
 
-    At level debug all of them, else a bounded number from each source.
+    At level debug it writes all of them, else a bounded number from each source.
 
-    Where that stream leads to the journal, its entries get the fields of their events; only what
-    journald does not take at once goes through the stream.
+    If the stream is the journal's, entries are sent with the fields of their events; the stream
+    gets only what journald does not accept at once.
     """
 
     def __init__(
@@ -112,7 +111,7 @@ class LogOutput:
         journald: str = SOCKET,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Arguments as of `start_logging`; `journald` is the socket that takes entries."""
+        """Arguments as of `start_logging`; `journald` is the socket for entries."""
         self._stream = stream
         chosen = choose_format(format, stream, environ)
         self._render = RENDER[chosen]
@@ -123,19 +122,19 @@ class LogOutput:
         self.set_level(level)
 
     def set_level(self, level: str) -> None:
-        """Write from now on what is at least so severe: debug, info, warn or error.
+        """Write only events of this level and above: debug, info, warn or error.
 
-        Of what libraries say only warnings and worse are written, except at level debug.
+        Of libraries only warnings and above are written, except at level debug.
         """
         self._level: Level = LogLevel.levelWithName(level)
 
     def close(self) -> None:
-        """Write no more entries of the journal; the stream is the caller's."""
+        """Close the journal's socket; the stream is the caller's."""
         if self._journal is not None:
             self._journal.close()
 
     def __call__(self, event: LogEvent) -> None:
-        """Write one event, if its level asks for it."""
+        """Write one event, if its level is high enough."""
         least = self._level
         if least is LogLevel.info and not _ours(event):
             least = LogLevel.warn
@@ -155,13 +154,13 @@ class LogOutput:
                 self._stream.write(lines)
                 self._stream.flush()
         except (OSError, ValueError):
-            # The disk is full, the reader went away or the stream was closed: there is nowhere
-            # to say so, and no reason to stop.
+            # The disk is full, or the stream or its reader has closed: there is nowhere to report
+            # it, and no reason to stop.
             return
 
 
 class StandardLoggingForwarder(logging.Handler):
-    """Hands what libraries say to the standard library's logging to twisted.logger."""
+    """Forwards the standard library's logging, which libraries use, to twisted.logger."""
 
     def __init__(self, publisher: ILogObserver) -> None:
         """`publisher` gets the events."""
@@ -169,7 +168,7 @@ class StandardLoggingForwarder(logging.Handler):
         self._publisher = publisher
 
     def emit(self, record: logging.LogRecord) -> None:
-        """One record becomes one event; a record that cannot be formatted too."""
+        """One record becomes one event, even if it cannot be formatted."""
         try:
             text = record.getMessage()
         except Exception:  # noqa: BLE001 - the arguments are a library's, and so is what they raise
@@ -192,8 +191,8 @@ def start_logging(
 ) -> LogOutput:
     """Write everything that this process logs to `stream`, also what it logged before this call.
 
-    `format` and `level` are values of [log] in the configuration; the result changes the level
-    later. Once per process.
+    `format` and `level` are values of [log] in the configuration; the result can change the level
+    later. Call it once per process.
     """
     log = LogOutput(format, level, stream, environ)
     beginner.beginLoggingTo([log], redirectStandardIO=False)
@@ -202,7 +201,7 @@ def start_logging(
 
 
 def choose_format(asked: str, stream: TextIO, environ: Mapping[str, str]) -> str:
-    """The format to write `stream` in: `asked`, or what "auto" means for it."""
+    """The format for `stream`: `asked`, or what "auto" means for it."""
     if asked != "auto":
         return asked
     if leads_to_journal(stream, environ):

@@ -1,7 +1,7 @@
-"""Prometheus metrics: made from the View at each scrape, so that nothing goes stale.
+"""Prometheus metrics, made from the view at each scrape, so that nothing goes stale.
 
-Their names are part of what sgpud promises: dashboards and alerts use them, and docs/metrics.md,
-which `python -m tools.metrics_page` makes of them, lists them.
+Their names are a public interface: dashboards and alerts use them. `python -m tools.metrics_page`
+generates their list in docs/metrics.md.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FAMILIES: tuple[MetricFamily, ...] = (*NODE, *GPUS)
 
 
 class ViewCollector(Collector):
-    """Tells Prometheus what the View of the moment holds."""
+    """Collects the metrics of the current view."""
 
     def __init__(self, view: Callable[[], NodeView]) -> None:
         """`view` is called once per scrape."""
@@ -48,9 +48,9 @@ def make_registry(view: Callable[[], NodeView]) -> CollectorRegistry:
 
 
 def encoder(view: Callable[[], NodeView]) -> Callable[[str], tuple[bytes, str]]:
-    """What gives the metrics of the moment, in the format that an Accept header asks for.
+    """A function from an Accept header to the current metrics in that format, and its content type.
 
-    With the content type of that format.
+    The registry is made once.
     """
     registry = make_registry(view)
 

@@ -1,4 +1,4 @@
-"""Metrics as the text that Prometheus reads: its own format, or OpenMetrics where asked for.
+"""Metrics in Prometheus' text format, or in OpenMetrics if the client accepts it.
 
 prometheus_client's own encoder takes 45 ms of CPU for a node with 16 GPUs and 500 holders (3 000
 samples), on the reactor, and `make bench` allows 30 ms; this one takes 25 ms. Reading the samples
@@ -30,7 +30,7 @@ def exposed(metrics: Iterable[Metric], accept: str) -> tuple[bytes, str]:
 
 
 def _family(metric: Metric, *, openmetrics: bool) -> Iterator[str]:
-    # OpenMetrics names a family without what its samples' names end with.
+    # OpenMetrics names a family without the suffix of its samples.
     total = "_total" if metric.type == "counter" and not openmetrics else ""
     escaped = _LABEL if openmetrics else _HELP
     yield f"# HELP {metric.name}{total} {metric.documentation.translate(escaped)}"

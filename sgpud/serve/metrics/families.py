@@ -1,4 +1,4 @@
-"""What a metric family is: its name, what it tells, and how its samples are read from a View."""
+"""A metric family: its name, its help text, and how its samples are read from a view."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ from sgpud.core.status.view import NodeView
 from sgpud.core.text import one_line
 
 Rows = Iterable[tuple[Sequence[str], float]]
-"""Samples: the labels' values, in order, and the value."""
+"""Samples: the label values, in order, and the value."""
 
 
 class MetricType(Enum):
-    """What may be made of the numbers."""
+    """Prometheus' type of a metric."""
 
     GAUGE = "gauge"
-    """What is so now."""
+    """A current value."""
     COUNTER = "counter"
-    """What has happened since the process began; its name gets `_total` at its end."""
+    """A count since the process started; its name gets the suffix `_total`."""
     SUMMARY = "summary"
-    """How often, and how much in all: `_count` and `_sum`."""
+    """A count and a total: `_count` and `_sum`."""
 
 
 @frozen
 class MetricFamily:
-    """One metric with all its label values. `rows` gives its samples; none may come twice."""
+    """One metric with all its label values. `rows` returns its samples, each only once."""
 
     kind: MetricType
     name: str
     text: str
-    """What it tells, in a sentence."""
+    """The help text, a sentence."""
     labels: tuple[str, ...]
     rows: Callable[[NodeView], Rows]
     sums: Callable[[NodeView], Sequence[float]] = lambda _: ()
-    """Of a summary: the sums, in the order of `rows`, which count."""
+    """Of a summary: the sums, in the order of `rows`, which has the counts."""
 
     @property
     def shown(self) -> str:
-        """The name as a query has it."""
+        """The name in a query."""
         return f"{self.name}_total" if self.kind is MetricType.COUNTER else self.name
 
     def metric(self, seen: NodeView) -> Metric:
@@ -64,7 +64,7 @@ class MetricFamily:
 
 
 def _clean(labels: Sequence[str]) -> Sequence[str]:
-    """The values of labels: names from outside, in which nothing can control a terminal."""
+    """Label values: names from outside, cleaned of what could control a terminal."""
     return [label if label.isprintable() else one_line(label) for label in labels]
 
 
@@ -88,5 +88,5 @@ def flag(name: str, text: str, holds: Callable[[NodeView], bool]) -> MetricFamil
 
 
 def counted(names: Iterable[str], counts: Mapping[str, int]) -> Rows:
-    """Counts by name; each of these names is there from the start, for a rate to be taken of."""
+    """Counts by name; these names are exported from the start, so that rates work."""
     return [((name,), count) for name, count in {**dict.fromkeys(names, 0), **counts}.items()]

@@ -1,4 +1,4 @@
-"""The metrics of the GPUs: their memory, health and shares, and who uses them.
+"""The metrics of GPUs: memory, health, shares and who uses them.
 
 A measured value is exported only while it is fresh.
 """
@@ -30,12 +30,12 @@ def _listed(seen: NodeView) -> Iterator[tuple[PoolView, PoolGpuView]]:
     return ((pool, gpu) for pool in seen.pools for gpu in pool.gpus)
 
 
-def _there(seen: NodeView) -> Iterator[GpuStateView]:
+def _present(seen: NodeView) -> Iterator[GpuStateView]:
     return (gpu for gpu in seen.gpus if gpu.product)
 
 
 def _measured(of: Callable[[GpuStateView], float | None]) -> Callable[[NodeView], Rows]:
-    """A number of each GPU, where it is known and fresh."""
+    """A value per GPU, if it is known and fresh."""
     return lambda seen: (
         ((gpu.uuid,), value) for gpu in seen.gpus if gpu.fresh and (value := of(gpu)) is not None
     )
@@ -44,10 +44,10 @@ def _measured(of: Callable[[GpuStateView], float | None]) -> Callable[[NodeView]
 def _container(
     of: Callable[[ContainerView], float | None], *, measured: bool = True
 ) -> Callable[[NodeView], Rows]:
-    """A number of each container on each GPU, where it is known, and fresh if it was measured.
+    """A value per container and GPU, if it is known, and fresh if it was measured.
 
-    Two pods can have one name, while the kubelet has not yet freed the first one's: their numbers
-    are added up.
+    Two pods can have the same name, until the kubelet has freed the first one's shares: their
+    values are added.
     """
 
     def rows(seen: NodeView) -> Rows:
@@ -63,7 +63,7 @@ def _container(
 
 
 def _owned(of: Callable[[Sequence[ProcessView]], float | None]) -> Callable[[NodeView], Rows]:
-    """A number of the processes on each GPU, by what their owner is to sgpud."""
+    """A value of the processes on each GPU, by the kind of their owner."""
 
     def rows(seen: NodeView) -> Iterator[tuple[tuple[str, str], float]]:
         for gpu in seen.gpus if seen.usage.fresh and not seen.usage.problem else ():
@@ -90,7 +90,7 @@ GPUS: tuple[MetricFamily, ...] = (
         ("gpu", "index", "mig", "pci", "product"),
         "Always 1; the labels describe the GPU, mig with GPU and compute instance.",
         lambda seen: (
-            ((gpu.uuid, str(gpu.index), gpu.mig, gpu.pci, gpu.product), 1) for gpu in _there(seen)
+            ((gpu.uuid, str(gpu.index), gpu.mig, gpu.pci, gpu.product), 1) for gpu in _present(seen)
         ),
     ),
     gauge(
@@ -103,18 +103,20 @@ GPUS: tuple[MetricFamily, ...] = (
         "sgpud_gpu_memory_bytes",
         ("gpu",),
         "Memory of the whole GPU.",
-        lambda seen: (((gpu.uuid,), gpu.memory) for gpu in _there(seen) if gpu.memory is not None),
+        lambda seen: (
+            ((gpu.uuid,), gpu.memory) for gpu in _present(seen) if gpu.memory is not None
+        ),
     ),
     gauge(
         "sgpud_gpu_memory_reserved_bytes",
         ("gpu",),
-        "Memory of it that the driver keeps for itself.",
-        lambda seen: (((gpu.uuid,), gpu.reserved) for gpu in _there(seen)),
+        "Memory of the GPU that the driver reserves.",
+        lambda seen: (((gpu.uuid,), gpu.reserved) for gpu in _present(seen)),
     ),
     gauge(
         "sgpud_gpu_memory_used_bytes",
         ("gpu",),
-        "Memory in use, by whomever, without what the driver keeps.",
+        "Memory in use by all processes, without what the driver reserves.",
         _measured(lambda gpu: gpu.used),
     ),
     gauge(
@@ -138,7 +140,7 @@ GPUS: tuple[MetricFamily, ...] = (
     gauge(
         "sgpud_gpu_utilisation_ratio",
         ("gpu",),
-        "Part of the sampling period in which any kernel ran, 0 to 1. Not on MIG.",
+        "Fraction of the sampling period in which any kernel ran, 0 to 1. Not on MIG.",
         _measured(lambda gpu: _ratio(gpu.utilisation)),
     ),
     gauge(
@@ -162,26 +164,26 @@ GPUS: tuple[MetricFamily, ...] = (
     gauge(
         "sgpud_gpu_unhealthy",
         ("gpu", "reason"),
-        "1 for what keeps the GPU from being healthy, e.g. XID 79; no sample for a healthy one.",
+        "1 for the reason why the GPU is not healthy, e.g. XID 79; no sample for a healthy one.",
         lambda seen: (((one.uuid, one.cause), 1) for one in seen.healths if one.cause),
     ),
     gauge(
         "sgpud_gpu_cordoned",
         ("gpu",),
-        "1 when the operator keeps the GPU from being given out.",
+        "1 when an operator has cordoned the GPU.",
         lambda seen: (((one.uuid,), one.cordoned) for one in seen.healths),
     ),
     counter(
         "sgpud_gpu_xids",
         ("gpu", "xid"),
-        "XIDs that the driver reported, whatever their class; 0 stands for all beyond the first"
-        " 1000 pairs of GPU and XID.",
+        "XIDs that the driver reported, whatever their class; 0 counts all beyond the first 1000"
+        " pairs of GPU and XID.",
         lambda seen: (((gpu, str(xid)), count) for gpu, xid, count in seen.counters.xids),
     ),
     gauge(
         "sgpud_shares",
         (*SHARE, "state"),
-        "Listed shares, each in one state: held; free; withheld (free, but not to be chosen now);"
+        "Listed shares, each in one state: held; free; withheld (free, but not allocatable now);"
         " unhealthy (free, its GPU is unhealthy); or draining (about to be removed).",
         lambda seen: (
             ((pool.resource, gpu.uuid, state), count)
@@ -198,13 +200,13 @@ GPUS: tuple[MetricFamily, ...] = (
     gauge(
         "sgpud_shares_surplus",
         SHARE,
-        "Held shares beyond the number that is configured.",
+        "Held shares beyond the configured number.",
         lambda seen: (((pool.resource, gpu.uuid), gpu.surplus) for pool, gpu in _listed(seen)),
     ),
     gauge(
         "sgpud_gpu_availability",
         (*SHARE, "availability"),
-        "1 for how the GPU stands in this resource: available, withheld or unhealthy.",
+        "1 for the availability of the GPU in this resource: available, withheld or unhealthy.",
         lambda seen: (
             ((pool.resource, gpu.uuid, availability.value), gpu.availability == availability.value)
             for pool, gpu in _listed(seen)
@@ -214,14 +216,14 @@ GPUS: tuple[MetricFamily, ...] = (
     gauge(
         "sgpud_gpu_processes",
         ("gpu", "owner"),
-        "Processes on the GPU, by whose they are: holder, shareless (of a pod that holds none of"
-        " it), outside (every pod), or unknown.",
+        "Processes on the GPU, by owner: holder, shareless (a pod that holds no share of it),"
+        " outside (not in a pod), or unknown.",
         _owned(len),
     ),
     gauge(
         "sgpud_gpu_process_memory_bytes",
         ("gpu", "owner"),
-        "Memory that these processes use together; no sample where NVML does not tell.",
+        "Memory that these processes use together; no sample if NVML does not report it.",
         _owned(_memory),
     ),
     gauge(
@@ -233,25 +235,25 @@ GPUS: tuple[MetricFamily, ...] = (
     gauge(
         "sgpud_container_memory_granted_bytes",
         CONTAINER,
-        "Memory that its shares stand for; no sample for places, which promise none.",
+        "Memory that its shares represent; no sample for places, which promise none.",
         _container(lambda one: one.granted, measured=False),
     ),
     gauge(
         "sgpud_container_memory_used_bytes",
         CONTAINER,
-        "Memory of the GPU that its processes use; no sample where that is not known.",
+        "Memory of the GPU that its processes use; no sample if unknown.",
         _container(lambda one: one.used),
     ),
     gauge(
         "sgpud_container_memory_over_bytes",
         CONTAINER,
-        "Memory used beyond what was granted; no sample where either is not known.",
+        "Memory used beyond what was granted; no sample if either is unknown.",
         _container(lambda one: one.over),
     ),
     gauge(
         "sgpud_container_utilisation_ratio",
         CONTAINER,
-        "Part of the sampling period in which its kernels ran on the GPU, 0 to 1. Not on MIG.",
+        "Fraction of the sampling period in which its kernels ran on the GPU, 0 to 1. Not on MIG.",
         _container(lambda one: _ratio(one.utilisation)),
     ),
 )

@@ -1,4 +1,4 @@
-"""The metrics of sgpud itself: its state, its dealings with the kubelet, its NVML process."""
+"""The metrics of sgpud itself: its state, its exchange with the kubelet, its NVML process."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from sgpud.serve.metrics.families import (
 )
 
 RELOADS = ("applied", "unchanged", "refused")
-"""The results of a reload."""
+"""The possible results of a reload."""
 IN_USE = {"file": "file", "last good": "last_good"}
-"""Which configuration is in use, and the label that says so."""
+"""The label value of each configuration that can be in use."""
 
 
 def _in_use(seen: NodeView) -> Rows:
@@ -35,13 +35,13 @@ NODE: tuple[MetricFamily, ...] = (
     gauge(
         "sgpud_build_info",
         ("version", "python"),
-        "Always 1; the labels say what runs.",
+        "Always 1; the labels are the versions of sgpud and Python.",
         lambda seen: [((seen.version, platform.python_version()), 1)],
     ),
     gauge(
         "sgpud_driver_info",
         ("driver",),
-        "Always 1; the label is the version of the NVIDIA driver, empty until it is known.",
+        "Always 1; the label is the version of the NVIDIA driver, empty until known.",
         lambda seen: [((seen.driver,), 1)],
     ),
     flag(
@@ -51,40 +51,39 @@ NODE: tuple[MetricFamily, ...] = (
     ),
     flag(
         "sgpud_ready",
-        "1 when /readyz says so: the kubelet follows every list, or a standby could take over.",
+        "1 when /readyz succeeds: the kubelet follows every list, or a standby could take over.",
         lambda seen: not seen.unready,
     ),
     flag(
         "sgpud_probe_up",
-        "1 when the GPUs are being read, 0 when what is known of them is old.",
+        "1 when the GPUs can be read, 0 when what is known of them is stale.",
         lambda seen: not seen.probe,
     ),
     flag(
         "sgpud_holders_fresh",
-        "1 when it is known who holds shares, 0 when that may be stale.",
+        "1 when the holders of shares are up to date, 0 when they may be stale.",
         lambda seen: not seen.holders,
     ),
     flag(
         "sgpud_state_saved",
-        "1 when the state directory has the latest state, 0 when a restart would lose it.",
+        "1 when the latest state is saved, 0 when a restart would lose it.",
         lambda seen: not seen.unsaved,
     ),
     flag(
         "sgpud_configuration_current",
-        "1 when the configuration file is in use as it is now, 0 when an older configuration is.",
+        "1 when the configuration file is in use as it is, 0 when an older configuration is.",
         lambda seen: not seen.configuration.problems,
     ),
     gauge(
         "sgpud_configuration_in_use",
         ("source",),
-        "1 for the configuration in use: file, or last_good when the file could not be used at"
-        " start.",
+        "1 for the configuration in use: file, or last_good if the file was invalid at start.",
         _in_use,
     ),
     gauge(
         "sgpud_usage_age_seconds",
         (),
-        "Seconds since NVML told of processes; no sample before the first time.",
+        "Seconds since NVML last reported processes; no sample before the first report.",
         _usage_age,
     ),
     gauge(
@@ -98,7 +97,7 @@ NODE: tuple[MetricFamily, ...] = (
     gauge(
         "sgpud_pool_superseded",
         ("resource",),
-        "1 while another plugin, which registered this resource later, is asked for it.",
+        "1 while another plugin, which registered later, serves this resource.",
         lambda seen: (
             ((pool.resource,), pool.registration == Registration.SUPERSEDED.value)
             for pool in seen.pools
@@ -113,7 +112,7 @@ NODE: tuple[MetricFamily, ...] = (
     counter(
         "sgpud_list_messages",
         ("resource",),
-        "Lists of shares that were sent to the kubelet.",
+        "Lists of shares sent to the kubelet.",
         lambda seen: counted((pool.resource for pool in seen.pools), seen.counters.lists),
     ),
     counter(
@@ -125,13 +124,13 @@ NODE: tuple[MetricFamily, ...] = (
     counter(
         "sgpud_allocations",
         (),
-        "Containers that were given shares.",
+        "Containers that were granted shares.",
         lambda seen: [((), seen.counters.allocations)],
     ),
     counter(
         "sgpud_refusals",
         ("rule",),
-        "Containers that were refused, by the rule that refused them: each is a failed pod.",
+        "Containers that were refused, by rule: each is a failed pod.",
         lambda seen: counted((rule.value for rule in RefusalRule), seen.counters.refusals),
     ),
     counter(
@@ -143,13 +142,13 @@ NODE: tuple[MetricFamily, ...] = (
     counter(
         "sgpud_probe_restarts",
         (),
-        "NVML processes that were started after the first one, whatever ended it.",
+        "Restarts of the NVML process, whatever the reason.",
         lambda seen: [((), max(0, seen.counters.probe_starts - 1))],
     ),
     MetricFamily(
         MetricType.SUMMARY,
         "sgpud_probe_call_seconds",
-        "Time that the NVML process took for its calls, as it measured itself.",
+        "Duration of NVML calls, as the NVML process measured them.",
         ("call",),
         lambda seen: [((each.call,), each.times) for each in seen.counters.calls],
         lambda seen: [each.seconds for each in seen.counters.calls],

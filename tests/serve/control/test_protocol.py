@@ -25,12 +25,12 @@ def test_a_request_names_a_verb_and_may_have_arguments() -> None:
         (b"[]", "a JSON object with"),
         (b'{"arguments": {}}', "a JSON object with"),
         (b'{"verb": "plan", "args": {}}', "a JSON object with"),
-        (b'{"verb": 3}', '"verb" is a text'),
+        (b'{"verb": 3}', '"verb" is a string'),
         (b'{"verb": "plan", "arguments": []}', '"arguments" is a JSON object'),
         (b'{"verb": "' + b"x" * REQUEST_LIMIT + b'"}', f"at most {REQUEST_LIMIT} bytes"),
     ],
 )
-def test_what_is_no_request_is_told_what_one_is(line: bytes, told: str) -> None:
+def test_an_invalid_request_is_refused_with_the_expected_form(line: bytes, told: str) -> None:
     with pytest.raises(RequestError, match=told):
         parse(line)
 
@@ -38,7 +38,7 @@ def test_what_is_no_request_is_told_what_one_is(line: bytes, told: str) -> None:
 @given(st.binary(max_size=5000))
 @example(b'{"verb": "\\ud800"}')
 @example(b"9" * 4096)
-def test_any_bytes_are_a_request_or_our_own_error(line: bytes) -> None:
+def test_any_bytes_parse_or_raise_request_error(line: bytes) -> None:
     try:
         request = parse(line)
     except RequestError:
@@ -46,7 +46,7 @@ def test_any_bytes_are_a_request_or_our_own_error(line: bytes) -> None:
     assert isinstance(request.verb, str)
 
 
-def test_root_may_ask_and_who_runs_the_daemon() -> None:
+def test_root_and_the_daemons_user_are_allowed() -> None:
     me = os.geteuid()
     assert Peer(1, 0).allowed
     assert Peer(1, me).allowed

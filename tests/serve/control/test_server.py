@@ -28,7 +28,7 @@ from sgpud.serve.control.client import (
     RefusedRequestError,
     ask,
 )
-from sgpud.serve.control.protocol import PATIENCE, Verb
+from sgpud.serve.control.protocol import CLIENT_TIMEOUT, Verb
 from sgpud.serve.control.server import CONNECTIONS, ControlServer
 from sgpud.serve.unix_socket import GRACE, HANDOVER, LOOK_EVERY
 
@@ -134,28 +134,28 @@ class ControlTest(TestCase):
     # Verbs. --------------------------------------------------------------------------------------
 
     @inlineCallbacks
-    def test_a_verb_gets_its_arguments_and_gives_its_answer(self) -> Steps:
+    def test_a_verb_receives_its_arguments_and_returns_its_answer(self) -> Steps:
         self.serve(later=lambda _: succeed({"keys": ["a", "b"]}))
         assert (yield self.ask("echo", a=1)) == {"a": 1}
         assert (yield self.ask("later")) == {"keys": ["a", "b"]}
 
     @inlineCallbacks
-    def test_an_answer_may_be_long(self) -> Steps:
+    def test_a_long_answer_is_sent_whole(self) -> Steps:
         self.serve(long=lambda _: {"text": "x" * 3_000_000})
         assert len((yield self.ask("long"))["text"]) == 3_000_000
 
     @inlineCallbacks
-    def test_a_request_is_logged_with_who_asked_and_what_came_of_it(self) -> Steps:
+    def test_a_request_is_logged_with_its_peer_and_outcome(self) -> Steps:
         self.serve()
         yield self.ask("echo")
         yield self.talk(b"x\n")
-        me = f"asked by uid {os.geteuid()} (pid {os.getpid()})"
+        me = f"requested by uid {os.geteuid()} (pid {os.getpid()})"
         done, refused = self.said.lines
         assert done == f"echo, {me}: done"
         assert refused.startswith(f"a request, {me}: refused: a request is one line of JSON: ")
 
     @inlineCallbacks
-    def test_a_verb_refuses_with_words_of_its_own(self) -> Steps:
+    def test_a_verb_refuses_with_its_own_message(self) -> Steps:
         self.serve(
             now=lambda _: raise_(SgpudError("not while a GPU is released")),
             later=lambda _: fail(SgpudError("no kubelet")),
@@ -166,25 +166,25 @@ class ControlTest(TestCase):
         assert str(error) == "no kubelet"
 
     @inlineCallbacks
-    def test_a_verb_that_breaks_is_logged_and_answered(self) -> Steps:
+    def test_a_verb_that_raises_is_logged_and_answered(self) -> Steps:
         self.serve(breaks=lambda _: raise_(KeyError("secret")), odd=lambda _: {"a": {1, 2}})
         for verb, kind in (("breaks", KeyError), ("odd", TypeError)):
             error = yield self.assertFailure(self.ask(verb), RefusedRequestError)
-            assert "its log has the traceback" in str(error)
+            assert "see the log of sgpud" in str(error)
             assert "secret" not in str(error)
             assert len(self.flushLoggedErrors(kind)) == 1
         assert (yield self.ask("echo", still=True)) == {"still": True}
 
     @inlineCallbacks
-    def test_an_unknown_verb_is_told_the_known_ones(self) -> Steps:
+    def test_an_unknown_verb_is_answered_with_the_known_ones(self) -> Steps:
         self.serve(reload=lambda _: {})
         error = yield self.assertFailure(self.ask("stop"), RefusedRequestError)
-        assert str(error) == "no such verb; there are echo, reload"
+        assert str(error) == "no such verb; available: echo, reload"
 
     # Clients that misbehave. ---------------------------------------------------------------------
 
     @inlineCallbacks
-    def test_what_is_no_request_gets_an_answer_all_the_same(self) -> Steps:
+    def test_an_invalid_request_is_answered(self) -> Steps:
         self.serve()
         for data in (b"reload\n", b"x" * (REQUEST_LIMIT + 1), b'{"verb": 1}\n', b"\xff\n{}\n"):
             answer = json.loads((yield self.talk(data)))
@@ -192,35 +192,35 @@ class ControlTest(TestCase):
             assert answer["error"]
 
     @inlineCallbacks
-    def test_a_client_that_has_said_all_is_answered(self) -> Steps:
+    def test_a_half_closed_connection_is_answered(self) -> Steps:
         self.serve()
         answer = yield self.talk(b'{"verb": "echo"}', half_close=True)
         assert json.loads(answer) == {"ok": True, "answer": {}}
         assert (yield self.talk(b"", half_close=True)) == b""
 
     @inlineCallbacks
-    def test_who_asks_nothing_is_hung_up_on_in_time(self) -> Steps:
+    def test_a_client_without_a_request_times_out(self) -> Steps:
         self.serve()
-        connected = self.time.put_off(PATIENCE)
+        connected = self.time.put_off(CLIENT_TIMEOUT)
         answer = self.talk(b'{"verb"')
         yield connected
-        self.time.advance(PATIENCE)
-        assert json.loads((yield answer))["error"] == "nothing was asked within 5 s"
+        self.time.advance(CLIENT_TIMEOUT)
+        assert json.loads((yield answer))["error"] == "no request within 5 s"
 
     @inlineCallbacks
-    def test_who_does_not_take_the_answer_is_hung_up_on(self) -> Steps:
+    def test_a_client_that_does_not_read_its_answer_times_out(self) -> Steps:
         self.serve(long=lambda _: {"text": "x" * 3_000_000})
-        answered = self.time.put_off(PATIENCE, times=2)
+        answered = self.time.put_off(CLIENT_TIMEOUT, times=2)
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(self.path))
             client.sendall(b'{"verb": "long"}\n')
             yield answered
-            self.time.advance(PATIENCE)
+            self.time.advance(CLIENT_TIMEOUT)
             received = yield deferToThread(_rest, client)
         assert len(received) < 3_000_000
 
     @inlineCallbacks
-    def test_who_leaves_early_does_not_stop_the_verb(self) -> Steps:
+    def test_a_client_that_disconnects_does_not_stop_the_verb(self) -> Steps:
         asked: Deferred[None] = Deferred()
         result: Deferred[dict[str, object]] = Deferred()
 
@@ -235,20 +235,20 @@ class ControlTest(TestCase):
             yield asked
         yield self.ask("echo")
         result.callback({})
-        assert len(self.said.about("slow, asked")) == 1
+        assert len(self.said.about("slow, requested")) == 1
         yield control.stop()
 
     @inlineCallbacks
-    def test_one_too_many_is_told_to_try_again(self) -> Steps:
+    def test_a_connection_beyond_the_limit_is_refused(self) -> Steps:
         self.serve()
         clients = [socket.socket(socket.AF_UNIX) for _ in range(CONNECTIONS)]
-        connected = self.time.put_off(PATIENCE, times=CONNECTIONS)
+        connected = self.time.put_off(CLIENT_TIMEOUT, times=CONNECTIONS)
         for client in clients:
             self.addCleanup(client.close)
             client.connect(str(self.path))
         yield connected
         error = yield self.assertFailure(self.ask("echo"), RefusedRequestError)
-        assert str(error) == "too many ask at once: try again"
+        assert str(error) == "too many connections: try again"
         clients[0].shutdown(socket.SHUT_RDWR)
         yield deferToThread(_rest, clients[0])
         assert (yield self.ask("echo")) == {}
@@ -256,7 +256,7 @@ class ControlTest(TestCase):
     @pytest.mark.slow
     @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user to be refused")
     @inlineCallbacks
-    def test_another_user_is_refused_even_where_the_file_lets_it_in(self) -> Steps:
+    def test_another_user_is_refused_even_if_the_file_mode_allows_it(self) -> Steps:
         self.serve()
         assert stat.S_IMODE(self.path.stat().st_mode) == 0o600
         self.path.chmod(0o666)
@@ -276,13 +276,13 @@ class ControlTest(TestCase):
             timeout=20,
             check=True,
         )
-        assert done.stdout == "only root may ask: run this command as root\n"
+        assert done.stdout == "permission denied: run this command as root\n"
         assert len(self.said.about("uid 65534")) == 1
 
     # The socket file. ----------------------------------------------------------------------------
 
     @inlineCallbacks
-    def test_the_folder_is_made_and_the_socket_taken_away_at_the_end(self) -> Steps:
+    def test_the_folder_is_created_and_the_socket_removed_on_stop(self) -> Steps:
         control = self.serve()
         assert stat.S_IMODE(self.path.parent.stat().st_mode) == 0o755
         yield control.stop()
@@ -293,7 +293,7 @@ class ControlTest(TestCase):
         assert (yield self.ask("echo")) == {}
 
     @inlineCallbacks
-    def test_stopping_hangs_up_on_who_waits_for_an_answer(self) -> Steps:
+    def test_stopping_closes_connections_that_wait_for_an_answer(self) -> Steps:
         asked: Deferred[None] = Deferred()
 
         def never(_: object) -> Deferred[None]:
@@ -304,11 +304,11 @@ class ControlTest(TestCase):
         answer = self.assertFailure(self.ask("never"), ControlError)
         yield asked
         yield control.stop()
-        assert "ended before it answered" in str((yield answer))
+        assert "stopped before it answered" in str((yield answer))
         assert self.time.getDelayedCalls() == []
 
     @inlineCallbacks
-    def test_a_socket_that_a_killed_one_left_is_replaced(self) -> Steps:
+    def test_a_stale_socket_is_replaced(self) -> Steps:
         self.path.parent.mkdir()
         with socket.socket(socket.AF_UNIX) as left:
             left.bind(str(self.path))
@@ -327,9 +327,9 @@ class ControlTest(TestCase):
         self.path.unlink()
         self.time.advance(LOOK_EVERY)
         assert (yield self.ask("echo")) == {}
-        assert len(self.said.about("verbs can be asked now")) == 1
+        assert len(self.said.about("Control socket")) == 1
 
-    def test_a_folder_that_cannot_be_made_is_told_of_once(self) -> None:
+    def test_a_folder_that_cannot_be_created_is_logged_once(self) -> None:
         self.path.parent.write_text("a file")
         control = self.serve()
         self.time.advance(LOOK_EVERY)
@@ -345,7 +345,7 @@ class ControlTest(TestCase):
         assert len(self.said.about("was removed; recreating")) == 1
 
     @inlineCallbacks
-    def test_the_next_one_waits_until_the_socket_is_given_up(self) -> Steps:
+    def test_a_successor_waits_until_the_socket_is_removed(self) -> Steps:
         first = self.serve(who=lambda _: {"who": "first"})
         self.serve(who=lambda _: {"who": "second"})
         assert (yield self.ask("who")) == {"who": "first"}
@@ -354,16 +354,16 @@ class ControlTest(TestCase):
         assert (yield self.ask("who")) == {"who": "second"}
         assert self.said.about("No control socket") == []
 
-    def test_a_wait_that_does_not_end_is_told_of(self) -> None:
+    def test_a_wait_that_does_not_end_is_logged(self) -> None:
         self.serve()
         second = self.serve()
         for _ in range(round(GRACE / HANDOVER) + 2):
             self.time.advance(HANDOVER)
         assert not second.listening
-        assert len(self.said.about("another sgpud answers there")) == 1
+        assert len(self.said.about("another sgpud listens there")) == 1
 
     @inlineCallbacks
-    def test_what_took_the_sockets_place_is_not_removed_at_the_end(self) -> Steps:
+    def test_a_file_that_replaced_the_socket_is_not_removed_on_stop(self) -> Steps:
         control = self.serve()
         self.path.unlink()
         self.path.write_text("another's")

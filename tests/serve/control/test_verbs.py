@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from sgpud.core.explain.explain import Evidence
 from sgpud.core.planning.node import Node
 from sgpud.core.status.view import ConfigurationView, Counters, NodeView
-from sgpud.serve.control.verbs import NamelessError, verbs
+from sgpud.serve.control.verbs import MissingArgumentError, verbs
 
 VIEW = NodeView(
     version="1.2.3",
@@ -97,10 +97,10 @@ class VerbsTest(SynchronousTestCase):
         assert isinstance(found, dict)
         assert found["reload"]["keys"] == [key, "/f", "x", "('a.b=1',)"]
         for wrong in ({"file": 1}, {"text": None}, {"set": "a.b=1"}, {"set": [1]}):
-            with self.assertRaises(NamelessError):
+            with self.assertRaises(MissingArgumentError):
                 self.answer("plan", **wrong)
 
-    def test_reload_answers_its_outcome(self) -> None:
+    def test_reload_returns_its_outcome(self) -> None:
         assert self.answer("reload") == {"result": "unchanged", "keys": []}
 
     def test_release_and_acquire_reach_the_gpus(self) -> None:
@@ -109,7 +109,7 @@ class VerbsTest(SynchronousTestCase):
         assert self.answer("acquire") == {"acquired": True}
         assert not self.gpus.released
 
-    def test_the_operator_s_words_name_a_gpu(self) -> None:
+    def test_cordon_uncordon_and_heal_name_a_gpu(self) -> None:
         assert self.answer("cordon", gpu="0") == {"gpus": ["GPU-1"], "unchanged": {}}
         assert self.answer("uncordon", gpu="0") == {
             "gpus": ["GPU-1", "GPU-2"],
@@ -118,18 +118,18 @@ class VerbsTest(SynchronousTestCase):
         assert self.answer("heal", gpu="GPU-1") == {"gpus": ["GPU-1"], "unchanged": {}}
         assert self.words.said == [("cordon", "0"), ("uncordon", "0"), ("heal", "GPU-1")]
 
-    def test_a_word_about_no_gpu_is_refused(self) -> None:
+    def test_a_request_without_a_gpu_is_refused(self) -> None:
         for arguments in ({}, {"gpu": ""}, {"gpu": 0}, {"gpu": None}):
-            with self.assertRaises(NamelessError):
+            with self.assertRaises(MissingArgumentError):
                 self.answer("cordon", **arguments)
         assert self.words.said == []
 
-    def test_an_explanation_is_about_something(self) -> None:
+    def test_explain_needs_a_subject(self) -> None:
         found = self.answer("explain", about="default/chat")
         assert isinstance(found, dict)
         assert (found["subject"], found["decisions"], found["kept"]) == ("pod", [], 0)
         assert found["answer"][0].startswith("No container of a pod default/chat")
         for arguments in ({}, {"about": ""}, {"about": 0}):
-            with self.assertRaises(NamelessError) as caught:
+            with self.assertRaises(MissingArgumentError) as caught:
                 self.answer("explain", **arguments)
             assert 'needs "about"' in str(caught.exception)

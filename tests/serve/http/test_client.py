@@ -36,7 +36,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("r")
 
 
-def test_a_document(run: Path) -> None:
+def test_a_status_document_is_returned(run: Path) -> None:
     thread = answer(run, b"HTTP/1.0 200 OK\r\nx: y\r\n", b'\r\n{"a":', b" 1}")
     assert read_status(run) == {"a": 1}
     thread.join(20)
@@ -45,20 +45,23 @@ def test_a_document(run: Path) -> None:
 @pytest.mark.parametrize(
     ("sent", "says"),
     [
-        (b"HTTP/1.0 500 X\r\n\r\nIt could not be made\n", "gives no status: It could not be made"),
-        (b"HTTP/1.0 200 OK\r\n\r\n[1]", "of another version"),
-        (b"HTTP/1.0 200 OK\r\n\r\n{", "of another version"),
-        (b"", "gives no status"),
-        (b"\xff\xfe", "gives no status"),
+        (
+            b"HTTP/1.0 500 X\r\n\r\nIt could not be made\n",
+            "returned no status: It could not be made",
+        ),
+        (b"HTTP/1.0 200 OK\r\n\r\n[1]", "not sgpud, or another version"),
+        (b"HTTP/1.0 200 OK\r\n\r\n{", "not sgpud, or another version"),
+        (b"", "returned no status"),
+        (b"\xff\xfe", "returned no status"),
     ],
 )
-def test_what_is_none(run: Path, sent: bytes, says: str) -> None:
+def test_an_answer_that_is_not_a_status_is_an_error(run: Path, sent: bytes, says: str) -> None:
     answer(run, sent)
     with pytest.raises(StatusError, match=says):
         read_status(run)
 
 
-def test_nobody_there(run: Path) -> None:
+def test_without_a_listener_the_error_says_to_start_sgpud(run: Path) -> None:
     with pytest.raises(StatusError, match=r"No sgpud answers on .*status.sock. Start it"):
         read_status(run)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as left:
@@ -67,7 +70,7 @@ def test_nobody_there(run: Path) -> None:
         read_status(run)
 
 
-def test_one_that_is_silent(run: Path) -> None:
+def test_a_daemon_that_does_not_answer_times_out(run: Path) -> None:
     over = threading.Event()
     answer(run, b"HTTP/1.0 200 OK\r\n", hang=over)
     with pytest.raises(StatusError, match=r"did not answer on .* within 0.2 s"):
@@ -75,7 +78,7 @@ def test_one_that_is_silent(run: Path) -> None:
     over.set()
 
 
-def test_no_permission(run: Path) -> None:
+def test_without_permission_the_error_says_so(run: Path) -> None:
     if os.geteuid() == 0:
         pytest.skip("root may read everything")
     answer(run, b"")
@@ -84,7 +87,7 @@ def test_no_permission(run: Path) -> None:
         read_status(run)
 
 
-def test_no_socket(run: Path) -> None:
+def test_a_file_that_is_not_a_socket_is_an_error(run: Path) -> None:
     (run / "status.sock").write_text("")
     with pytest.raises(StatusError):
         read_status(run)

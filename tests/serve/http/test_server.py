@@ -28,7 +28,7 @@ class Refusing(MemoryReactorClock):
         raise CannotListenError(interface, port, problem)
 
 
-def test_without_a_network_it_names_the_command_that_gives_one() -> None:
+def test_without_a_network_the_error_names_the_command_that_allows_it() -> None:
     server = HttpServer(Refusing(errno.EAFNOSUPPORT), LISTEN, Factory())
     assert server.problem == ""
     with listening() as said:
@@ -39,7 +39,7 @@ def test_without_a_network_it_names_the_command_that_gives_one() -> None:
     assert ALLOW_HTTP in server.problem
 
 
-def test_a_port_of_another_is_no_matter_of_the_network() -> None:
+def test_a_port_in_use_is_not_blamed_on_the_network() -> None:
     server = HttpServer(Refusing(errno.EADDRINUSE), LISTEN, Factory())
     with listening() as said:
         server.start()

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from sgpud.config.values import HttpSettings
 from sgpud.serve.http.access import Router
 from sgpud.serve.http.pages import pages
-from sgpud.serve.http.site import CONNECTIONS, HEADER_BYTES, SILENT_FOR, StatusSite
+from sgpud.serve.http.site import CONNECTIONS, HEADER_BYTES, IDLE_FOR, StatusSite
 from tests.node_view import VIEW
 
 GOOD = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"
@@ -40,7 +40,7 @@ class ClientsTest(SynchronousTestCase):
         channel.makeConnection(transport)
         return channel, transport
 
-    def test_an_answer_comes_on_a_connection_that_stays(self) -> None:
+    def test_connections_are_persistent(self) -> None:
         channel, transport = self.connect()
         for number in (1, 2):
             channel.dataReceived(GOOD)
@@ -55,7 +55,7 @@ class ClientsTest(SynchronousTestCase):
         assert int(headers[b"content-length"]) == len(body)
         assert headers[b"date"].endswith(b" gmt")
 
-    def test_of_too_many_the_one_silent_longest_is_cut(self) -> None:
+    def test_beyond_the_limit_the_connection_idle_longest_is_closed(self) -> None:
         silent = [self.connect() for _ in range(CONNECTIONS)]
         silent[0][0].dataReceived(b"GET /healthz")
         self.connect()
@@ -65,15 +65,15 @@ class ClientsTest(SynchronousTestCase):
         channel.dataReceived(GOOD)
         assert transport.value().startswith(b"HTTP/1.1 200 OK")
 
-    def test_one_that_has_ended_makes_room(self) -> None:
+    def test_a_closed_connection_does_not_count(self) -> None:
         channels = [self.connect() for _ in range(CONNECTIONS)]
         channels[5][0].connectionLost()
         self.connect()
         assert not any(transport.cut for _, transport in channels)
 
-    def test_a_silent_connection_ends(self) -> None:
+    def test_an_idle_connection_is_closed(self) -> None:
         _, transport = self.connect()
-        self.clock.advance(SILENT_FOR + 1)
+        self.clock.advance(IDLE_FOR + 1)
         assert transport.disconnecting
 
     def test_long_headers_are_refused(self) -> None:
@@ -89,7 +89,7 @@ class ClientsTest(SynchronousTestCase):
             assert b"200 OK" not in transport.value()
             assert transport.disconnecting
 
-    def test_a_body_ends_the_connection(self) -> None:
+    def test_a_request_body_closes_the_connection(self) -> None:
         for header in (b"content-length: 3", b"transfer-encoding: chunked"):
             channel, transport = self.connect()
             channel.dataReceived(b"GET / HTTP/1.1\r\nhost: a\r\n" + header + b"\r\n\r\nabc")
@@ -97,12 +97,12 @@ class ClientsTest(SynchronousTestCase):
             assert transport.value().count(b"HTTP/1.1") == 1
             assert transport.disconnecting
 
-    def test_at_the_end_everybody_is_hung_up_on(self) -> None:
+    def test_close_all_closes_every_connection(self) -> None:
         channels = [self.connect() for _ in range(3)]
-        self.clients.hang_up()
+        self.clients.close_all()
         assert all(transport.cut for _, transport in channels)
 
-    def test_nothing_wakes_it_while_nobody_asks(self) -> None:
+    def test_an_idle_site_sets_no_timer(self) -> None:
         self.clients.doStart()
         assert self.clock.getDelayedCalls() == []
         self.clients.doStop()

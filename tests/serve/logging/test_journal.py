@@ -101,7 +101,7 @@ def test_an_entry_has_message_priority_and_the_fields_of_its_event(journald: Jou
     assert journald.streamed() == []
 
 
-def test_what_twisteds_older_logging_adds_is_no_field(journald: Journald) -> None:
+def test_fields_of_twisteds_legacy_logging_are_left_out(journald: Journald) -> None:
     older = twisted_log.LogPublisher(publishPublisher=LogPublisher(journald.log()))
     journald.logs[0].set_level("debug")
     older.msg("Port closed", isError=0)
@@ -123,7 +123,7 @@ def test_a_traceback_is_in_its_entry(journald: Journald) -> None:
     assert "    builtins.ValueError: wrong" in rest
 
 
-def test_what_journald_does_not_take_goes_over_the_stream(journald: Journald) -> None:
+def test_what_journald_does_not_accept_goes_to_the_stream(journald: Journald) -> None:
     log = Logger("sgpud.app", observer=journald.log())
     sent = 0
     while not journald.streamed():
@@ -139,7 +139,7 @@ def test_what_journald_does_not_take_goes_over_the_stream(journald: Journald) ->
     assert journald.streamed()[-1] == "<6>gone"
 
 
-def test_an_entry_too_large_for_a_datagram_goes_over_the_stream(journald: Journald) -> None:
+def test_an_entry_too_large_for_a_datagram_goes_to_the_stream(journald: Journald) -> None:
     event: LogEvent = {f"field{number}": "x" * 4000 for number in range(300)}
     journald.log()({**event, "log_format": "large", "log_namespace": "sgpud.app"})
     assert journald.entries() == []
@@ -160,7 +160,7 @@ def test_a_redirected_stream_gets_its_lines(journald: Journald) -> None:
     assert stream.getvalue() == "<6>hello\n"
 
 
-def test_a_journald_that_is_not_there_takes_nothing(tmp_path: Path) -> None:
+def test_without_journald_sending_fails(tmp_path: Path) -> None:
     journal = Journal(str(tmp_path / "none"))
     assert not journal.send(b"MESSAGE=hello\n")
     journal.close()

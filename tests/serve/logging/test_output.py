@@ -21,7 +21,7 @@ from zope.interface import implementer
 from sgpud.serve.logging.lines import RENDER, as_journald, as_json, as_text
 from sgpud.serve.logging.output import (
     EVENTS_WITHIN,
-    MOST_EVENTS,
+    MAX_EVENTS,
     LogOutput,
     StandardLoggingForwarder,
     choose_format,
@@ -136,12 +136,12 @@ def test_a_traceback_is_one_field_of_its_json_line() -> None:
     assert set(found) == {"time", "level", "logger", "message", "traceback", "verb"}
 
 
-def test_a_failure_without_words_is_named_by_its_exception() -> None:
+def test_a_failure_without_a_message_is_described_by_its_exception() -> None:
     bare = {**failed("wrong\n<0>worse"), "log_format": ""}
     assert json.loads(as_json(bare))["message"] == r"builtins.ValueError: wrong\n<0>worse"
 
 
-def test_fields_cannot_replace_what_every_line_has() -> None:
+def test_fields_cannot_replace_standard_fields() -> None:
     found = json.loads(as_json(event("{message}", message="theirs", time="never", level_="x")))
     assert found["time"] == "2023-11-14T22:13:20.250Z"
     assert found["message"] == "theirs"
@@ -162,7 +162,7 @@ class BrokenError(Exception):
 
 
 @pytest.mark.parametrize("format_", ["text", "journald", "json"])
-def test_what_cannot_be_written_is_named_instead(format_: str) -> None:
+def test_an_unprintable_value_is_named_by_its_type(format_: str) -> None:
     assert "log" in RENDER[format_](event("log {it} {missing}", it=BrokenError()))
 
 
@@ -197,7 +197,7 @@ def test_the_level_changes_while_it_runs() -> None:
     assert [line.split()[-1] for line in stream.getvalue().splitlines()] == ["second"]
 
 
-def test_libraries_speak_at_level_info_only_when_they_warn() -> None:
+def test_at_level_info_libraries_log_only_warnings() -> None:
     stream = io.StringIO()
     log = log_to(stream, "info")
     library = Logger("twisted.internet", observer=log)
@@ -213,7 +213,7 @@ class Full(io.StringIO):
         raise OSError(28, "No space left on device")
 
 
-def test_a_stream_that_fails_is_no_ones_problem() -> None:
+def test_a_stream_that_fails_raises_nothing() -> None:
     closed = io.StringIO()
     closed.close()
     for stream in (Full(), closed):
@@ -244,7 +244,7 @@ def test_auto_is_text_on_a_terminal() -> None:
         assert choose_format("auto", stream, {}) == "text"
 
 
-def test_auto_is_json_on_what_is_no_file() -> None:
+def test_auto_is_json_on_a_stream_without_a_descriptor() -> None:
     assert choose_format("auto", io.StringIO(), {}) == "json"
 
 
@@ -267,7 +267,7 @@ def test_what_grpc_logs_is_forwarded_with_its_level_and_name() -> None:
 @pytest.mark.parametrize(
     ("number", "level"), [(5, "debug"), (20, "info"), (40, "error"), (50, "critical")]
 )
-def test_levels_of_the_standard_library_have_their_like(number: int, level: str) -> None:
+def test_levels_of_the_standard_library_are_mapped(number: int, level: str) -> None:
     assert forwarded(number, "x")["log_level"].name == level
 
 
@@ -304,7 +304,7 @@ warnings.warn("old")
 
 
 @pytest.mark.slow
-def test_a_process_logs_what_it_and_its_libraries_say() -> None:
+def test_a_process_logs_its_own_and_its_libraries_messages() -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60, check=True
     )
@@ -332,21 +332,19 @@ def test_one_source_cannot_fill_the_log_nor_hide_the_others() -> None:
         log(event("GPU {gpu} fails", gpu=number))
     log(event("Stopping"))
     found = stream.getvalue()
-    assert found.count("fails") == MOST_EVENTS
+    assert found.count("fails") == MAX_EVENTS
     assert "Stopping" in found
     now[0] += EVENTS_WITHIN
     log(event("hello"))
     log(event("GPU {gpu} fails", gpu="again"))
     rest = stream.getvalue()[len(found) :]
-    assert (
-        f"Left out {100_000 - MOST_EVENTS} more messages within 10 s, such as: GPU 0 fails" in rest
-    )
+    assert f"Suppressed {100_000 - MAX_EVENTS} messages within 10 s, e.g.: GPU 0 fails" in rest
     assert "GPU again fails" in rest
 
 
-def test_at_level_debug_nothing_is_left_out() -> None:
+def test_at_level_debug_nothing_is_suppressed() -> None:
     stream = io.StringIO()
     log = LogOutput("text", "debug", stream, {})
-    for _ in range(3 * MOST_EVENTS):
+    for _ in range(3 * MAX_EVENTS):
         log(event("gave a share"))
-    assert stream.getvalue().count("gave a share") == 3 * MOST_EVENTS
+    assert stream.getvalue().count("gave a share") == 3 * MAX_EVENTS

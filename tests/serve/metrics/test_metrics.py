@@ -28,7 +28,7 @@ def lines(view: NodeView) -> list[str]:
     return generate_latest(make_registry(lambda: view)).decode().splitlines()
 
 
-def test_shares_are_told_by_resource_gpu_and_state() -> None:
+def test_shares_are_exported_by_resource_gpu_and_state() -> None:
     labels = 'gpu="GPU-1",resource="example.com/gpu"'
     found = lines(VIEW)
     for state, count in (
@@ -47,7 +47,7 @@ def test_shares_are_told_by_resource_gpu_and_state() -> None:
         )
 
 
-def test_the_health_of_each_gpu_is_told() -> None:
+def test_the_health_of_each_gpu_is_exported() -> None:
     sick = HealthView("GPU-1", "unhealthy", "XID 79: x", "reboot", cordoned=True, cause="XID 79")
     well = HealthView("MIG-2", "healthy", "", "", cordoned=False)
     counters = evolve(VIEW.counters, xids=(("GPU-1", 79, 2), ("GPU-1", 13, 40)))
@@ -65,7 +65,7 @@ def test_the_health_of_each_gpu_is_told() -> None:
     assert 'sgpud_gpu_xids_total{gpu="GPU-1",xid="13"} 40.0' in found
 
 
-def test_the_gpu_is_described_once_though_two_pools_list_it() -> None:
+def test_a_gpu_in_two_pools_is_described_once() -> None:
     dropped = evolve(POOL, resource="example.com/old", dropped=True, registration="no kubelet")
     found = lines(evolve(VIEW, pools=(POOL, dropped)))
     assert [line for line in found if line.startswith("sgpud_gpu_info{")] == [
@@ -84,7 +84,7 @@ def values(view: NodeView, name: str) -> list[float]:
     return [float(line.rpartition(" ")[2]) for line in lines(view) if line.startswith(name + "{")]
 
 
-def test_what_containers_use_is_told_by_pod_and_gpu() -> None:
+def test_the_use_of_containers_is_exported_by_pod_and_gpu() -> None:
     found = lines(VIEW)
     for name, value in (
         ("shares", 4),
@@ -101,7 +101,7 @@ def test_what_containers_use_is_told_by_pod_and_gpu() -> None:
     assert values(VIEW, "sgpud_gpu_process_memory_bytes") == [6 * GIB, 0, GIB, 0]
 
 
-def test_what_is_not_known_has_no_series() -> None:
+def test_unknown_values_have_no_series() -> None:
     unknown = evolve(CONTAINER, granted=None, used=None, over=None, utilisation=None)
     view = evolve(VIEW, gpus=(evolve(STATE, containers=(unknown,), used=None, utilisation=None),))
     for name in ("memory_granted_bytes", "memory_used_bytes", "memory_over_bytes"):
@@ -110,7 +110,7 @@ def test_what_is_not_known_has_no_series() -> None:
     assert values(view, "sgpud_gpu_memory_used_bytes") == []
 
 
-def test_what_is_old_has_no_series() -> None:
+def test_stale_values_have_no_series() -> None:
     old = evolve(
         VIEW,
         gpus=(evolve(STATE, fresh=False),),
@@ -122,14 +122,14 @@ def test_what_is_old_has_no_series() -> None:
     assert "sgpud_usage_age_seconds 99.0" in lines(old)
 
 
-def test_two_pods_of_one_name_are_one_series() -> None:
+def test_two_pods_with_the_same_name_are_one_series() -> None:
     again = evolve(CONTAINER, uid="another", shares=1)
     view = evolve(VIEW, gpus=(evolve(STATE, containers=(CONTAINER, again)),))
     assert values(view, "sgpud_container_shares") == [5]
     assert values(view, "sgpud_container_memory_used_bytes") == [12 * GIB]
 
 
-def test_every_family_is_in_the_answer_as_prometheus_reads_it() -> None:
+def test_every_family_can_be_parsed_by_prometheus_client() -> None:
     text = generate_latest(make_registry(lambda: VIEW)).decode()
     read = {family.name: family for family in text_string_to_metric_families(text)}
     for family in FAMILIES:
@@ -141,7 +141,7 @@ def test_every_family_is_in_the_answer_as_prometheus_reads_it() -> None:
 
 
 @pytest.mark.parametrize("accept", ["", "application/openmetrics-text;version=1.0.0,*/*;q=0.1"])
-def test_both_formats_say_what_prometheus_clients_own_would(accept: str) -> None:
+def test_both_formats_equal_prometheus_clients_output(accept: str) -> None:
     odd = evolve(CONTAINER, pod='a "b"\\\n{c}', namespace="é,=")
     registry = make_registry(lambda: evolve(VIEW, gpus=(evolve(STATE, containers=(odd,)),)))
     text, content_type = exposed(registry.collect(), accept)
@@ -166,7 +166,7 @@ def known(families: Iterable[Metric]) -> dict[str, Any]:
     }
 
 
-def test_numbers_that_are_none_are_written_as_go_reads_them() -> None:
+def test_nan_and_infinity_are_written_as_go_parses_them() -> None:
     family = GaugeMetricFamily("x", "Odd.", labels=("a",))
     for number, value in enumerate(
         (float("inf"), float("-inf"), float("nan"), 1e300, 0.1, 2.0**60)
@@ -195,7 +195,7 @@ def test_the_probe_and_the_lists_are_counted() -> None:
     assert 'sgpud_list_messages_total{resource="example.com/gpu"} 9.0' in found
 
 
-def test_what_is_wrong_shows_as_a_zero() -> None:
+def test_problems_are_exported_as_zero() -> None:
     well, ill = (
         lines(VIEW),
         lines(
@@ -217,7 +217,7 @@ def test_what_is_wrong_shows_as_a_zero() -> None:
     assert 'sgpud_configuration_in_use{source="last_good"} 1.0' in ill
 
 
-def test_events_are_counted_and_begin_with_zero() -> None:
+def test_event_counters_start_at_zero() -> None:
     found = lines(VIEW)
     assert "sgpud_allocations_total 7.0" in found
     assert "sgpud_registrations_total 5.0" in found
@@ -229,14 +229,14 @@ def test_events_are_counted_and_begin_with_zero() -> None:
         assert f'sgpud_refusals_total{{rule="{rule.value}"}} 0.0' in quiet
 
 
-def test_a_scrape_shows_what_is_so_now() -> None:
+def test_a_scrape_shows_the_current_view() -> None:
     views = [VIEW, evolve(VIEW, pools=())]
     registry = make_registry(lambda: views.pop(0))
     assert b"sgpud_shares{" in generate_latest(registry)
     assert b"sgpud_shares{" not in generate_latest(registry)
 
 
-def test_the_process_tells_of_itself() -> None:
+def test_process_metrics_are_exported() -> None:
     assert any(line.startswith("process_resident_memory_bytes ") for line in lines(VIEW))
 
 
