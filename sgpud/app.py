@@ -23,6 +23,7 @@ from sgpud.core.explain.explain import Evidence
 from sgpud.core.planning.holdings import CheckpointState
 from sgpud.core.planning.node import Node, checkpoint_read
 from sgpud.core.planning.plan import Plan
+from sgpud.core.sharing.rules import InjectionMethod
 from sgpud.core.status.view import InstanceView, NodeView, Timestamps, view
 from sgpud.folder_watcher import FolderWatcher
 from sgpud.gpus.host import HostWatch
@@ -324,7 +325,7 @@ class Daemon:
     # Callbacks of the parts. ---------------------------------------------------------------------
 
     def _applied(self, config: Config) -> None:
-        self._reconciler.update(policy=config.health)
+        self._reconciler.update(policy=config.health, limits=config.limits)
         if self._logs is not None:
             self._logs.set_level(config.log.level.value)
             self._source.set_measure_every(config.sharing.measure_every)
@@ -354,6 +355,13 @@ class Daemon:
             self._dra.reconciled(node, self._reconciler.plan)
         elif self._served:
             self._listing_store.keep(node.listing)
+            self._host.offer_caps(self._caps(node))
+
+    def _caps(self, node: Node) -> frozenset[int]:
+        """The memory caps that containers can be given as CDI devices, or have."""
+        plan = self._reconciler.plan
+        by_cdi = plan and plan.chosen and plan.chosen.method is InjectionMethod.CDI
+        return node.caps() if by_cdi else node.held_caps()
 
     def _look(self) -> None:
         injection = self._configuration.config.sharing.injection

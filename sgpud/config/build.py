@@ -21,6 +21,7 @@ from sgpud.config.values import (
 )
 from sgpud.core.health.causes import HealthPolicy
 from sgpud.core.health.xids import Remedy
+from sgpud.core.limits.settings import LimitSettings, MemoryLimits
 from sgpud.core.sharing.rules import (
     Advertise,
     FullGuardSettings,
@@ -79,6 +80,7 @@ def build(document: dict[str, Any]) -> Config:
             guard_settings=_guard_settings(sharing),
             measure_every=parse_duration(sharing["measure_every"]),
         ),
+        limits=_limits(full["limits"]),
         health=_policy(full["health"]),
         kubelet=KubeletSettings(
             KubeletApi(kubelet["api"]), kubelet["plugin_directory"], kubelet["pod_resources"]
@@ -116,6 +118,10 @@ def _rule(rule: dict[str, Any]) -> GpuRule:
         memory,
         None if whole is None else parse_size(whole) or None,
     )
+
+
+def _limits(limits: dict[str, Any]) -> LimitSettings:
+    return LimitSettings(MemoryLimits(limits["memory"]), float(limits["limit_factor"]))
 
 
 def _policy(health: dict[str, Any]) -> HealthPolicy:

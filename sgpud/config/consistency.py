@@ -13,6 +13,8 @@ from sgpud.core.gpu.gpu import glob_matches, pci_address
 from sgpud.core.health.causes import HealthPolicy
 from sgpud.core.health.xids import CLASSES
 from sgpud.core.json_checks import UUID
+from sgpud.core.limits.caps import CUDA_CONTEXT
+from sgpud.core.limits.settings import MemoryLimits
 from sgpud.core.sharing.rules import (
     FullGuardSettings,
     InjectionMethod,
@@ -103,6 +105,7 @@ def advice(config: Config) -> Iterator[Violation]:
     yield from _shadowed(config.sharing)
     yield from _variables(config.sharing)
     yield from _memory(config.sharing)
+    yield from _context(config)
     yield from _container(config.sharing)
     yield from _dra(config)
     if config.sharing.numa and config.sharing.multiple in (Multiple.DISTINCT, Multiple.SAME):
@@ -236,6 +239,28 @@ def _memory(sharing: Sharing) -> Iterator[Violation]:
             yield _warning(
                 ("gpu", number, "duplication_factor"),
                 "is not used with share_memory: remove one of them",
+            )
+
+
+def _context(config: Config) -> Iterator[Violation]:
+    """Memory shares of which one alone would be a limit below what CUDA needs for itself."""
+    sharing, limits = config.sharing, config.limits
+    if limits.memory is MemoryLimits.OFF:
+        return
+    sizes: list[tuple[tuple[str | int, ...], int]] = [
+        (("sharing", "share_memory"), sharing.default.share_memory)
+    ]
+    sizes += [
+        (("gpu", number, "share_memory"), rule.share_memory or 0)
+        for number, rule in enumerate(sharing.rules)
+    ]
+    for path, size in sizes:
+        if 0 < size * limits.factor < CUDA_CONTEXT:
+            yield _warning(
+                path,
+                f"is {format_size(size)}: where limits.memory applies, CUDA does not start in a"
+                " container with a single share, since its context alone takes up to"
+                f" {format_size(CUDA_CONTEXT)}. Use a larger size, or have pods request several",
             )
 
 

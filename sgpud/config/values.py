@@ -10,6 +10,7 @@ from attrs import field, frozen
 
 from sgpud.config.problems import Problem
 from sgpud.core.health.causes import HealthPolicy
+from sgpud.core.limits.settings import LimitSettings
 from sgpud.core.sharing.rules import Sharing
 
 PLUGIN_DIRECTORY = "/var/lib/kubelet/device-plugins"
@@ -120,6 +121,7 @@ class Config:
     """The whole configuration. Two that say the same are equal, whatever warnings they carry."""
 
     sharing: Sharing = field(factory=Sharing)
+    limits: LimitSettings = field(factory=LimitSettings)
     health: HealthPolicy = field(factory=HealthPolicy)
     kubelet: KubeletSettings = field(factory=KubeletSettings)
     dra: DraConfig = field(factory=DraConfig)

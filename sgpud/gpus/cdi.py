@@ -18,6 +18,7 @@ from attrs import Factory, define, frozen
 
 from sgpud.core.errors import SgpudError
 from sgpud.core.gpu.gpu import Gpu
+from sgpud.core.limits.caps import HOOK
 from sgpud.files import entries, read_regular, within
 
 FOLDERS = ("/etc/cdi", "/var/run/cdi")
@@ -43,6 +44,8 @@ class CdiDevice:
     nodes: frozenset[str]
     """The GPU and capability nodes that it injects, without folders: `nvidia0`."""
     spec: str
+    limited: bool = False
+    """Whether it brings the hook that applies memory limits."""
 
 
 @frozen
@@ -196,6 +199,7 @@ def _parsed(document: object, spec: str) -> tuple[str, dict[str, CdiDevice]]:
         raise _NotASpecError(f"no runtime knows cdiVersion {version[:20]}")
     digits = tuple(int(part) for part in version.split(".")[:2]) >= _DIGITS_FROM
     common = set(_nodes(document.get("containerEdits"), digits=digits))
+    limited = _limited(document.get("containerEdits"))
     found: dict[str, CdiDevice] = {}
     for device in _list(document, "devices"):
         if not isinstance(device, dict) or not isinstance(device.get("name"), str):
@@ -210,8 +214,9 @@ def _parsed(document: object, spec: str) -> tuple[str, dict[str, CdiDevice]]:
             )
         if name in found:
             raise _NotASpecError(f"two devices with the name {name}")
-        nodes = common.union(_nodes(device.get("containerEdits"), digits=digits))
-        found[name] = CdiDevice(name, frozenset(nodes), spec)
+        edits = device.get("containerEdits")
+        nodes = common.union(_nodes(edits, digits=digits))
+        found[name] = CdiDevice(name, frozenset(nodes), spec, limited or _limited(edits))
     return document["kind"], found
 
 
@@ -224,6 +229,13 @@ def _nodes(edits: object, *, digits: bool) -> Iterator[str]:
         found = _NODE.fullmatch(str(node.get("hostPath") or node.get("path")))
         if found:
             yield found[1]
+
+
+def _limited(edits: object) -> bool:
+    return any(
+        isinstance(hook, dict) and HOOK in _list(hook, "args")
+        for hook in _list(edits or {}, "hooks")
+    )
 
 
 def _list(holder: object, key: str) -> list[object]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import mmap
 import sys
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from attrs import field, frozen
 
+from sgpud.core.limits.caps import FIRST_TOOLKIT, HOOK
 from sgpud.files import entries, open_regular, within
 
 if sys.version_info >= (3, 11):
@@ -46,6 +49,18 @@ _OTHERS = (
     ("/etc/docker", "daemon.json"),
 )
 _MOST_FILES = 100
+HOOK_BINARIES = (
+    "/usr/bin/nvidia-cdi-hook",
+    "/usr/bin/nvidia-ctk",
+    "/usr/local/bin/nvidia-cdi-hook",
+    "/usr/local/nvidia/toolkit/nvidia-cdi-hook",
+    "/usr/local/nvidia/toolkit/nvidia-cdi-hook.real",
+    "/usr/local/nvidia/toolkit/nvidia-ctk.real",
+)
+"""The toolkit's programs with CDI hooks: of the package, of Talos, and of the GPU operator, where a
+script of the same name stands before each."""
+_WITHOUT_HOOKS = ("legacy", "csv")
+"""Modes of NVIDIA's runtime that use libnvidia-container instead of CDI."""
 _ACCEPTS_MOUNTS = "accept-nvidia-visible-devices-as-volume-mounts"
 
 
@@ -112,6 +127,20 @@ def takes_mounts(config: RuntimeConfig | None) -> bool:
     return config is not None and config.document.get(_ACCEPTS_MOUNTS) is True
 
 
+def unlimited(root: Path, config: RuntimeConfig | None) -> str:
+    """Why NVIDIA's runtime applies no memory limits, as far as its files tell, or empty."""
+    section = config.document.get("nvidia-container-runtime") if config else None
+    mode = section.get("mode") if isinstance(section, dict) else None
+    if mode in _WITHOUT_HOOKS:
+        return f'NVIDIA\'s runtime is configured with mode = "{mode}", which runs no CDI hooks'
+    found = [path for path in HOOK_BINARIES if there(root, path)]
+    if not found:
+        return "nvidia-cdi-hook of NVIDIA's container toolkit was not found"
+    if any(_has_hook(root, path) for path in found):
+        return ""
+    return f"{found[0]} has no {HOOK}: the toolkit is older than {FIRST_TOOLKIT}"
+
+
 def there(root: Path, path: str) -> bool:
     """Whether something is at an absolute path of the node below `root`."""
     try:
@@ -119,6 +148,28 @@ def there(root: Path, path: str) -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+def _has_hook(root: Path, path: str) -> bool:
+    """Whether a program of the toolkit has the hook for memory limits."""
+    try:
+        real = within(root, path)
+        found = real.stat()
+        return _contains_hook(str(real), found.st_ino, found.st_size, found.st_mtime_ns)
+    except (OSError, ValueError):
+        return False
+
+
+@lru_cache(maxsize=len(HOOK_BINARIES))
+def _contains_hook(path: str, _inode: int, size: int, _changed: int) -> bool:
+    """The same of a file that is as these numbers say: they are 20 MB, and looked at often."""
+    if not size:
+        return False
+    with (
+        open_regular(path) as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as program,
+    ):
+        return program.find(HOOK.encode()) >= 0
 
 
 def _all_configs(root: Path) -> Iterator[RuntimeConfig]:

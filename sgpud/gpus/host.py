@@ -6,16 +6,25 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from attrs import evolve
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from sgpud.bridge import Reactor, Timer, in_thread
 from sgpud.core.allocation.injection import DeviceNode, GpuAccess, NodeHost
 from sgpud.core.gpu.gpu import Gpu, Mig
+from sgpud.core.limits.caps import CAP_KIND, cap_of_device
 from sgpud.core.sharing.rules import HostMount, InjectionSettings
 from sgpud.files import read_regular, within
+from sgpud.gpus.cap_specs import write_caps
 from sgpud.gpus.cdi import cdi_name, read_specs
-from sgpud.gpus.container_runtime import nvidia_config, nvidia_runtime, takes_mounts, there
+from sgpud.gpus.container_runtime import (
+    nvidia_config,
+    nvidia_runtime,
+    takes_mounts,
+    there,
+    unlimited,
+)
 
 REQUIRED = ("nvidiactl", "nvidia-uvm")
 OPTIONAL = ("nvidia-uvm-tools", "nvidia-modeset")
@@ -52,10 +61,13 @@ def look(
         if absent and not reason:
             reason = f"{' and '.join(absent)} missing: run `nvidia-modprobe -c {gpu.minor}`"
         nodes = () if reason else tuple(DeviceNode(node, node) for node in wanted)
-        access[gpu.uuid] = GpuAccess(nodes, reason, name, why)
+        device = specs.devices.get(name.partition("=")[2])
+        access[gpu.uuid] = GpuAccess(nodes, reason, name, why, bool(device and device.limited))
+    runtime = nvidia_config(root)
+    caps = (cap_of_device(f"{CAP_KIND}={each}") for each in specs.others.get(CAP_KIND, ()))
     return NodeHost(
         runtime=nvidia_runtime(root),
-        volume_mounts=takes_mounts(nvidia_config(root)),
+        volume_mounts=takes_mounts(runtime),
         common_nodes=tuple(
             DeviceNode(f"/dev/{name}", f"/dev/{name}")
             for name in (*REQUIRED, *OPTIONAL)
@@ -64,6 +76,9 @@ def look(
         device_nodes_missing=_missing(missing, windows=windows),
         mounts=tuple(mount for mount in mounts if there(root, mount.host)),
         access=access,
+        unlimited=unlimited(root, runtime),
+        cgroup_v2=there(root, "/sys/fs/cgroup/cgroup.controllers"),
+        caps=frozenset(cap for cap in caps if cap),
     )
 
 
@@ -107,7 +122,10 @@ CHECK_EVERY = 30.0
 
 
 class HostWatch:
-    """Reports what the node offers for these GPUs, at first and after each change."""
+    """Reports what the node offers for these GPUs, at first and after each change.
+
+    It keeps the CDI spec of memory caps on the disk as well: what a check finds there can be given.
+    """
 
     _log = Logger()
 
@@ -117,6 +135,7 @@ class HostWatch:
         self._root = root
         self._changed = changed
         self._wanted: tuple[tuple[Gpu, ...], InjectionSettings] = ((), InjectionSettings())
+        self._caps: frozenset[int] | None = None
         self._known: NodeHost | None = None
         self._passed_over: set[str] = set()
         self._busy = False
@@ -129,6 +148,15 @@ class HostWatch:
         real = tuple(gpu for gpu in gpus if not gpu.fake)
         if (real, injection) != self._wanted:
             self._wanted = (real, injection)
+            self._check()
+
+    def offer_caps(self, caps: frozenset[int]) -> None:
+        """Have a CDI device for each of these memory caps, in MiB, and for no others, from now on.
+
+        Only for the process that serves the node.
+        """
+        if caps != self._caps:
+            self._caps = caps
             self._check()
 
     def stop(self) -> None:
@@ -146,11 +174,15 @@ class HostWatch:
             return
         self._busy = True
         # In a thread: a folder of CDI specs can be large, and the disk slow.
-        checking = in_thread(
-            self._reactor,
-            lambda: look(self._root, gpus, injection.cdi_kind, injection.mounts, self._pass_over),
-        )
+        checking = in_thread(self._reactor, lambda: self._look(gpus, injection, self._caps))
         checking.addBoth(self._checked)
+
+    def _look(
+        self, gpus: Sequence[Gpu], injection: InjectionSettings, caps: frozenset[int] | None
+    ) -> NodeHost:
+        problem = "" if caps is None else write_caps(self._root, caps)
+        found = look(self._root, gpus, injection.cdi_kind, injection.mounts, self._pass_over)
+        return evolve(found, caps_problem=problem)
 
     def _pass_over(self, reason: str) -> None:
         if reason not in self._passed_over:

@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError
 from sgpud.config.schema.formats import resource_name
 from sgpud.core.errors import SgpudError
 from sgpud.core.intset import IntSet
+from sgpud.core.limits.caps import cap_of_device
 from sgpud.core.planning.holdings import CheckpointState, Holder, Key
 from sgpud.core.sharing.share_id import parse_share_id
 from sgpud.files import content, open_regular
@@ -144,7 +145,10 @@ def _holder(entry: object) -> Holder | None:
     if resource is None or resource_name(resource):
         return None  # a pool is made of each name, and this one the kubelet would never take
     terms = _terms(_get(entry, "AllocResp", str) or "")
-    return Holder(pod or "", container or "", resource, held, *terms) if terms else None
+    if terms is None:
+        return None
+    per_gpu, sizes, since, cap = terms
+    return Holder(pod or "", container or "", resource, held, per_gpu, sizes, since, cap=cap)
 
 
 def _ids(ids: object) -> Iterator[object]:
@@ -157,20 +161,21 @@ def _ids(ids: object) -> Iterator[object]:
                 yield from part
 
 
-def _terms(response: str) -> tuple[dict[str, int], dict[str, int], float] | None:
-    """The terms on which shares were given, from our own variables in the recorded answer.
+def _terms(response: str) -> tuple[dict[str, int], dict[str, int], float, int] | None:
+    """The terms on which shares were given, from our own part of the recorded answer.
 
-    Into how many shares each GPU is divided, bytes per share of each, and when; empty and 0 for
-    what the answer does not tell. None where the answer is another plugin's: NVIDIA's shares have
-    ids of the same form.
+    Into how many shares each GPU is divided, bytes per share of each, when, and the memory cap;
+    empty and 0 for what the answer does not tell. None where the answer is another plugin's:
+    NVIDIA's shares have ids of the same form.
     """
     per_gpu: dict[str, int] = {}
     sizes: dict[str, int] = {}
     since = 0.0
     try:
-        envs = api.ContainerAllocateResponse.FromString(base64.b64decode(response)).envs
+        answer = api.ContainerAllocateResponse.FromString(base64.b64decode(response))
     except (binascii.Error, ValueError, DecodeError):
-        return per_gpu, sizes, since
+        return per_gpu, sizes, since, 0
+    envs = answer.envs
     if response and not any(name.startswith("SGPUD_") for name in envs):
         return None
     for name, named in envs.items():
@@ -184,7 +189,8 @@ def _terms(response: str) -> tuple[dict[str, int], dict[str, int], float] | None
             # Memory shares of one container are of one GPU.
             if memory and shares_given and len(uuids) == 1:
                 sizes[uuids[0]] = memory // shares_given
-    return per_gpu, sizes, since
+    cap = max((cap_of_device(device.name) for device in answer.cdi_devices), default=0)
+    return per_gpu, sizes, since, cap
 
 
 def _pairs(uuids: list[str], counts: list[str]) -> Mapping[str, int]:

@@ -54,6 +54,10 @@ VALID: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "cdi_kind": st.sampled_from(["nvidia.com/gpu", "a/b"]),
         "mounts": st.lists(_mount, max_size=1),
     },
+    "limits": {
+        "memory": st.sampled_from(["auto", "off"]),
+        "limit_factor": st.sampled_from([1, 1.0, 1.25, 4]),
+    },
     "health": {
         "hold_down": st.sampled_from(["60s", "2m", "0"]),
         "ignore": _xids(1),

@@ -15,7 +15,7 @@ from tests.config.documents import VALID, Document, documents, write
 
 FACTOR = "sharing.duplication_factor"
 WHOLE = "expected integer from 1 to 10000"
-SECTIONS = "gpus, sharing, gpu, container, health, kubelet, dra, http, log"
+SECTIONS = "gpus, sharing, gpu, container, limits, health, kubelet, dra, http, log"
 EVERY_PROBLEM = f"""\
 f:2: sharing.placment: is an unknown key; did you mean placement?
 f:3: sharing.duplication_factor: is the float 1.0; expected integer from 1 to 10000

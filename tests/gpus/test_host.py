@@ -440,3 +440,46 @@ def test_any_text_as_a_spec_is_tolerated(
     target.write_bytes(text.encode("utf-8", "surrogatepass"))
     access = node.access(A)
     assert (access.cdi, bool(access.cdi_missing)) == ("", True)
+
+
+HOOK = {"hookName": "createRuntime", "path": "/x", "args": ["x", "apply-cuda-memory-limits"]}
+
+
+def test_a_cdi_name_limits_memory_where_its_spec_brings_the_hook(node: Node) -> None:
+    node.devices("nvidia1")
+    one = device(GPU_A, "/dev/nvidia1")
+    node.put("etc/cdi/a.json", spec(one))
+    assert not node.access(A).limited
+    edits = {"deviceNodes": [{"path": "/dev/nvidia1"}], "hooks": [HOOK]}
+    node.put("etc/cdi/a.json", spec({"name": GPU_A, "containerEdits": edits}))
+    assert node.access(A).limited
+    common = {"cdiVersion": "0.6.0", "kind": KIND, "devices": [one]}
+    node.put("etc/cdi/a.json", json.dumps({**common, "containerEdits": {"hooks": [HOOK]}}))
+    assert node.access(A).limited
+
+
+def test_the_runtime_limits_memory_where_its_hook_is_in_the_programs_file(node: Node) -> None:
+    assert "not found" in node.look(A).unlimited
+    node.put("usr/bin/nvidia-cdi-hook", "ELF create-symlinks")
+    assert "older than 1.20.1" in node.look(A).unlimited
+    node.put("usr/bin/nvidia-cdi-hook", "ELF create-symlinks apply-cuda-memory-limits")
+    assert node.look(A).unlimited == ""
+    node.put("etc/nvidia-container-runtime/config.toml", '[nvidia-container-runtime]\nmode="auto"')
+    assert node.look(A).unlimited == ""
+    node.put("etc/nvidia-container-runtime/config.toml", '[nvidia-container-runtime]\nmode="csv"')
+    assert 'mode = "csv"' in node.look(A).unlimited
+
+
+def test_an_empty_or_unreadable_program_has_no_hook(node: Node) -> None:
+    node.put("usr/bin/nvidia-cdi-hook")
+    assert "older than" in node.look(A).unlimited
+    (node.root / "usr/bin/nvidia-ctk").mkdir()
+    assert "older than" in node.look(A).unlimited
+
+
+def test_memory_limits_need_version_2_of_cgroups_alone(node: Node) -> None:
+    assert not node.look(A).cgroup_v2
+    node.put("sys/fs/cgroup/unified/cgroup.controllers", "memory")
+    assert not node.look(A).cgroup_v2
+    node.put("sys/fs/cgroup/cgroup.controllers", "memory")
+    assert node.look(A).cgroup_v2

@@ -25,10 +25,16 @@ GIB = 2**30
 
 
 def entry(
-    pod: str, *numbers: int, container: str = "main", envs: dict[str, str] | None = None
+    pod: str,
+    *numbers: int,
+    container: str = "main",
+    envs: dict[str, str] | None = None,
+    cdi: tuple[str, ...] = (),
 ) -> dict[str, object]:
     """An entry of the checkpoint."""
-    response = api.ContainerAllocateResponse(envs=envs or {}).SerializeToString()
+    devices = [api.CDIDevice(name=name) for name in cdi]
+    answer = api.ContainerAllocateResponse(envs=envs or {}, cdi_devices=devices)
+    response = answer.SerializeToString()
     return {
         "PodUID": pod,
         "ContainerName": container,
@@ -65,6 +71,15 @@ def test_the_terms_are_read_back_from_the_recorded_answer() -> None:
     assert terms(envs) == ({UUID: 40}, {UUID: GIB}, 1_790_000_000.0)
     other = {name.replace("SGPUD_", "SGPUD_SHARED_A100_"): value for name, value in envs.items()}
     assert terms(other) == terms(envs)
+
+
+def test_the_memory_cap_is_read_back_from_the_names_of_the_devices() -> None:
+    envs = {"SGPUD_GPU_UUIDS": UUID}
+    cdi = ("nvidia.com/gpu=GPU-1", "deepomatic.com/memory-limit=12288MiB")
+    (holder,), _ = parse(text(entry("a", 1, envs=envs, cdi=cdi)))
+    assert holder.cap == 12288
+    (holder,), _ = parse(text(entry("a", 1, envs=envs, cdi=cdi[:1])))
+    assert holder.cap == 0
 
 
 def test_terms_that_are_none_are_left_out() -> None:

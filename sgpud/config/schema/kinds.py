@@ -57,6 +57,27 @@ class Integer:
 
 
 @frozen
+class Number:
+    """A number in a range, both ends included."""
+
+    low: float
+    high: float
+
+    @property
+    def words(self) -> str:
+        """The kind with its range."""
+        return f"number from {self.low:g} to {self.high:g}"
+
+    def wrong(self, value: object) -> str | None:
+        """Wrong unless a TOML integer or float in the range."""
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return mismatch(value, self)
+        if self.low <= value <= self.high:
+            return None
+        return f"{show(value)} is out of range; expected {self.words}"
+
+
+@frozen
 class Choice:
     """One of a few strings."""
 

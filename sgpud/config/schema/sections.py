@@ -8,6 +8,7 @@ from __future__ import annotations
 from sgpud.config.schema.dra import DRA
 from sgpud.config.schema.health import HEALTH
 from sgpud.config.schema.kinds import Key, ListOf, Table
+from sgpud.config.schema.limits import LIMITS
 from sgpud.config.schema.node import CONTAINER, HTTP, KUBELET, LOG
 from sgpud.config.schema.sharing import GPUS, RULE, SHARING
 
@@ -34,6 +35,7 @@ ROOT = Table(
             " first rule that matches it applies; keys that it does not set are as in [sharing].",
         ),
         _section("container", CONTAINER, "How GPUs are injected into containers."),
+        _section("limits", LIMITS, "How the GPU memory of containers is limited."),
         _section("health", HEALTH, "What makes a GPU unhealthy, and how it recovers."),
         _section("kubelet", KUBELET, "Where the kubelet is, and what is reported to it."),
         _section("dra", DRA, 'Dynamic Resource Allocation, if [kubelet] api is "dra".'),

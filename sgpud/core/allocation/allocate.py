@@ -12,6 +12,7 @@ from sgpud.core.allocation.injection import GrantedGpu, Injection, answer
 from sgpud.core.allocation.pending import PendingGrants
 from sgpud.core.errors import SgpudError
 from sgpud.core.intset import IntSet
+from sgpud.core.limits.caps import memory_cap
 from sgpud.core.planning.holdings import Grant
 from sgpud.core.planning.plan import Availability, GpuShares, Plan, Pool
 from sgpud.core.sharing.rules import Multiple
@@ -200,7 +201,9 @@ def allocation(plan: Plan, pool: Pool, choice: Choice, at: float) -> Allocation:
         for group, numbers in choice.taken
         if group.gpu is not None
     ]
-    given = answer(plan.chosen, plan.host, taken, prefix=pool.prefix, at=at)
+    bytes_of = [(item.gpu, item.shares * item.size) for item in taken]
+    cap = memory_cap(bytes_of, plan.cap_factor) if plan.cap_factor else 0
+    given = answer(plan.chosen, plan.host, taken, prefix=pool.prefix, at=at, cap=cap)
     return Allocation(given, grant.shares, grant.per_gpu, grant.sizes)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from attrs import field, frozen
 
 from sgpud.core.gpu.gpu import Gpu
+from sgpud.core.limits.caps import CAP_KIND, cap_device, cap_variables
 from sgpud.core.sharing.rules import HostMount, InjectionMethod, InjectionSettings
 
 VISIBLE = "NVIDIA_VISIBLE_DEVICES"
@@ -41,6 +42,8 @@ class GpuAccess:
     """The fully qualified CDI name, e.g. `nvidia.com/gpu=GPU-…`, or empty."""
     cdi_missing: str = ""
     """Why there is no CDI name, or empty."""
+    limited: bool = False
+    """Whether that name brings the toolkit's hook for memory limits."""
 
 
 @frozen
@@ -59,6 +62,14 @@ class NodeHost:
     """The configured mounts whose host path exists."""
     access: Mapping[str, GpuAccess] = field(factory=dict)
     """By GPU UUID."""
+    unlimited: str = "the node has not been checked yet"
+    """Why NVIDIA's runtime applies no memory limits, as far as its files tell, or empty."""
+    cgroup_v2: bool = False
+    """Whether the node's cgroups are of version 2 alone, as memory limits need."""
+    caps: frozenset[int] = frozenset()
+    """The memory caps, in MiB, for which there is a CDI device of ours."""
+    caps_problem: str = ""
+    """Why the spec of these devices cannot be written, or empty."""
 
 
 @frozen
@@ -185,8 +196,13 @@ def answer(
     *,
     prefix: str,
     at: float = 0.0,
+    cap: int = 0,
 ) -> Injection:
     """The answer for one container that was granted these shares at `at` (since the epoch).
+
+    `cap`: the container's memory limit in MiB, 0 for none. By cdi it comes as a device of ours,
+    which wins over a variable of the pod, as soon as there is one for it; device-nodes cannot set
+    one.
 
     The variables, whatever the method (`prefix` is `variable_prefix`):
     GPU_UUIDS, comma-separated; SHARES, how many shares; SHARES_PER_GPU, into how many shares each
@@ -209,6 +225,9 @@ def answer(
         memory = (str(item.shares * item.size) for item in taken)
         envs[f"{prefix}MEMORY_BYTES"] = ",".join(memory)
     real = [gpu for gpu in gpus if not gpu.fake]
+    by_device = chosen.method is InjectionMethod.CDI and cap in host.caps
+    if cap and not by_device and chosen.method is not InjectionMethod.DEVICE_NODES:
+        envs.update(cap_variables(cap))
     if chosen.method is InjectionMethod.NVIDIA_RUNTIME:
         return Injection({**envs, VISIBLE: uuids})
     if chosen.method is InjectionMethod.VOLUME_MOUNTS:
@@ -218,7 +237,8 @@ def answer(
     envs[VISIBLE] = "void"
     access = [host.access.get(gpu.uuid, GpuAccess()) for gpu in real]
     if chosen.method is InjectionMethod.CDI:
-        return Injection(envs, cdi=tuple(item.cdi for item in access))
+        limit = (f"{CAP_KIND}={cap_device(cap)}",) if by_device else ()
+        return Injection(envs, cdi=(*(item.cdi for item in access), *limit))
     if not real:
         return Injection(envs)
     nodes = (*host.common_nodes, *(node for item in access for node in item.nodes))

@@ -37,6 +37,8 @@ class Holder:
     namespace: str = ""
     """The pod's namespace and name, once podresources has told them."""
     name: str = ""
+    cap: int = 0
+    """Its memory cap in MiB, where it was given by a CDI device."""
 
 
 @frozen

@@ -13,6 +13,8 @@ from sgpud.core.gpu.observations import Sample
 from sgpud.core.health.causes import HealthPolicy
 from sgpud.core.health.machine import Health
 from sgpud.core.intset import IntSet
+from sgpud.core.limits.caps import knows_limits, possible_caps
+from sgpud.core.limits.settings import LimitSettings, MemoryLimits
 from sgpud.core.planning.full_guard import FullState, Samples
 from sgpud.core.planning.holdings import CheckpointState, Grant, Key
 from sgpud.core.planning.listing import Listing, partitions
@@ -45,6 +47,8 @@ class Node:
     """Whether the kernel module was seen to be not loaded, since it was read last."""
     policy: HealthPolicy = field(factory=HealthPolicy)
     """What is made of events."""
+    limits: LimitSettings = field(factory=LimitSettings)
+    """How memory is limited."""
     healths: Mapping[str, Health] = field(factory=dict)
     """By UUID, of physical GPUs and of MIG instances; one that is missing is healthy."""
     missing: frozenset[str] = frozenset()
@@ -78,6 +82,43 @@ class Node:
         if self.sharing is None or self.gpus is None:
             return {}
         return partitions(self.sharing, self.gpus)
+
+    @property
+    def cap_factor(self) -> float:
+        """A container's memory limit is what its shares stand for times this; 0: it gets none.
+
+        None where the toolkit's hook would fail, and the container with it.
+        """
+        able = knows_limits(self.driver) and self.host.cgroup_v2
+        return self.limits.factor if able and self.limits.memory is MemoryLimits.AUTO else 0.0
+
+    def held_caps(self) -> frozenset[int]:
+        """The memory caps, in MiB, that containers were given as CDI devices.
+
+        While who holds what is not known for certain, every one that has a device keeps it: a
+        container that restarts needs it again.
+        """
+        checkpoint = self.checkpoint
+        if checkpoint is None or checkpoint.problem or self.grants:
+            return self.host.caps
+        return frozenset(holder.cap for holder in checkpoint.holders if holder.cap)
+
+    def caps(self) -> frozenset[int]:
+        """Those, and the caps that containers can be given now."""
+        if not self.cap_factor or self.sharing is None:
+            return self.held_caps()
+        present = {gpu.uuid: self.sharing.sized(gpu) for gpu in self.gpus or ()}
+        counts = [
+            *((key[1], each.size, each.shares) for key, each in self.partitions().items()),
+            # What drains is still given.
+            *((key[1], each.size, len(each.listed)) for key, each in self.listing.blocks.items()),
+        ]
+        sizes: dict[tuple[Gpu, int], int] = {}
+        for uuid, size, count in counts:
+            if size and uuid in present:
+                key = (present[uuid], size)
+                sizes[key] = max(count, sizes.get(key, 0))
+        return self.held_caps() | possible_caps(sizes, self.cap_factor)
 
     def wanted(self) -> dict[Key, int]:
         """Shares per GPU as configured, by resource and UUID."""

@@ -123,6 +123,8 @@ class Plan:
     host: NodeHost = field(factory=NodeHost)
     notes: tuple[str, ...] = ()
     """What a person should know: entries that mean no GPU, GPUs past the message limit, …"""
+    cap_factor: float = 0.0
+    """A container's memory limit is what its shares stand for times this; 0: it gets none."""
     waiting: bool = False
     """Whether something waits for a release, so that holders are worth a look every few seconds."""
 
@@ -163,7 +165,7 @@ def plan(node: Node, now: float) -> Plan | None:
     )
     waiting = unconfirmed(node.grants, checkpoint, now) or awaits(pools)
     said = notes(node, sharing, present, partitions)
-    return Plan(pools, sharing.placement, chosen, node.host, said, waiting=waiting)
+    return Plan(pools, sharing.placement, chosen, node.host, said, node.cap_factor, waiting=waiting)
 
 
 def _group(

@@ -1,0 +1,58 @@
+"""The keys of [limits]: what each means, and what is wrong with it."""
+
+from __future__ import annotations
+
+import pytest
+
+from sgpud.config.load import parse
+from sgpud.config.problems import ConfigError
+from sgpud.core.limits.settings import LimitSettings, MemoryLimits
+
+
+def problem(text: str) -> str:
+    """What is wrong with a file, the first of it."""
+    with pytest.raises(ConfigError) as caught:
+        parse(text, "f")
+    return str(caught.value.problems[0])
+
+
+def test_every_key_arrives_where_it_belongs() -> None:
+    text = """
+        [limits]
+        memory = "off"
+        limit_factor = 1.5
+    """
+    assert parse(text, "f").limits == LimitSettings(MemoryLimits.OFF, 1.5)
+    assert parse("", "f").limits == LimitSettings()
+    assert parse("[limits]\nlimit_factor = 2", "f").limits.factor == 2.0
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('memory = "require"', '"auto" or "off"'),
+        ("memory = true", '"auto" or "off"'),
+        ("limit_factor = 0.5", "number from 1 to 4"),
+        ("limit_factor = 4.1", "number from 1 to 4"),
+        ("limit_factor = nan", "number from 1 to 4"),
+        ("limit_factor = inf", "number from 1 to 4"),
+        ("limit_factor = true", "number from 1 to 4"),
+        ('limit_factor = "2"', "number from 1 to 4"),
+        ("factor = 2", "limit_factor"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_line(line: str, says: str) -> None:
+    found = problem(f"[limits]\n{line}")
+    assert found.startswith("f:2: limits.")
+    assert says in found
+
+
+def test_a_share_below_what_cuda_takes_for_itself_is_warned_of() -> None:
+    small = "[sharing]\nshare_memory = '256MiB'\n"
+    (warning,) = parse(small, "f").warnings
+    assert str(warning).startswith("f:2: warning: sharing.share_memory: is 256MiB: ")
+    assert not parse(f"{small}[limits]\nmemory = 'off'", "f").warnings
+    assert not parse(f"{small}[limits]\nlimit_factor = 2", "f").warnings
+    assert not parse("[sharing]\nshare_memory = '1GiB'", "f").warnings
+    rule = "[[gpu]]\nmatch = '0'\nresource = 'a.b/c'\nshare_memory = '64MiB'"
+    assert str(parse(rule, "f").warnings[0]).startswith("f:4: warning: gpu.")
