@@ -24,7 +24,7 @@ os.setuid(int(sys.argv[2]))
 connection = socket.socket(socket.AF_UNIX)
 connection.connect(sys.argv[1])
 try:
-    connection.sendall(b'{"verb": "plan"}\\n')
+    connection.sendall(b'{"verb": "%s"}\\n' % sys.argv[3].encode())
 except BrokenPipeError:
     pass  # who it is was enough
 print(connection.makefile().readline())
@@ -43,16 +43,16 @@ def exchange(node: Node, line: bytes) -> dict[str, object]:
 
 
 @pytest.fixture
-def as_nobody(node: Node) -> Callable[[], subprocess.CompletedProcess[str]]:
+def as_nobody(node: Node) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Asks the control socket as a user without any rights."""
     if os.geteuid() != 0:
         pytest.skip("only root may become somebody else")
 
-    def ask() -> subprocess.CompletedProcess[str]:
+    def ask(verb: str = "reload") -> subprocess.CompletedProcess[str]:
         # It becomes nobody by itself: subprocess would fork for that, which is unsafe beside the
         # threads of gRPC in this process.
         return subprocess.run(
-            [sys.executable, "-I", "-c", ASK, str(node.control), str(NOBODY)],
+            [sys.executable, "-I", "-c", ASK, str(node.control), str(NOBODY), verb],
             cwd="/",
             check=False,
             capture_output=True,
@@ -64,17 +64,17 @@ def as_nobody(node: Node) -> Callable[[], subprocess.CompletedProcess[str]]:
 
 
 @pytest.mark.usefixtures("daemon")
-def test_only_its_owner_may_open_it(
-    node: Node, as_nobody: Callable[[], subprocess.CompletedProcess[str]]
+def test_only_its_owner_and_its_group_may_open_it(
+    node: Node, as_nobody: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
-    assert stat.S_IMODE(node.control.stat().st_mode) == 0o600
+    assert stat.S_IMODE(node.control.stat().st_mode) == 0o660
     node.root.chmod(0o755)
     node.run.chmod(0o755)
     assert "PermissionError" in as_nobody().stderr
 
 
 def test_a_peer_that_is_not_root_is_refused_even_if_the_file_lets_it_in(
-    node: Node, daemon: Process, as_nobody: Callable[[], subprocess.CompletedProcess[str]]
+    node: Node, daemon: Process, as_nobody: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     node.root.chmod(0o755)
     node.run.chmod(0o755)
@@ -85,6 +85,7 @@ def test_a_peer_that_is_not_root_is_refused_even_if_the_file_lets_it_in(
         "ok": False,
         "error": "permission denied: run this command as root",
     }
+    assert json.loads(as_nobody("plan").stdout)["ok"] is True
     daemon.said(f"requested by uid {NOBODY}")
 
 

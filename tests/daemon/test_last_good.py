@@ -127,7 +127,7 @@ def test_what_it_keeps_is_for_its_owner_only(
     files = list(node.state.iterdir())
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
     assert stat.S_IMODE(node.state.stat().st_mode) == 0o700
-    assert stat.S_IMODE(node.control.stat().st_mode) == 0o600
+    assert stat.S_IMODE(node.control.stat().st_mode) == 0o660
     (endpoint,) = node.endpoints()
     assert stat.S_IMODE((node.plugin_dir / endpoint).stat().st_mode) & 0o077 == 0
     assert kubelet.registered(RESOURCE)

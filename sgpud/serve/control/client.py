@@ -106,7 +106,12 @@ def _no_connection(path: Path, verb: str, problem: OSError) -> ControlError:
             " the running one; a standby has no control socket",
         )
     if isinstance(problem, PermissionError):
-        return ControlError(path, verb, f"No permission to use {path}: run this command as root")
+        return ControlError(
+            path,
+            verb,
+            f"No permission to use {path}: run this command as root, or"
+            " as a member of the group sgpud for status, explain and plan",
+        )
     if problem.errno in {errno.ENOTSOCK, errno.EPROTOTYPE, errno.ENOTDIR}:
         return ControlError(path, verb, f"{path} is not a control socket of sgpud")
     return ControlError(path, verb, f"Cannot reach sgpud on {path}: {problem.strerror or problem}")

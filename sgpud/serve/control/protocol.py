@@ -24,6 +24,9 @@ from sgpud.serve.control.client import REQUEST_LIMIT
 CLIENT_TIMEOUT = 5.0
 """Seconds that a client has to send its request, and again to read the answer."""
 
+READING = frozenset({"status", "explain", "plan"})
+"""The verbs that change nothing."""
+
 Verb = Callable[[Mapping[str, object]], object]
 """Handles one verb, given its arguments. Its result is a dictionary of plain values, or a Deferred
 of one. An SgpudError is answered as a refusal; any other exception is logged."""
@@ -41,10 +44,12 @@ class Peer:
     """0: in a PID namespace that is not visible from here."""
     uid: int
 
-    @property
-    def allowed(self) -> bool:
-        """Root and the user that runs this sgpud are allowed."""
-        return self.uid in {0, os.geteuid()}
+    def may(self, verb: str) -> bool:
+        """Whether it may use a verb: root and the user that runs this sgpud any, others READING.
+
+        Others are members of the socket's group: nobody else can open it.
+        """
+        return verb in READING or self.uid in {0, os.geteuid()}
 
 
 @frozen
@@ -98,9 +103,7 @@ class ControlProtocol(Protocol):
         self._connection = self.transport
         self._peer = _peer(self._connection.getHandle())
         self._wait(self._time_out)
-        if not self._peer.allowed:
-            self._refuse("permission denied: run this command as root")
-        elif self._busy:
+        if self._busy:
             self._refuse("too many connections: try again")
 
     def dataReceived(self, data: bytes) -> None:
@@ -136,6 +139,9 @@ class ControlProtocol(Protocol):
             request = parse(line)
         except RequestError as problem:
             self._refuse(str(problem))
+            return
+        if not self._peer.may(request.verb):
+            self._refuse("permission denied: run this command as root", request.verb)
             return
         verb = self._verbs.get(request.verb)
         if verb is None:

@@ -17,7 +17,8 @@ CONNECTIONS = 16
 """Connections at the same time; one more is refused."""
 KIND = SocketKind(
     "Control socket",
-    0o600,
+    0o660,
+    group="sgpud",
     recovered="listening",
     hint="Until then reload with SIGHUP",
     occupied="another sgpud listens there and answers the commands",
@@ -25,7 +26,7 @@ KIND = SocketKind(
 
 
 class ControlServer(ServerFactory):
-    """Serves verbs on a UNIX socket, to root only."""
+    """Serves verbs on a UNIX socket, to root; what only reads, to the group sgpud too."""
 
     noisy = False
 

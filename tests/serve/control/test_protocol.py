@@ -46,8 +46,12 @@ def test_any_bytes_parse_or_raise_request_error(line: bytes) -> None:
     assert isinstance(request.verb, str)
 
 
-def test_root_and_the_daemons_user_are_allowed() -> None:
+def test_root_may_ask_everything_and_the_group_what_only_reads() -> None:
     me = os.geteuid()
-    assert Peer(1, 0).allowed
-    assert Peer(1, me).allowed
-    assert not Peer(1, me + 1000).allowed
+    other = Peer(1, me + 1000)
+    for verb in ("status", "explain", "plan"):
+        assert other.may(verb)
+    for verb in ("reload", "release", "acquire", "cordon", "uncordon", "heal"):
+        assert Peer(1, 0).may(verb)
+        assert Peer(1, me).may(verb)
+        assert not other.may(verb)

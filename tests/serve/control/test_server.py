@@ -258,7 +258,7 @@ class ControlTest(TestCase):
     @inlineCallbacks
     def test_another_user_is_refused_even_if_the_file_mode_allows_it(self) -> Steps:
         self.serve()
-        assert stat.S_IMODE(self.path.stat().st_mode) == 0o600
+        assert stat.S_IMODE(self.path.stat().st_mode) == 0o660
         self.path.chmod(0o666)
         self.path.parent.parent.chmod(0o755)
         program = (
