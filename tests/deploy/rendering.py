@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -91,6 +92,16 @@ class Renderer:
             text = self._run("kubectl", "kustomize", str(folder))
             self._known[key] = Rendered(" ".join(key), text)
         return self._known[key]
+
+    def written(self, name: str, kustomization: str) -> Rendered:
+        """An overlay that somebody writes into a copy of deploy/overlays."""
+        deploy = self._folder / name
+        shutil.copytree(DEPLOY, deploy, symlinks=True)
+        folder = deploy / "overlays" / "mine"
+        folder.mkdir()
+        (folder / "kustomization.yaml").write_text(kustomization)
+        shutil.copy(DEPLOY / "overlays" / "gke" / "sgpud.toml", folder)
+        return Rendered(name, self._run("kubectl", "kustomize", str(folder)))
 
     def chart(self, flavour: str, components: Sequence[str] = (), *more: str) -> Rendered:
         """The chart through `helm template`, with the values of those components."""

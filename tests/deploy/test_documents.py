@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 import yaml
 
 from sgpud import __version__
-from tests.deploy.rendering import COMPONENTS, DEPLOY, OVERLAYS, ROOT
+from tests.deploy.rendering import COMPONENTS, DEPLOY, OVERLAYS, ROOT, Renderer
 
 README = (ROOT / "README.md").read_text()
 CLUSTERS = (ROOT / "docs" / "clusters.md").read_text()
+FOLDERS = (ROOT, ROOT / "docs")
+PAGES = sorted(
+    (*(page for folder in FOLDERS for page in folder.glob("*.md")), *DEPLOY.rglob("*.md"))
+)
 REFERENCE = (ROOT / "docs" / "configuration.md").read_text()
 
 
@@ -33,11 +38,42 @@ def test_the_cluster_section_of_the_readme_is_three_commands() -> None:
             assert (ROOT / path).exists()
 
 
-@pytest.mark.parametrize("text", [README, CLUSTERS, (DEPLOY / "README.md").read_text()])
-def test_what_is_linked_is_there(text: str) -> None:
-    folders = (ROOT, ROOT / "docs", DEPLOY)
-    for link in re.findall(r"\]\(([^)#:]+)\)", text):
-        assert any((folder / link).exists() for folder in folders), link
+def heads(page: Path) -> set[str]:
+    """The places of a page that a link may name, as forges name them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    found = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", head).lower().replace(" ", "-") for head in found}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_is_linked_is_there(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if "://" in link:
+            continue
+        name, _, place = link.partition("#")
+        target = page.parent / name if name else page
+        assert target.exists(), link
+        assert not place or place in heads(target), link
+
+
+def test_the_index_leads_to_every_page() -> None:
+    index = (ROOT / "docs" / "README.md").read_text()
+    named = set(re.findall(r"\]\((\w[\w-]*\.md)", index))
+    assert named == {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"}
+
+
+@pytest.mark.parametrize(
+    ("page", "begin", "end"),
+    [("deploy/README.md", "```yaml\n", "```"), ("docs/gke.md", "<<END\n", "END\n")],
+)
+def test_the_overlay_of_your_own_takes_your_image(
+    page: str, begin: str, end: str, renderer: Renderer
+) -> None:
+    text = (ROOT / page).read_text().partition(begin)[2].partition(end)[0]
+    mine = "europe-west4-docker.pkg.dev/my-project/sgpud"
+    text = text.replace("$REGISTRY", mine)
+    rendered = renderer.written(page.replace("/", "-"), text)
+    assert rendered.container["image"] == f"{mine}/sgpud:{__version__}"
 
 
 def test_every_overlay_and_component_is_explained() -> None:
@@ -64,15 +100,7 @@ def test_what_people_migrate_to_are_keys_of_sgpud() -> None:
         assert f"### {section}.{key}" in REFERENCE
 
 
-def test_what_leads_to_another_place_of_the_page_arrives_there() -> None:
-    heads = re.findall(r"^## (.+)$", CLUSTERS, re.MULTILINE)
-    places = {re.sub(r"[^\w -]", "", head).lower().replace(" ", "-") for head in heads}
-    links = re.findall(r"\]\(#([^)]+)\)", CLUSTERS)
-    assert links
-    assert set(links) <= places
-
-
 def test_the_version_in_the_documents_is_this_one() -> None:
-    versions = re.findall(r"sgpud:(\d+\.\d+\.\d+)", README + CLUSTERS)
+    versions = re.findall(r"sgpud:(\d+\.\d+\.\d+)", "".join(map(Path.read_text, PAGES)))
     assert versions
     assert set(versions) == {__version__}
