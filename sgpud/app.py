@@ -299,6 +299,7 @@ class Daemon:
             self._dead,
             self._store.problem,
             (self._status_server.problem,) if self._status_server.problem else (),
+            (self._dra.view,) if self._dra else (),
         )
 
     @property

@@ -22,7 +22,7 @@ from sgpud.cluster import tls
 from sgpud.cluster.claims import ClaimReader
 from sgpud.cluster.client import ApiClient
 from sgpud.cluster.credentials import Credentials, CredentialsError
-from sgpud.cluster.slices import SlicePublisher, SliceStatus
+from sgpud.cluster.slices import SlicePublisher
 from sgpud.config.values import Config, DeviceOrder, Evict
 from sgpud.core.dra.holders import claims_as_holders
 from sgpud.core.dra.slices import Device, DraSettings, devices, slice_problem
@@ -34,6 +34,7 @@ from sgpud.core.planning.node import Node
 from sgpud.core.planning.plan import Plan
 from sgpud.core.registration import RegistrationPhase, RegistrationState
 from sgpud.core.sharing.rules import Placement
+from sgpud.core.status.view import DraCalls, DraView
 from sgpud.folder_watcher import FolderWatcher
 from sgpud.kubelet.dra.cdi_folder import CdiFolder
 from sgpud.kubelet.dra.front import DraFront, DraObserver
@@ -129,9 +130,27 @@ class Dra:
         return self._front.registered
 
     @property
-    def slices(self) -> SliceStatus:
-        """What became of the slice."""
-        return self._slices.status
+    def view(self) -> DraView:
+        """What people see of it."""
+        status, counts = self._slices.status, self._counts
+        return DraView(
+            driver=self._config.dra.driver,
+            node=self._node_name,
+            slice=status.name,
+            published=status.published and not self._problem,
+            problem=self._problem or status.problem or self._front.state.problem,
+            missing_gates=status.missing,
+            writes=status.writes,
+            repairs=status.repairs,
+            claims=len(self._store.claims),
+            prepared=counts.prepared_count,
+            prepare_seconds=counts.prepared_seconds,
+            refusals=dict(counts.refusals),
+            errors=tuple(
+                DraCalls(method, code, count)
+                for (method, code), count in sorted(status.errors.items())
+            ),
+        )
 
     def update(self, resources: Iterable[str]) -> None:
         """The pools there are now."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from sgpud.serve.metrics.dra import DRA
 from sgpud.serve.metrics.families import MetricFamily, MetricType
 from sgpud.serve.metrics.gpus import GPUS
 from sgpud.serve.metrics.node import NODE
@@ -34,6 +35,12 @@ This page is made from the code: `python -m tools.metrics_page`.
 
 {node}
 
+## The driver of Dynamic Resource Allocation
+
+With `[kubelet] api = "dra"` only ([dra.md](dra.md)).
+
+{dra}
+
 Beside these there are those of the process: `process_resident_memory_bytes`,
 `process_cpu_seconds_total`, `process_open_fds`, `process_start_time_seconds`.
 """
@@ -41,7 +48,7 @@ Beside these there are those of the process: `process_resident_memory_bytes`,
 
 def page() -> str:
     """The whole page."""
-    return _PAGE.format(gpus=_table(GPUS), node=_table(NODE))
+    return _PAGE.format(gpus=_table(GPUS), node=_table(NODE), dra=_table(DRA))
 
 
 def _table(families: Iterable[MetricFamily]) -> str:

@@ -74,6 +74,19 @@ def check_config(call: Invocation) -> int:
     return EX_CONFIG if errors else 0
 
 
+def dra(call: Invocation) -> int:
+    """Print the DeviceClasses of a configuration, for kubectl."""
+    from sgpud.config.load import load  # noqa: PLC0415 - the others do not need it
+    from sgpud.core.dra.classes import device_class  # noqa: PLC0415
+
+    config = load(call.config, call.arguments.set)
+    classes = [device_class(name, config.dra.driver) for name in config.sharing.resources]
+    # A List in JSON is what kubectl apply takes, as YAML: no writer of YAML is needed.
+    document = {"apiVersion": "v1", "kind": "List", "items": classes}
+    call.out.write(json.dumps(document, indent=2) + "\n")
+    return 0
+
+
 def gpus(call: Invocation) -> int:
     """List the GPUs of this node."""
     from sgpud.cli import offline  # noqa: PLC0415 - Twisted

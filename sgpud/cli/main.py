@@ -163,6 +163,14 @@ def command_line() -> argparse.ArgumentParser:
     rooted.add_argument(
         "--root", default="/", metavar="DIR", help="look at the node whose / is mounted at DIR"
     )
+    classes = add(
+        "dra",
+        commands.dra,
+        "Print the DeviceClasses of a configuration, for `kubectl apply -f -`.",
+        sets,
+    )
+    classes.add_argument("what", choices=["class"], help="class: one for each resource name")
+    classes.add_argument("--config", metavar="FILE", help=f"configuration file ({CONFIG})")
     text = "List the GPUs of this node, and how each is shared."
     add("gpus", commands.gpus, text, as_json, sets, node, rooted)
     text = "Show what is advertised, or would be, and what a reload would change."

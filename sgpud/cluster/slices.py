@@ -255,12 +255,9 @@ class SlicePublisher:
             self._failures = 0
         except ApiError as error:
             self._failures += 1
-            if error.status in (FORBIDDEN, NOT_FOUND, CONFLICT):
-                # What is known is not so: an absent slice is 403 to a node.
-                self._failed("write", error, quiet=self._failures == 1)
-                await self._relist()
-            else:
-                self._failed("write", error)
+            # The watch has not told yet that it was edited or deleted: an absent slice is 403.
+            behind = error.status in (FORBIDDEN, NOT_FOUND, CONFLICT) and self._failures == 1
+            self._failed("write", error, quiet=behind)
             delay = max(error.retry_after, self._pause(self._failures))
         except CredentialsError as error:
             self._failures += 1
@@ -268,12 +265,6 @@ class SlicePublisher:
             delay = self._pause(self._failures)
         if delay is not None:
             self._enqueue(delay)
-
-    async def _relist(self) -> None:
-        try:
-            await self._list()
-        except (ApiError, CredentialsError) as error:
-            self._failed("list", error)
 
     async def _written(self) -> float | None:
         """Bring the slice up to date; seconds until it is to be looked at again, or None."""
@@ -396,10 +387,8 @@ class SlicePublisher:
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(failures - 1, 10))
         return pause * (1 + self._jitter() / 2)
 
-    def _failed(
-        self, doing: str, error: ApiError | CredentialsError, *, quiet: bool = False
-    ) -> None:
-        if isinstance(error, ApiError) and doing != "write":
+    def _failed(self, doing: str, error: ApiError, *, quiet: bool = False) -> None:
+        if doing != "write":
             self._errors[doing, error.status] += 1
         if not quiet:
             self._tell(f"cannot {doing} ResourceSlices: {error}")

@@ -11,11 +11,9 @@ import copy
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Condition, Thread
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
@@ -24,8 +22,9 @@ from attrs import Factory, define, field
 from sgpud.core.dra.allocator import DeviceRequest, allocate_first_fit
 from sgpud.core.dra.claims import MEMORY
 from sgpud.core.dra.objects import API, EXTENDED
-from sgpud.core.dra.quantity import QuantityError, format_bytes, whole_quantity
-from sgpud.core.dra.slices import Capacity, Device, Taint
+from sgpud.core.dra.quantity import format_bytes, whole_quantity
+from sgpud.core.dra.slices import Device
+from sgpud.testing.api_objects import Object, Refused, checked, device_of
 
 SLICES = f"/apis/{API}/resourceslices"
 NAMESPACES = f"/apis/{API}/namespaces/"
@@ -33,20 +32,10 @@ NODES = "/api/v1/nodes/"
 BOOKMARK_EVERY = 1.0
 """Seconds between bookmarks; a real server sends one a minute."""
 KEPT_EVENTS = 1000
-Object = dict[str, Any]
-
-
-class Refused(Exception):  # noqa: N818 - an answer, not a fault
-    """An answer that is not 200."""
-
-    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
-        """`headers`: more than the usual."""
-        super().__init__(status, message)
-        self.status, self.message, self.headers = status, message, dict(headers or {})
 
 
 @define
-class Fault:
+class ApiFault:
     """What befalls the next calls."""
 
     status: int
@@ -64,7 +53,7 @@ class ApiServer:
     token: str = "a-token"  # noqa: S105 - of a server on loopback that lives for one test
     gates_off: set[str] = field(factory=set)
     """Feature gates that are off: their fields are dropped."""
-    faults: list[Fault] = Factory(list)
+    faults: list[ApiFault] = Factory(list)
     calls: list[tuple[str, str]] = Factory(list)
     """Method and path with query of every call."""
     slices: dict[str, Object] = Factory(dict)
@@ -165,7 +154,7 @@ class ApiServer:
         """The devices of the node, as the scheduler reads them from the slices."""
         with self._changed:
             stored = [self.slices[name]["spec"] for name in sorted(self.slices)]
-        return tuple(_device(each) for spec in stored for each in spec.get("devices") or ())
+        return tuple(device_of(each) for spec in stored for each in spec.get("devices") or ())
 
     def used(self) -> dict[str, dict[str, int]]:
         """What allocated claims consume, by device."""
@@ -316,7 +305,7 @@ class ApiServer:
         return lambda one: driver in (None, one["spec"]["driver"])
 
     def _create(self, body: Object, query: Mapping[str, str]) -> Object:
-        made = self._checked(body)
+        made = checked(body, self.gates_off)
         if made["spec"].get("nodeName") != self.node:
             raise Refused(403, "can only create ResourceSlice with the same NodeName")
         metadata = made["metadata"]
@@ -346,7 +335,7 @@ class ApiServer:
         for key in ("driver", "nodeName"):
             if body["spec"].get(key) != stored["spec"].get(key):
                 raise Refused(422, f"spec.{key}: field is immutable")
-        made = self._checked(body)
+        made = checked(body, self.gates_off)
         made["metadata"] = {**stored["metadata"], **made["metadata"]}
         self._store(made, "MODIFIED")
         return copy.deepcopy(made)
@@ -365,23 +354,6 @@ class ApiServer:
         gone["metadata"]["resourceVersion"] = str(self._version)
         self._events.append((self._version, "DELETED", gone))
         self._changed.notify_all()
-
-    def _checked(self, body: Object) -> Object:
-        """What is stored of a slice: validated, with quantities rewritten and gated fields gone."""
-        made = copy.deepcopy(body)
-        for device in made["spec"].get("devices") or ():
-            if "DRAConsumableCapacity" in self.gates_off:
-                device.pop("allowMultipleAllocations", None)
-                for capacity in device["capacity"].values():
-                    capacity.pop("requestPolicy", None)
-            if "DRADeviceTaints" in self.gates_off:
-                device.pop("taints", None)
-            for name, capacity in device["capacity"].items():
-                _check_capacity(name, capacity)
-            now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-            for taint in device.get("taints") or ():
-                taint.setdefault("timeAdded", now)
-        return made
 
     # Watches. ------------------------------------------------------------------------------------
 
@@ -412,59 +384,6 @@ class ApiServer:
                     yield {"type": kind, "object": found}
             metadata = {"resourceVersion": str(seen)}
             yield {"type": "BOOKMARK", "object": {"kind": "ResourceSlice", "metadata": metadata}}
-
-
-def _check_capacity(name: str, capacity: Object) -> None:
-    policy = capacity.get("requestPolicy") or {}
-    span = policy.get("validRange") or {}
-    try:
-        value = whole_quantity(capacity["value"])
-        least, step = whole_quantity(span.get("min", "0")), span.get("step")
-        if step is not None and least + whole_quantity(step) > value:
-            raise Refused(
-                422,
-                f"{name}.requestPolicy.validRange.step: Invalid value: one step is larger than"
-                f" capacity value: {value}",
-            )
-    except QuantityError as error:
-        raise Refused(400, str(error)) from error
-    capacity["value"] = _canonical(capacity["value"])
-    for table, keys in ((policy, ("default",)), (span, ("min", "step", "max"))):
-        for key in keys:
-            if key in table:
-                table[key] = _canonical(table[key])
-
-
-def _canonical(text: str) -> str:
-    """A quantity as the server writes it: in the largest unit of its own kind."""
-    value = whole_quantity(text)
-    if text.endswith("i"):
-        return format_bytes(value)
-    for power, suffix in ((9, "G"), (6, "M"), (3, "k")):
-        if value and value % 10**power == 0:
-            return f"{value // 10**power}{suffix}"
-    return str(value)
-
-
-def _device(stored: Object) -> Device:
-    capacities = {}
-    for name, capacity in stored["capacity"].items():
-        policy = capacity.get("requestPolicy", {})
-        span = policy.get("validRange", {})
-        capacities[name] = Capacity(
-            whole_quantity(capacity["value"]),
-            whole_quantity(policy.get("default", capacity["value"])),
-            whole_quantity(span.get("min", "0")),
-            whole_quantity(span["step"]) if "step" in span else None,
-        )
-    taints = tuple(
-        Taint(taint["key"], taint.get("value", ""), taint["effect"])
-        for taint in stored.get("taints") or ()
-    )
-    attributes = {
-        name: next(iter(value.values())) for name, value in stored.get("attributes", {}).items()
-    }
-    return Device(stored["name"], str(attributes.get("uuid", "")), attributes, capacities, taints)
 
 
 class _Handler(BaseHTTPRequestHandler):

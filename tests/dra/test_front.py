@@ -12,7 +12,7 @@ import pytest
 
 from sgpud.core.dra.allocator import DeviceRequest
 from sgpud.core.dra.claims import MEMORY
-from sgpud.testing.api_server import Fault
+from sgpud.testing.api_server import ApiFault
 from sgpud.testing.dra_kubelet import CHECKPOINT
 from tests.dra.node import DRIVER, A, B, DraNode
 
@@ -292,7 +292,7 @@ def test_a_refusal_of_the_authorizer_is_tried_again(node: DraNode) -> None:
     node.serve()
     node.registered()
     claim = limits(node, "pod")
-    node.api.faults.append(Fault(403, 2, "GET"))
+    node.api.faults.append(ApiFault(403, 2, "GET"))
     started(node, claim)
 
 
@@ -333,7 +333,7 @@ def test_a_cut_watch_and_one_that_is_too_old_are_followed_by_another(node: DraNo
 
 
 def test_a_429_is_waited_for(node: DraNode) -> None:
-    node.api.faults.append(Fault(429, 1, "POST", retry_after=2))
+    node.api.faults.append(ApiFault(429, 1, "POST", retry_after=2))
     node.serve()
     posts = [call for call in node.api.calls if call[0] == "POST"]
     assert len(posts) == 3  # refused, tried without a write, written

@@ -172,6 +172,10 @@ class Daemon:
         (found,) = [pool["registration"] for pool in view["pools"] if pool["resource"] == resource]
         return str(found)
 
+    def about(self, verb: str, gpu: str) -> None:
+        """Say something about a GPU: cordon, uncordon, heal."""
+        ask(self._home / "run" / CONTROL, verb, {"gpu": gpu}, timeout=30)
+
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         """End it with a signal; its exit status, as subprocess counts it."""
         assert self._running is not None

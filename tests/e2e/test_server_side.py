@@ -33,7 +33,7 @@ def test_it_takes_an_example(cluster: Cluster, example: str) -> None:
     dry_run(cluster, "-f", str(ROOT / "examples" / example))
 
 
-@pytest.mark.parametrize("flavour", OVERLAYS)
+@pytest.mark.parametrize("flavour", [name for name in OVERLAYS if not name.startswith("dra")])
 def test_it_takes_the_chart(
     cluster: Cluster, need_tool: Callable[[str], str], tmp_path: Path, flavour: str
 ) -> None:

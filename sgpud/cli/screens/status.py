@@ -11,7 +11,7 @@ from attrs import frozen
 
 from sgpud.cli.screens.output import STARTING, unreadable
 from sgpud.cli.tables import Cell, CellStyle, painted, table, wrapped
-from sgpud.core.text import SHARE_STATES, count_shares
+from sgpud.core.text import SHARE_STATES, count_shares, several
 from sgpud.core.units import format_size
 
 Document = Mapping[str, Any]
@@ -69,12 +69,27 @@ def status(found: Document, style: StatusStyle | None = None) -> list[str]:
     return lines
 
 
+def _dra(found: Document) -> Iterator[tuple[str, CellStyle]]:
+    """The driver of Dynamic Resource Allocation."""
+    # A daemon of before may have none.
+    for dra in found.get("dra", ()):
+        claims = several(dra["claims"], "claim")
+        if dra["published"]:
+            text = f"ResourceSlice {dra['slice']} of {dra['driver']}: published, {claims}"
+            yield text, CellStyle.GOOD
+        if dra["problem"]:
+            yield f"{dra['driver']}: {dra['problem']}", CellStyle.BAD
+        elif not dra["published"]:
+            yield f"{dra['driver']}: no ResourceSlice yet, {claims}", CellStyle.WARN
+
+
 def _top(found: Document) -> Iterator[tuple[str, CellStyle]]:
     """What concerns the whole node."""
     at = datetime.fromtimestamp(found["at"], timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
     driver = f", driver {found['driver']}" if found["driver"] else ""
     yield f"sgpud {found['version']}: {found['serving']}{driver}, {at}", CellStyle.HEAD
     yield from ((f"Failed: {part}. Restart sgpud", CellStyle.BAD) for part in found["dead"])
+    yield from _dra(found)
     configuration = found["configuration"]
     if configuration["problems"]:
         last_good = configuration["in_use"] != "file"

@@ -79,6 +79,47 @@ class Counters:
 
 
 @frozen
+class DraCalls:
+    """Failed calls to the API server of one kind."""
+
+    method: str
+    """GET, POST, PUT, DELETE, list or watch."""
+    status: int
+    """Of HTTP; 0: there was no answer."""
+    count: int
+
+
+@frozen
+class DraView:
+    """The driver of Dynamic Resource Allocation, where it is used."""
+
+    driver: str
+    node: str
+    """The name of this Node; empty until it is known."""
+    slice: str
+    """The name of the ResourceSlice; empty until it is published."""
+    published: bool
+    """Whether the API server has the slice as it should be."""
+    problem: str
+    """Why it does not, or empty."""
+    missing_gates: tuple[str, ...]
+    """Feature gates that the cluster lacks."""
+    writes: int
+    """Writes of the slice since the process began."""
+    repairs: int
+    """Those after someone else had changed or deleted it."""
+    claims: int
+    """Claims that are prepared now."""
+    prepared: int
+    """Claims that were prepared since the process began."""
+    prepare_seconds: float
+    """What that took, all of them together."""
+    refusals: Mapping[str, int]
+    """Claims that were not prepared, by reason."""
+    errors: tuple[DraCalls, ...]
+
+
+@frozen
 class InstanceView:
     """What this sgpud is on its node."""
 
@@ -94,6 +135,8 @@ class InstanceView:
     """As in View."""
     notes: tuple[str, ...] = ()
     """What a person should know of it, before the notes of the plan."""
+    dra: tuple[DraView, ...] = ()
+    """As in View."""
 
 
 @frozen
@@ -144,6 +187,8 @@ class NodeView:
     usage: UsageView = NOT_YET
     unsaved: str = ""
     """Why a restart would lose the latest state (cordons, healths, configuration), or empty."""
+    dra: tuple[DraView, ...] = ()
+    """The driver of Dynamic Resource Allocation; empty: sgpud is a device plugin."""
 
 
 def view(
@@ -184,6 +229,7 @@ def view(
         unreadable=tuple(gpu for gpu in node.unreadable if not _listed(gpu, node)),
         usage=usage_view(node, usage, moment.now),
         unsaved=instance.unsaved,
+        dra=instance.dra,
     )
 
 

@@ -13,12 +13,13 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from sgpud.core.status.view import NodeView
+from sgpud.serve.metrics.dra import DRA
 from sgpud.serve.metrics.exposition import exposed
 from sgpud.serve.metrics.families import MetricFamily
 from sgpud.serve.metrics.gpus import GPUS
 from sgpud.serve.metrics.node import NODE
 
-FAMILIES: tuple[MetricFamily, ...] = (*NODE, *GPUS)
+FAMILIES: tuple[MetricFamily, ...] = (*NODE, *DRA, *GPUS)
 """Every metric of sgpud."""
 
 
