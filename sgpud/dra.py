@@ -13,11 +13,10 @@ from pathlib import Path
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from sgpud.bridge import Reactor, in_thread
+from sgpud.bridge import Reactor, Timer, in_thread
 from sgpud.cluster import tls
 from sgpud.cluster.claims import ClaimReader
 from sgpud.cluster.client import ApiClient
@@ -107,7 +106,7 @@ class Dra:
         self._plan: Plan | None = None
         self._is_loaded = False
         self._problem = ""
-        self._naming: IDelayedCall | None = None
+        self._naming = Timer(reactor)
         self._started = False
 
     # What Serving asks of a front. ---------------------------------------------------------------
@@ -166,8 +165,7 @@ class Dra:
 
     def deactivate(self) -> Deferred[None]:
         """End everything; the slice stays."""
-        if self._naming is not None and self._naming.active():
-            self._naming.cancel()
+        self._naming.cancel()
         self._slices.stop()
         self._reader.close()
         return self._front.deactivate()
@@ -274,7 +272,7 @@ class Dra:
             self._problem = str(failure.value)
             self._log.warn("{problem}", problem=self._problem)
             self._told()
-        self._naming = self._reactor.callLater(NAME_AGAIN, self._name)
+        self._naming.set(NAME_AGAIN, self._name)
 
     def _named(self, name: str) -> None:
         self._problem = ""

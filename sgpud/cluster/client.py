@@ -12,8 +12,6 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import (
-    IDelayedCall,
-    IReactorTime,
     IStreamClientEndpoint,
     ITCPTransport,
 )
@@ -25,7 +23,7 @@ from twisted.web.iweb import IAgentEndpointFactory, IResponse
 from zope.interface import implementer
 
 from sgpud import __version__
-from sgpud.bridge import Reactor, in_thread
+from sgpud.bridge import Reactor, Timer, in_thread
 from sgpud.cluster import tls
 from sgpud.cluster.credentials import Access, Credentials
 from sgpud.core.errors import SgpudError
@@ -254,26 +252,25 @@ class _Lines(WireProtocol):
 
     def __init__(
         self,
-        clock: IReactorTime | Reactor,
+        clock: Reactor,
         event: Callable[[dict[str, Any]], None],
         done: Deferred[None],
         cut: Callable[[], None],
     ) -> None:
-        self._clock = clock
         self._event = event
         self._done = done
         self._cut = cut
         self._rest = b""
-        self._idle: IDelayedCall | None = None
+        self._idle = Timer(clock)
 
     def connectionMade(self) -> None:
-        self._idle = self._clock.callLater(IDLE, self._broke, f"nothing came for {IDLE:g} s")
+        self._idle.set(IDLE, lambda: self._broke(f"nothing came for {IDLE:g} s"))
 
     def dataReceived(self, data: bytes) -> None:
         if self._done.called:
             return
-        if self._idle is not None and self._idle.active():
-            self._idle.reset(IDLE)
+        if self._idle.active:
+            self.connectionMade()
         *lines, self._rest = (self._rest + data).split(b"\n")
         if len(self._rest) > LONGEST_LINE:
             self._broke(f"an event is larger than {LONGEST_LINE} bytes")
@@ -294,8 +291,7 @@ class _Lines(WireProtocol):
                 return
 
     def connectionLost(self, reason: Failure = Failure(ResponseDone())) -> None:  # noqa: B008
-        if self._idle is not None and self._idle.active():
-            self._idle.cancel()
+        self._idle.cancel()
         if self._done.called:
             return
         if reason.check(ResponseDone) or "PotentialDataLoss" in str(reason.type):
@@ -304,8 +300,7 @@ class _Lines(WireProtocol):
             self._done.errback(ApiError(0, f"the watch broke off: {_why(reason.value)}"))
 
     def _broke(self, problem: str | ApiError) -> None:
-        if self._idle is not None and self._idle.active():
-            self._idle.cancel()
+        self._idle.cancel()
         error = problem if isinstance(problem, ApiError) else ApiError(0, problem)
         if not self._done.called:
             self._done.errback(error)

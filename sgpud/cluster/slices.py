@@ -14,12 +14,11 @@ from typing import Any, Protocol
 
 from attrs import evolve, field, frozen
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from sgpud.bridge import Clock
+from sgpud.bridge import Clock, Timer
 from sgpud.cluster.client import GONE, ApiCall, ApiError
 from sgpud.cluster.credentials import CredentialsError
 from sgpud.core.dra.objects import (
@@ -113,7 +112,7 @@ class SlicePublisher:
         self._written_at = float("-inf")
         self._failures = 0
         self._errors: Counter[tuple[str, int]] = Counter()
-        self._call: IDelayedCall | None = None
+        self._next = Timer(clock)
         self._writing = False
         self._again = False
         self._following: Deferred[None] | None = None
@@ -145,8 +144,7 @@ class SlicePublisher:
     def stop(self) -> None:
         """Write and watch no more; the slice stays."""
         self._stopped = True
-        if self._call is not None and self._call.active():
-            self._call.cancel()
+        self._next.cancel()
         for task in (self._following, self._running):
             if task is not None:
                 task.cancel()
@@ -226,14 +224,8 @@ class SlicePublisher:
     # Writing. ------------------------------------------------------------------------------------
 
     def _enqueue(self, delay: float) -> None:
-        if self._stopped:
-            return
-        due = self._clock.seconds() + delay
-        if self._call is not None and self._call.active():
-            if self._call.getTime() <= due:
-                return
-            self._call.cancel()
-        self._call = self._clock.callLater(delay, self._sync)
+        if not self._stopped:
+            self._next.at_most(delay, self._sync)
 
     def _sync(self) -> None:
         if self._writing:

@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from twisted.internet.interfaces import IDelayedCall
-
-from sgpud.bridge import Clock, FolderWatches
+from sgpud.bridge import Clock, FolderWatches, Timer
 
 LOOK_EVERY = 10.0
 """Seconds between two looks for the folders: a kubelet makes them at its first start."""
@@ -50,10 +48,9 @@ class PodCgroups:
         root: Path,
     ) -> None:
         """`watcher` makes the source of hints, given what to call."""
-        self._reactor = reactor
         self._watcher = watcher(hint)
         self._root = root
-        self._call: IDelayedCall | None = None
+        self._again = Timer(reactor)
 
     def start(self) -> None:
         """Watch from now on."""
@@ -61,10 +58,9 @@ class PodCgroups:
             self._watcher.watch(list(pod_folders(self._root)))
         except OSError:
             self._watcher.watch([])  # a folder went while it was looked at
-        self._call = self._reactor.callLater(LOOK_EVERY, self.start)
+        self._again.set(LOOK_EVERY, self.start)
 
     def stop(self) -> None:
         """Watch no more."""
-        if self._call is not None and self._call.active():
-            self._call.cancel()
+        self._again.cancel()
         self._watcher.close()

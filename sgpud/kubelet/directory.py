@@ -16,10 +16,9 @@ from pathlib import Path
 from threading import Thread
 
 from attrs import field, frozen
-from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from sgpud.bridge import FolderWatches, Reactor
+from sgpud.bridge import FolderWatches, Reactor, Timer
 from sgpud.core.errors import SgpudError
 
 LOOK_EVERY = 1.0
@@ -86,7 +85,7 @@ def check_access(path: Path) -> None:
 
 
 class PluginDirectory:
-    """FolderWatches one plugin directory and keeps its lock."""
+    """Watches one plugin directory and keeps its lock."""
 
     _log = Logger()
 
@@ -108,7 +107,7 @@ class PluginDirectory:
         self._opened = 0
         """Counts the directories that were opened, to tell a lock that comes late."""
         self._seen = _Seen()
-        self._timer: IDelayedCall | None = None
+        self._timer = Timer(reactor)
         self._problem = ""
         self._stopped = False
 
@@ -119,14 +118,13 @@ class PluginDirectory:
     @property
     def alive(self) -> bool:
         """Whether it looks again."""
-        return self._timer is not None and self._timer.active()
+        return self._timer.active
 
     def stop_looking(self) -> None:
         """Tell nothing more; the lock is kept until `release`."""
         self._stopped = True
         self._watcher.close()
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
+        self._timer.cancel()
 
     def release(self) -> None:
         """Let the next one have the directory."""
@@ -192,12 +190,8 @@ class PluginDirectory:
 
     def _hinted(self) -> None:
         """Look soon; a burst of hints makes one look."""
-        if self._stopped:
-            return
-        if self._timer is not None and self._timer.active():
-            self._timer.reset(0)
-        else:
-            self._timer = self._reactor.callLater(0, self._look_and_again)
+        if not self._stopped:
+            self._timer.set(0, self._look_and_again)
 
     def _look_and_again(self) -> None:
         problem = ""
@@ -211,7 +205,7 @@ class PluginDirectory:
                 )
         self._problem = problem
         if not self._stopped:
-            self._timer = self._reactor.callLater(LOOK_EVERY, self._look_and_again)
+            self._timer.at_most(LOOK_EVERY, self._look_and_again)
 
     def _open(self) -> None:
         self._descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -16,11 +16,10 @@ from typing import Protocol
 
 from attrs import evolve, frozen
 from twisted.internet.defer import Deferred, execute
-from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from sgpud.bridge import Clock, OneAtATime
+from sgpud.bridge import Clock, OneAtATime, Timer
 from sgpud.core.planning.holdings import CheckpointState, NamedPod, ids, names, with_names
 from sgpud.kubelet.checkpoint import CheckpointError, read
 from sgpud.kubelet.outgoing import why
@@ -92,8 +91,7 @@ class HolderTracker:
         self._last_read = float("-inf")
         self._last_refresh = 0.0
         self._taking_over = False
-        self._reading: IDelayedCall | None = None
-        self._refreshing: IDelayedCall | None = None
+        self._reading, self._refreshing, self._hinting = (Timer(reactor) for _ in range(3))
         self._asking: Deferred[tuple[NamedPod, ...]] | None = None
         self._nudged_for: tuple[frozenset[str], frozenset[str]] | None = None
         self._nudge_after = self._nudge_at = 0.0
@@ -105,7 +103,6 @@ class HolderTracker:
         self._not_before = float("-inf")
         """When the kubelet is asked again at the earliest."""
         self._confirmed = float("-inf")
-        self._hinting: IDelayedCall | None = None
         self._fresh_kubelet = True
         """Whether the kubelet may have started without a checkpoint, and holds nothing then."""
 
@@ -114,15 +111,14 @@ class HolderTracker:
         if self._checkpoint is None:
             self.read()
         self._last_refresh = self._reactor.seconds()
-        self._refreshing = self._reactor.callLater(WHILE_HELD, self._tick)
+        self._refreshing.set(WHILE_HELD, self._tick)
 
     def stop(self) -> None:
         """Ask and read no more."""
         self._reads.stop()
         self._begun += 1
-        for call in (self._reading, self._refreshing, self._hinting):
-            if call is not None and call.active():
-                call.cancel()
+        for timer in (self._reading, self._refreshing, self._hinting):
+            timer.cancel()
         asking, self._asking = self._asking, None
         if asking is not None:
             asking.cancel()
@@ -130,13 +126,13 @@ class HolderTracker:
     @property
     def alive(self) -> bool:
         """Whether it looks again."""
-        return self._refreshing is not None and self._refreshing.active()
+        return self._refreshing.active
 
     def changed(self) -> None:
         """The checkpoint may have changed: read it, at once or in a moment."""
-        if self._reading is None or not self._reading.active():
+        if not self._reading.active:
             wait = max(0.0, self._last_read + READ_APART - self._reactor.seconds())
-            self._reading = self._reactor.callLater(wait, self.read)
+            self._reading.set(wait, self.read)
 
     def kubelet_started(self) -> None:
         """A kubelet has started: where it has no checkpoint, nothing is held."""
@@ -145,13 +141,13 @@ class HolderTracker:
 
     def look(self) -> None:
         """Refresh soon: a pod may have ended or started, who holds what is not what it was."""
-        if self._hinting is None or not self._hinting.active():
+        if not self._hinting.active:
             now = self._reactor.seconds()
             soonest = max(now, self._last_refresh + HINTED, self._not_before)
-            self._hinting = self._reactor.callLater(soonest - now, self._hinted)
+            self._hinting.set(soonest - now, self._hinted)
 
     def _hinted(self) -> None:
-        if self._asking is None and self._refreshing is not None and self._waited_for:
+        if self._asking is None and self.alive and self._waited_for:
             self._refresh()
 
     def take_over(self) -> None:
@@ -219,7 +215,7 @@ class HolderTracker:
         return evolve(known, problem=problem)
 
     def _tick(self) -> None:
-        self._refreshing = self._reactor.callLater(WHILE_HELD, self._tick)
+        self._refreshing.set(WHILE_HELD, self._tick)
         now = self._reactor.seconds()
         due = self._waited_for or now >= self._last_refresh + OTHERWISE
         if due and self._asking is None and now >= self._not_before:

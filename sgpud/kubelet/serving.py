@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -10,7 +11,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from sgpud.bridge import Reactor, in_thread
+from sgpud.bridge import Reactor, Timer, in_thread
 from sgpud.core.registration import RegistrationState
 from sgpud.folder_watcher import FolderWatcher
 from sgpud.kubelet.deviceplugin.endpoint import try_bind, warm_up
@@ -162,10 +163,11 @@ class Serving:
         """
         self._directory.stop_looking()
         ended: Deferred[None] = Deferred()
-        late = self._reactor.callLater(RETIRE_WITHIN, self._give_up, ended)
+        late = Timer(self._reactor)
+        late.set(RETIRE_WITHIN, partial(self._give_up, ended))
 
         def retired(_: object) -> None:
-            if late.active():
+            if late.active:
                 late.cancel()
                 ended.callback(None)
 

@@ -7,11 +7,10 @@ from typing import Protocol
 
 from attrs import field, frozen
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from sgpud.bridge import Clock
+from sgpud.bridge import Clock, Timer
 from sgpud.core.registration import BooksContent, BooksRead, RegistrationPhase, RegistrationState
 from sgpud.kubelet.outgoing import why
 
@@ -85,7 +84,7 @@ class BooksMonitor:
         self._took = 0.0
         self._failures = 0
         self._asking: Deferred[Allocatable] | None = None
-        self._call: IDelayedCall | None = None
+        self._next = Timer(reactor)
 
     def start(self) -> None:
         """Look from now on."""
@@ -93,26 +92,20 @@ class BooksMonitor:
 
     def stop(self) -> None:
         """Look no more."""
-        if self._call is not None and self._call.active():
-            self._call.cancel()
-        self._call = None
+        self._next.cancel()
         asking, self._asking = self._asking, None
         if asking is not None:
             asking.cancel()
 
     def hint(self) -> None:
         """The kubelet may have written something: another plugin's list, for instance."""
-        if self._call is not None and self._call.active() and not self._failures:
+        if self._next.active and not self._failures:
             self._look_in(HINTED)
 
     def _look_in(self, delay: float) -> None:
         """Have the next look in `delay` seconds, or before, but not too soon after the last."""
-        due = max(self._reactor.seconds() + delay, self._asked_at + max(HINTED, DUTY * self._took))
-        if self._call is not None and self._call.active():
-            if self._call.getTime() <= due:
-                return
-            self._call.cancel()
-        self._call = self._reactor.callLater(max(0.0, due - self._reactor.seconds()), self._look)
+        soonest = self._asked_at + max(HINTED, DUTY * self._took) - self._reactor.seconds()
+        self._next.at_most(max(delay, soonest), self._look)
 
     def _look(self) -> None:
         now = self._reactor.seconds()

@@ -9,9 +9,8 @@ from typing import Protocol
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.interfaces import IDelayedCall
 
-from sgpud.bridge import Reactor
+from sgpud.bridge import Reactor, Timer
 from sgpud.core.allocation.allocate import RefusedError
 from sgpud.core.registration import (
     BooksRead,
@@ -88,7 +87,7 @@ class DevicePlugin:
         self._wanted: frozenset[str] = frozenset()
         self._registrars: dict[str, Registrar] = {}
         self._books = BooksMonitor(reactor, ask, self)
-        self._looking: IDelayedCall | None = None
+        self._looking = Timer(reactor)
         self._generations = 0
         self._registered = 0
 
@@ -116,15 +115,14 @@ class DevicePlugin:
         self._active = True
         self._settle()
         self._books.start()
-        self._looking = self._reactor.callLater(LOOK_EVERY, self._look)
+        self._looking.set(LOOK_EVERY, self._look)
 
     def deactivate(self) -> Deferred[None]:
         """The directory is no longer ours: retire everything; fires when that is done."""
         self._active = False
         self._present = False
         self._books.stop()
-        if self._looking is not None and self._looking.active():
-            self._looking.cancel()
+        self._looking.cancel()
         stopping = [registrar.stop() for registrar in tuple(self._registrars.values())]
         return gatherResults(stopping).addCallback(lambda _: None)
 
@@ -159,7 +157,7 @@ class DevicePlugin:
             registrar.tell(event)
 
     def _look(self) -> None:
-        self._looking = self._reactor.callLater(LOOK_EVERY, self._look)
+        self._looking.set(LOOK_EVERY, self._look)
         for registrar in self._registrars.values():
             registrar.end_unread()
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from sgpud.bridge import Reactor
+from sgpud.bridge import Reactor, Timer
 from sgpud.core.registration import (
     CallRegister,
     Effect,
@@ -96,7 +96,7 @@ class Registrar:
         self._endpoint: Listens | None = None
         self._warned = ""
         """The problem that the log has already: every try that fails alike is no news."""
-        self._timer: IDelayedCall | None = None
+        self._timer = Timer(reactor)
         self._call: Deferred[bytes] | None = None
 
     def tell(self, event: Event) -> None:
@@ -104,7 +104,7 @@ class Registrar:
         before = self.state
         self.state, effects = step(before, event)
         if self.state.phase is not before.phase:
-            self._cancel_timer()
+            self._timer.cancel()
             self._say(before)
         for effect in effects:
             self._do(effect)
@@ -154,10 +154,8 @@ class Registrar:
 
     def _do(self, effect: Effect) -> None:
         if isinstance(effect, StartTimer):
-            self._cancel_timer()
-            self._timer = self._reactor.callLater(
-                effect.seconds, self.tell, TimerExpired(effect.generation)
-            )
+            expired = TimerExpired(effect.generation)
+            self._timer.set(effect.seconds, partial(self.tell, expired))
         elif isinstance(effect, ServeEndpoint):
             self._serve(effect.generation)
         elif isinstance(effect, CallRegister):
@@ -219,8 +217,3 @@ class Registrar:
             self.tell(EndpointRetired(generation))
 
         endpoint.stop().addBoth(gone)
-
-    def _cancel_timer(self) -> None:
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
-        self._timer = None
