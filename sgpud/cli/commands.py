@@ -19,7 +19,7 @@ from sgpud.serve.control.client import CONTROL, AbsentError, ask
 
 CONFIG = "/etc/sgpud.toml"
 EX_CONFIG = 78
-"""Exit status of a bad configuration (sysexits)."""
+"""Exit status of an invalid configuration (sysexits)."""
 
 
 @frozen
@@ -30,8 +30,8 @@ class Invocation:
     environment: Mapping[str, str]
     out: TextIO
 
-    def say(self, document: object, text: Callable[[Any], str]) -> None:
-        """Print a document, as JSON where that was asked for."""
+    def print(self, document: object, text: Callable[[Any], str]) -> None:
+        """Print a document, as JSON with --json."""
         if self.arguments.json:
             self.out.write(json.dumps(document, indent=2, default=str) + "\n")
         else:
@@ -50,7 +50,7 @@ class Invocation:
 
 def run(call: Invocation) -> int:
     """Run the daemon."""
-    # What is imported stays: the collector, on again in service, would look through it many times.
+    # Imported modules stay: the collector, enabled again in service, would scan them many times.
     gc.disable()
     from sgpud import service  # noqa: PLC0415 - Twisted and gRPC
 
@@ -70,7 +70,7 @@ def check_config(call: Invocation) -> int:
     errors = [str(problem) for problem in problems if not problem.warning]
     warnings = [str(problem) for problem in problems if problem.warning]
     found = {"file": file, "good": not errors, "errors": errors, "warnings": warnings}
-    call.say(found, output.checked)
+    call.print(found, output.checked)
     return EX_CONFIG if errors else 0
 
 
@@ -92,14 +92,14 @@ def gpus(call: Invocation) -> int:
     from sgpud.cli import offline  # noqa: PLC0415 - Twisted
 
     found = offline.gpus(call.arguments, call.config)
-    call.say(found, output.gpus)
+    call.print(found, output.gpus)
     return 1 if found["fault"] else 0
 
 
 def plan(call: Invocation) -> int:
     """Show the plan, and what a reload would change; with `--config` or `--set`, loading that."""
     found = _planned(call)
-    call.say(found, output.plan)
+    call.print(found, output.plan)
     asked = call.arguments.config or call.arguments.set
     return EX_CONFIG if asked and found["reload"] and found["reload"]["problems"] else 0
 
@@ -130,7 +130,7 @@ def explain(call: Invocation) -> int:
     """Explain a pod, a share or a GPU."""
     from sgpud.cli.screens import explain  # noqa: PLC0415 - the others do not need it
 
-    call.say(call.ask("explain", about=call.arguments.about), explain.explained)
+    call.print(call.ask("explain", about=call.arguments.about), explain.explained)
     return 0
 
 
@@ -140,7 +140,7 @@ def doctor(call: Invocation) -> int:
     from sgpud.cli.screens import doctor  # noqa: PLC0415 - the others do not need it
 
     found = command.examine(call.arguments, call.config, lambda: call.ask("status"))
-    call.say(found, doctor.examined)
+    call.print(found, doctor.examined)
     return int(found["status"])
 
 
@@ -151,12 +151,12 @@ def status(call: Invocation) -> int:
 
     found = read_status(Path(call.arguments.run_dir))
     style = status.StatusStyle(_columns(call), colour=_colours(call))
-    call.say(found, lambda found: "\n".join(status.status(found, style)))
+    call.print(found, lambda found: "\n".join(status.status(found, style)))
     return 0
 
 
 def top(call: Invocation) -> int:
-    """Show it live on a terminal; once where the output is none."""
+    """Show it live on a terminal, or once if the output is not a terminal."""
     from sgpud.cli.screens import status  # noqa: PLC0415 - the others do not need it
     from sgpud.cli.screens.top import Top  # noqa: PLC0415
     from sgpud.serve.http.client import read_status  # noqa: PLC0415
@@ -181,7 +181,7 @@ def top(call: Invocation) -> int:
 
 
 def _columns(call: Invocation) -> int:
-    """Of the terminal; 0 where the output goes elsewhere."""
+    """Of the terminal; 0 if the output is not a terminal."""
     return os.get_terminal_size(call.out.fileno()).columns if call.out.isatty() else 0
 
 
@@ -194,20 +194,20 @@ def _colours(call: Invocation) -> bool:
 def reload(call: Invocation) -> int:
     """Reload the daemon's configuration."""
     outcome = call.ask("reload")
-    call.say(outcome, output.reloaded)
+    call.print(outcome, output.reloaded)
     return EX_CONFIG if outcome["problems"] else 0
 
 
 def release(call: Invocation) -> int:
     """Release the driver."""
     found = call.ask("release")
-    call.say(found, output.released)
+    call.print(found, output.released)
     return 0 if found["released"] else 1
 
 
 def acquire(call: Invocation) -> int:
     """Read the GPUs again."""
-    call.say(call.ask("acquire"), lambda _: "Reading the GPUs again.")
+    call.print(call.ask("acquire"), lambda _: "Reading the GPUs again.")
     return 0
 
 
@@ -216,7 +216,7 @@ def about(verb: str, text: str) -> Callable[[Invocation], int]:
 
     def command(call: Invocation) -> int:
         found = call.ask(verb, gpu=call.arguments.gpu)
-        call.say(found, lambda found: output.applied(found, text))
+        call.print(found, lambda found: output.applied(found, text))
         return 0
 
     return command
@@ -229,7 +229,7 @@ def xids(call: Invocation) -> int:
 
     file = call.arguments.config or (CONFIG if Path(CONFIG).exists() else None)
     policy = load(file, call.arguments.set).health if file else HealthPolicy()
-    call.say(xids.document(policy), output.xids)
+    call.print(xids.document(policy), output.xids)
     return 0
 
 
@@ -238,7 +238,7 @@ def simulate(call: Invocation) -> int:
     from sgpud.cli.screens import simulation  # noqa: PLC0415 - the others do not need it
     from sgpud.cli.simulate import command  # noqa: PLC0415
 
-    call.say(command.run(call.arguments, CONFIG), simulation.simulated)
+    call.print(command.run(call.arguments, CONFIG), simulation.simulated)
     return 0
 
 
@@ -248,7 +248,7 @@ def convert(call: Invocation) -> int:
 
     found = command.run(call.arguments.file, call.arguments.entry)
     if call.arguments.json:
-        call.say(found, str)
+        call.print(found, str)
     else:
         call.out.write(found["toml"])  # a document: its lines stay as they are
     return 0

@@ -53,21 +53,21 @@ def main(
         print(f"sgpud: {_lines(error)}", file=err)
         return error.exit_status
     except OSError as error:
-        # Nothing may complain at exit about what could not be written.
+        # Keep Python from reporting at exit that standard output cannot be flushed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         if isinstance(error, BrokenPipeError):
-            return 0  # whoever read the output has seen enough
+            return 0  # the reader has closed the pipe
         print(f"sgpud: {_lines(error)}", file=err)
         return 1
 
 
 def _lines(error: Exception) -> str:
-    """What an error says, a line for each of its problems; a name in it controls no terminal."""
+    """An error's message, a line for each problem, without control characters."""
     return "\n".join(map(one_line, str(error).split("\n")))
 
 
 def _stdout() -> TextIO:
-    """Standard output, for every character there is; nowhere, where it is closed."""
+    """Standard output, for any character; discarded if it is closed."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     return sys.stdout or io.StringIO()

@@ -1,4 +1,4 @@
-"""What can be said of a node without a running daemon: its GPUs, and the plan they would give."""
+"""What is known of a node without a running daemon: its GPUs, and the plan for them."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ from sgpud.options import overrides
 
 @frozen
 class FoundGpus:
-    """What reading the GPUs once gave."""
+    """The result of reading the GPUs once."""
 
     gpus: tuple[Gpu, ...] = ()
     driver: str = ""
     fault: GpuFault | None = None
     errors: dict[str, str] = field(factory=dict)
-    """By GPU, what NVML says of those that it knows and cannot read."""
+    """NVML's error for each GPU that it cannot read."""
 
 
 def gpus(arguments: argparse.Namespace, file: str) -> dict[str, Any]:
-    """The GPUs of the node as a document, each with what it is shared as."""
+    """The GPUs of the node as a document, each with how it is shared."""
     found = read_gpus(arguments)
     try:
         sharing = load(file, overrides(arguments)).sharing
@@ -75,7 +75,7 @@ def gpus(arguments: argparse.Namespace, file: str) -> dict[str, Any]:
 
 
 def plan(arguments: argparse.Namespace, file: str) -> dict[str, Any]:
-    """What a daemon would advertise, were it started now; ConfigError for a bad file."""
+    """What a daemon would advertise if started now; ConfigError for an invalid file."""
     config = load(file, overrides(arguments))
     found = read_gpus(arguments)
     directory = Path(config.kubelet.plugin_directory)

@@ -1,4 +1,4 @@
-"""Text in columns for a terminal: as wide as it shows, cut where it must be, coloured where it may.
+"""Text in columns for a terminal, truncated and coloured as needed.
 
 A character can take two columns (ideographs, emoji) or none (accents that stand on another).
 """
@@ -12,13 +12,13 @@ from enum import Enum
 from attrs import frozen
 
 GAP = "  "
-CUT = "…"
+ELLIPSIS = "…"
 _WIDE = frozenset("WF")
 _NONE = frozenset({"Mn", "Me", "Cf"})
 
 
 class CellStyle(Enum):
-    """How a text stands out, as an escape sequence of ECMA-48; on a terminal only."""
+    """The ECMA-48 escape sequence of a text; on a terminal only."""
 
     PLAIN = ""
     HEAD = "1"
@@ -51,18 +51,18 @@ def _width(letter: str) -> int:
     return 2 if unicodedata.east_asian_width(letter) in _WIDE else 1
 
 
-def cut(text: str, columns: int) -> str:
-    """The text in at most so many columns; what is left out shows as `…`."""
+def truncate(text: str, columns: int) -> str:
+    """The text in at most so many columns; `…` replaces the rest."""
     if width(text) <= columns:
         return text
     kept = ""
-    left = columns - width(CUT)
+    left = columns - width(ELLIPSIS)
     for letter in text:
         left -= _width(letter)
         if left < 0:
             break
         kept += letter
-    return kept + CUT if columns > 0 else ""
+    return kept + ELLIPSIS if columns > 0 else ""
 
 
 def wrapped(text: str, columns: int) -> list[str]:
@@ -95,9 +95,8 @@ def table(
 ) -> list[str]:
     """The rows as aligned lines of at most `columns`; 0: as wide as they are.
 
-    Where they are wider the first column gives up what it can, down to `least`, and the ends of
-    lines are cut. A row of one cell is a text of its own, which no column is made for: it is
-    wrapped, not cut.
+    If they are wider, the first column is narrowed, down to `least`, and then the ends of lines are
+    truncated. A row of one cell is not aligned with the columns: it is wrapped, not truncated.
     """
     full = [row for row in rows if len(row) > 1]
     widths = [max(map(width, (row[at].text for row in full))) for at in range(len(full[0]))]
@@ -125,7 +124,7 @@ def _line(row: Sequence[Cell], widths: Sequence[int], columns: int, *, colour: b
         room = wide if not columns else min(wide, columns - used - len(gap))
         if room <= 0:
             break
-        text = cut(cell.text, room)
+        text = truncate(cell.text, room)
         blanks = " " * (room - width(text))
         shown = painted(text, cell.look, colour=colour)
         parts.append(gap + (blanks + shown if cell.right else shown + (blanks * (at < last))))

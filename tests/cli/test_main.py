@@ -114,13 +114,13 @@ def file(tmp_path: Path) -> Path:
 # check-config. -----------------------------------------------------------------------------------
 
 
-def test_a_good_file_is_good(file: Path) -> None:
+def test_a_valid_file_is_accepted(file: Path) -> None:
     ran = run("check-config", str(file))
     assert (ran.status, ran.err) == (0, "")
     assert ran.out == f"{file} is valid\n"
 
 
-def test_a_bad_file_is_every_problem_with_its_line(file: Path) -> None:
+def test_an_invalid_file_is_reported_with_every_problem_and_line(file: Path) -> None:
     file.write_text(BAD)
     ran = run("check-config", str(file))
     assert ran.status == 78
@@ -131,7 +131,7 @@ def test_a_bad_file_is_every_problem_with_its_line(file: Path) -> None:
     assert ran.err == ""
 
 
-def test_a_warning_is_shown_and_is_no_error(file: Path) -> None:
+def test_a_warning_is_shown_and_is_not_an_error(file: Path) -> None:
     file.write_text('[[gpu]]\nmatch = "*"\n[[gpu]]\nmatch = "NVIDIA*"\n')
     ran = run("check-config", str(file), "--json")
     assert ran.status == 0
@@ -140,7 +140,7 @@ def test_a_warning_is_shown_and_is_no_error(file: Path) -> None:
     assert len(ran.document["warnings"]) == 1
 
 
-def test_the_json_of_a_bad_file_has_its_problems(file: Path) -> None:
+def test_the_json_of_an_invalid_file_has_its_problems(file: Path) -> None:
     file.write_text(BAD)
     ran = run("check-config", "--json", str(file))
     assert ran.status == 78
@@ -149,14 +149,14 @@ def test_the_json_of_a_bad_file_has_its_problems(file: Path) -> None:
     assert len(ran.document["errors"]) == 2
 
 
-def test_what_is_set_over_the_file_is_checked_too(file: Path) -> None:
+def test_overrides_are_checked_too(file: Path) -> None:
     assert run("check-config", str(file), "--set", "sharing.placement=packed").status == 0
     ran = run("check-config", str(file), "--set", "sharing.placement=packet")
     assert ran.status == 78
     assert ran.out.startswith("--set: sharing.placement: ")
 
 
-def test_a_file_that_is_not_there_is_a_bad_configuration(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_invalid_configuration(tmp_path: Path) -> None:
     ran = run("check-config", str(tmp_path / "absent"))
     assert ran.status == 78
     assert "does not exist" in ran.out
@@ -169,7 +169,7 @@ def test_the_given_file_is_good() -> None:
 # What a running daemon answers. ------------------------------------------------------------------
 
 
-def test_a_reload_that_was_done_says_what_changed() -> None:
+def test_a_successful_reload_says_what_changed() -> None:
     with daemon({"reload": APPLIED}) as (folder, asked):
         ran = run("reload", "--run-dir", folder)
         assert ran.status == 0
@@ -178,7 +178,7 @@ def test_a_reload_that_was_done_says_what_changed() -> None:
         assert [request["verb"] for request in asked] == ["reload", "reload"]
 
 
-def test_a_reload_that_was_refused_says_why_and_ends_with_78() -> None:
+def test_a_refused_reload_says_why_and_exits_with_78() -> None:
     with daemon({"reload": REFUSED}) as (folder, _):
         ran = run("reload", "--run-dir", folder)
         assert ran.status == 78
@@ -187,33 +187,33 @@ def test_a_reload_that_was_refused_says_why_and_ends_with_78() -> None:
         assert (as_json.status, as_json.document) == (78, REFUSED)
 
 
-def test_a_release_that_did_not_come_about_is_a_failure() -> None:
+def test_a_failed_release_exits_with_1() -> None:
     for released, status in ((True, 0), (False, 1)):
         with daemon({"release": {"released": released, "within": 900}}) as (folder, _):
             assert run("release", "--run-dir", folder, "--json").status == status
 
 
-def test_an_acquire_says_that_it_is_done() -> None:
+def test_an_acquire_is_confirmed() -> None:
     with daemon({"acquire": {"acquired": True}}) as (folder, _):
         ran = run("acquire", "--run-dir", folder)
     assert (ran.status, ran.out) == (0, "Reading the GPUs again.\n")
 
 
 @pytest.mark.parametrize("verb", ["reload", "release", "acquire"])
-def test_without_a_daemon_a_command_says_how_to_have_one(verb: str, tmp_path: Path) -> None:
+def test_without_a_daemon_a_command_says_how_to_start_it(verb: str, tmp_path: Path) -> None:
     ran = run(verb, "--run-dir", str(tmp_path))
     assert (ran.status, ran.out) == (1, "")
     assert ran.err.startswith("sgpud: No sgpud answers on ")
     assert len(ran.err.splitlines()) == 1
 
 
-def test_what_the_daemon_refuses_is_told_in_its_words() -> None:
+def test_a_refusal_of_the_daemon_is_printed() -> None:
     with daemon({}) as (folder, _):
         ran = run("acquire", "--run-dir", folder)
     assert (ran.status, ran.err) == (1, "sgpud: no\n")
 
 
-def test_the_plan_is_the_running_daemons() -> None:
+def test_the_plan_is_that_of_the_running_daemon() -> None:
     seen: dict[str, object] = {"view": {"pools": []}, "reload": APPLIED}
     with daemon({"plan": seen}) as (folder, asked):
         ran = run("plan", "--run-dir", folder, "--json")
@@ -221,7 +221,7 @@ def test_the_plan_is_the_running_daemons() -> None:
     assert asked == [{"verb": "plan", "arguments": {"set": []}}]
 
 
-def test_a_plan_of_a_named_file_is_of_that_file(file: Path, tmp_path: Path) -> None:
+def test_a_plan_with_config_uses_that_file(file: Path, tmp_path: Path) -> None:
     view: dict[str, object] = {"pools": []}
     set_ = ("--set", "sharing.duplication_factor=7")
     with daemon({"plan": {"view": view, "reload": APPLIED}}) as (folder, asked):
@@ -251,7 +251,7 @@ def test_a_plan_of_a_named_file_is_of_that_file(file: Path, tmp_path: Path) -> N
         ["plan", "--fake-gpus"],
     ],
 )
-def test_wrong_arguments_end_with_2(
+def test_wrong_arguments_exit_with_2(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -279,7 +279,7 @@ def test_a_wrong_argument_says_what_to_write(
     assert said in capsys.readouterr().err
 
 
-def test_the_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_has_a_getting_started(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["--help"])
     assert caught.value.code == 0
@@ -422,7 +422,7 @@ def test_commands_that_read_the_node_import_neither_grpc_nor_the_daemon(command:
 
 
 @pytest.mark.slow
-def test_a_full_disk_below_the_output_is_told_in_one_line(file: Path) -> None:
+def test_a_full_disk_is_reported_on_one_line(file: Path) -> None:
     with Path("/dev/full").open("w") as full:
         done = process("check-config", str(file), stdout=full)
     assert done.returncode == 1
@@ -430,7 +430,7 @@ def test_a_full_disk_below_the_output_is_told_in_one_line(file: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_reader_that_has_seen_enough_is_no_error(file: Path) -> None:
+def test_a_closed_pipe_is_not_an_error(file: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with open(writing, "w") as pipe:  # noqa: PTH123 - it is a descriptor
@@ -439,7 +439,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(file: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_closed_output_is_no_error(file: Path) -> None:
+def test_a_closed_output_is_not_an_error(file: Path) -> None:
     shell = 'exec "$0" -m sgpud check-config "$1" >&-'
     done = subprocess.run(
         ["sh", "-c", shell, sys.executable, str(file)],
@@ -459,7 +459,7 @@ def test_a_name_that_the_terminal_cannot_show_is_shown_escaped(tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_the_daemon_does_not_start_on_a_bad_file(file: Path, tmp_path: Path) -> None:
+def test_the_daemon_does_not_start_on_an_invalid_file(file: Path, tmp_path: Path) -> None:
     file.write_text(BAD)
     state = ["--state-dir", str(tmp_path / "state"), "--run-dir", str(tmp_path / "run")]
     done = process("run", "--config", str(file), "--fake-gpus", str(FAKE_GPUS), *state)
@@ -470,7 +470,7 @@ def test_the_daemon_does_not_start_on_a_bad_file(file: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_the_daemon_does_not_start_on_a_bad_file_of_fake_gpus(file: Path, tmp_path: Path) -> None:
+def test_the_daemon_does_not_start_on_an_invalid_fake_gpus_file(file: Path, tmp_path: Path) -> None:
     done = process("run", "--config", str(file), "--fake-gpus", str(tmp_path / "absent"))
     assert done.returncode == 78
     assert "absent" in done.stderr
@@ -478,7 +478,7 @@ def test_the_daemon_does_not_start_on_a_bad_file_of_fake_gpus(file: Path, tmp_pa
 
 
 @pytest.mark.slow
-def test_what_a_boot_imports_has_nothing_of_a_simulation() -> None:
+def test_a_boot_does_not_import_the_simulation() -> None:
     """The kubelet starts in the same moment, and admits the pods of before once."""
     program = (
         "import sys, sgpud.cli.main, sgpud.service\n"

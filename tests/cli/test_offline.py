@@ -66,7 +66,7 @@ def document(node: Path, command: str, *more: str) -> Any:
 # gpus. -------------------------------------------------------------------------------------------
 
 
-def test_each_gpu_is_told_with_what_it_is_shared_as(node: Path) -> None:
+def test_each_gpu_is_listed_with_how_it_is_shared(node: Path) -> None:
     with (node / "sgpud.toml").open("a") as file:
         file.write('[gpus]\ndeny = ["Tesla T4"]\n')
         file.write('[[gpu]]\nmatch = "*MIG*"\nresource = "example.com/slice"\n')
@@ -92,7 +92,7 @@ def test_the_text_is_a_line_for_each_gpu(node: Path) -> None:
         assert gpu["product"] in line
 
 
-def test_a_bad_file_does_not_hide_the_gpus(node: Path) -> None:
+def test_an_invalid_file_does_not_hide_the_gpus(node: Path) -> None:
     (node / "sgpud.toml").write_text("nonsense")
     found = document(node, "gpus")
     assert len(found["gpus"]) == 6
@@ -100,7 +100,7 @@ def test_a_bad_file_does_not_hide_the_gpus(node: Path) -> None:
     assert found["gpus"][0]["shared"]["shares"] == 100
 
 
-def test_without_a_driver_it_is_said_what_to_do(node: Path) -> None:
+def test_without_a_driver_the_output_says_what_to_do(node: Path) -> None:
     done = run(node, "gpus", "--json", fake_gpus=False)
     found = json.loads(done.stdout)
     assert (done.returncode, found["gpus"]) == (1, [])
@@ -125,7 +125,7 @@ def test_the_plan_is_what_a_daemon_would_advertise(node: Path) -> None:
     assert [gpu["shares"] for gpu in pool["gpus"]] == [8] * 6
 
 
-def test_what_pods_hold_is_in_the_plan(node: Path) -> None:
+def test_held_shares_are_in_the_plan(node: Path) -> None:
     uuid = document(node, "gpus")["gpus"][0]["uuid"]
     held = (f"{uuid}::0", f"{uuid}::50")
     answer = api.ContainerAllocateResponse()
@@ -136,14 +136,14 @@ def test_what_pods_hold_is_in_the_plan(node: Path) -> None:
     assert (first["uuid"], first["held"], first["shares"], first["free"]) == (uuid, 2, 8, 6)
 
 
-def test_a_checkpoint_that_cannot_be_read_is_a_remark(node: Path) -> None:
+def test_an_unreadable_checkpoint_is_noted_in_the_plan(node: Path) -> None:
     (node / "plugins" / NAME).write_bytes(b"{")
     seen = document(node, "plan")["view"]
     assert "not JSON" in seen["holders"]
     assert seen["pools"]
 
 
-def test_a_bad_file_is_no_plan(node: Path) -> None:
+def test_an_invalid_file_gives_no_plan(node: Path) -> None:
     (node / "sgpud.toml").write_text("nonsense")
     done = run(node, "plan")
     assert (done.returncode, done.stdout) == (78, "")

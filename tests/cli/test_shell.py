@@ -56,16 +56,16 @@ def test_no_test_imports_from_another_test() -> None:
     assert found(pattern, python_files("tests", "benchmarks", "tools")) == []
 
 
-def test_nothing_is_left_for_later() -> None:
+def test_there_are_no_todo_comments() -> None:
     assert found(r"TOD[O]|FIXM[E]|XX[X]|NotImplemente[d]Error", python_files(*OURS)) == []
 
 
-def test_no_module_is_longer_than_a_reader_bears() -> None:
+def test_modules_are_short() -> None:
     lengths = {p.relative_to(ROOT): len(p.read_text().splitlines()) for p in python_files("sgpud")}
     assert {path: n for path, n in lengths.items() if n > MOST_LINES} == {}
 
 
-def test_no_folder_holds_more_modules_than_a_reader_bears() -> None:
+def test_folders_hold_few_modules() -> None:
     modules = [p.parent for p in python_files("sgpud") if p.stem != "__init__"]
     crowded = {str(folder): modules.count(folder) for folder in modules}
     assert {folder: n for folder, n in crowded.items() if n > MOST_MODULES} == {}

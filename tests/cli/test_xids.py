@@ -20,13 +20,13 @@ def entry(policy: HealthPolicy, number: int) -> dict[str, Any]:
     return dict(one)
 
 
-def test_every_xid_of_the_table_is_there_with_class_meaning_and_source() -> None:
+def test_every_xid_is_listed_with_class_meaning_and_source() -> None:
     found: Any = document(HealthPolicy())["xids"]
     assert [xid["number"] for xid in found] == sorted(xid.number for xid in XIDS)
     assert all(xid["class"] and xid["meaning"] and xid["source"] for xid in found)
 
 
-def test_the_configuration_shows() -> None:
+def test_the_xid_table_shows_the_configuration() -> None:
     policy = HealthPolicy(ignore=(79,), reset=(4711,))
     assert entry(HealthPolicy(), 79)["class"] == "reboot"
     assert entry(policy, 79)["class"] == "ignore"
@@ -41,7 +41,7 @@ def test_the_configuration_shows() -> None:
     }
 
 
-def test_for_which_gpus() -> None:
+def test_xids_are_listed_with_the_gpus_they_apply_to() -> None:
     assert entry(HealthPolicy(), 79)["gpus"] == "all"
     assert entry(HealthPolicy(), 74)["gpus"] == "before Blackwell"
     assert entry(HealthPolicy(), 136)["gpus"] == "Hopper only"
@@ -76,7 +76,7 @@ def test_the_command_reads_the_configuration(tmp_path: Path) -> None:
     assert (classes[13], classes[95], classes[79]) == ("reset", "ignore", "reboot")
 
 
-def test_the_command_refuses_a_bad_configuration(tmp_path: Path) -> None:
+def test_the_command_refuses_an_invalid_configuration(tmp_path: Path) -> None:
     file = tmp_path / "sgpud.toml"
     file.write_text("[health]\nreset = [13]\nignore = [13]\n")
     status, out, err = run("--config", str(file))

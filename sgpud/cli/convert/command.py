@@ -29,20 +29,20 @@ GPU operator."""
 
 @frozen
 class _Entry:
-    """A configuration in a file, or what is found instead of one."""
+    """A configuration in a file, or something else in its place."""
 
     name: str
     """Its key in a ConfigMap or in Helm values; empty: the document itself."""
     holder: str
     """The name of the ConfigMap, or empty."""
     content: Mapping[str, Any] | None
-    """None: not a configuration of a plugin that is known here."""
+    """None: not a configuration of a known plugin."""
     problem: str = ""
     """Why it is not."""
 
     @property
     def full(self) -> str:
-        """What --entry takes where two holders have an entry of this name."""
+        """The name for --entry if two ConfigMaps have an entry of this name."""
         return f"{self.holder}/{self.name}" if self.holder else self.name
 
 
@@ -56,8 +56,8 @@ def run(file: str, entry: str | None = None) -> dict[str, Any]:
     try:
         warnings = parse(text, "sgpud.toml").warnings
     except ConfigError as error:
-        # Names and patterns go through as they are; sgpud is stricter about some.
-        raise ConvertError(file, f"cannot be converted as it is:\n{error}") from error
+        # Names and patterns are copied; sgpud is stricter about some.
+        raise ConvertError(file, f"cannot be converted:\n{error}") from error
     draft.notes.extend(f"{each.key}: {each.text}" for each in warnings)
     return {"file": file, "source": draft.source, "toml": document(draft), "notes": draft.notes}
 
@@ -69,7 +69,7 @@ def _read(file: str) -> bytes:
         with Path(file).open("rb") as stream:
             content = stream.read(LARGEST + 1)
     if len(content) > LARGEST:
-        raise ConvertError(file, f"is larger than {LARGEST} bytes: name a configuration")
+        raise ConvertError(file, f"is larger than {LARGEST} bytes")
     return content
 
 
@@ -114,7 +114,7 @@ def _chosen(entries: list[_Entry], file: str, wanted: str | None) -> _Entry:
 
 
 def _entries(found: object) -> Iterator[_Entry]:
-    """Every configuration that a document is, or holds."""
+    """The configurations in a document."""
     if not isinstance(found, Mapping):
         if found is not None:
             yield _unknown("", "")

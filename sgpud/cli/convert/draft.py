@@ -1,4 +1,4 @@
-"""What a configuration becomes while it is converted: sections, rules, and what is left over."""
+"""A configuration during conversion: sections, rules and notes."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Draft:
     """An sgpud.toml in the making."""
 
     source: str
-    """Whose configuration it was, as a person would say it."""
+    """The plugin whose configuration it was, for people."""
     sections: dict[str, dict[str, Any]] = Factory(dict)
     rules: list[dict[str, Any]] = Factory(list)
     notes: list[str] = Factory(list)
-    """What is not as it was, each in one line that begins with the place in the file."""
+    """The differences, each on one line that starts with the place in the file."""
 
     def set(self, section: str, key: str, value: object) -> None:
         """Write a key."""
@@ -47,7 +47,7 @@ class Draft:
 
 
 def table(value: object, place: str, draft: Draft) -> Mapping[str, Any]:
-    """A mapping; an empty one, with a note, where there is something else."""
+    """A mapping; an empty one, with a note, for anything else."""
     if isinstance(value, Mapping):
         return value
     if value is not None:
@@ -56,7 +56,7 @@ def table(value: object, place: str, draft: Draft) -> Mapping[str, Any]:
 
 
 def listed(value: object, place: str, draft: Draft) -> list[Any]:
-    """A list; an empty one, with a note, where there is something else."""
+    """A list; an empty one, with a note, for anything else."""
     if isinstance(value, list):
         return value
     if value is not None:
@@ -71,7 +71,7 @@ def whole(value: object) -> int | None:
 
 
 def shares(value: object, place: str, draft: Draft) -> int | None:
-    """How many shares a GPU has: 1 to MOST_SHARES; None, with a note, if it cannot be said."""
+    """How many shares a GPU has: 1 to MOST_SHARES; None, with a note, if it is not a number."""
     count = whole(value)
     if not count:
         draft.note(place, f"is {value!r}, not a number of shares, and was ignored")

@@ -1,7 +1,7 @@
 """The configuration of NVIDIA's k8s-device-plugin, version v1, as its YAML says it.
 
-It is taken as it is written, and where that plugin (0.20 and older) does something else than its
-file says, a note says so.
+It is converted as written; a note says where that plugin (0.20 and older) does not do what its file
+says.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _Replicas:
     """The resource that pods ask for."""
     count: int
     devices: tuple[str, ...] | None
-    """The GPUs that it is about; None for all."""
+    """The GPUs it applies to; None for all."""
 
 
 def is_nvidia(document: Mapping[str, Any]) -> bool:

@@ -17,11 +17,13 @@ def health(given: Mapping[str, Any], draft: Draft) -> None:
     if critical is not None and str(critical).lower() != "all":
         reset = [x for x in _xids(critical, "health.criticalXIDs", draft) if x not in ignored]
         draft.set("health", "reset", reset)
-        draft.note("health.criticalXIDs", "XIDs beside these count as `sgpud xids` says")
+        draft.note("health.criticalXIDs", "other XIDs are classified as in `sgpud xids`")
     elif critical is not None:
-        draft.note("health.criticalXIDs", "an XID counts as `sgpud xids` says, not every one")
+        draft.note("health.criticalXIDs", "not every XID: they are classified as in `sgpud xids`")
     if str(given.get("disabled")).lower() == "true":
-        draft.note("health.disabled", "sgpud always looks after its GPUs; name XIDs to ignore")
+        draft.note(
+            "health.disabled", "sgpud always checks health; list XIDs in [health] ignore instead"
+        )
     for key in sorted(set(given) - {"disabled", "eventTypes", "ignoredXIDs", "criticalXIDs"}):
         draft.note(f"health.{key}", "is unknown and was ignored")
 

@@ -14,7 +14,7 @@ _WIDTH = 98
 
 
 def document(draft: Draft) -> str:
-    """The text; `sgpud check-config` has to accept it, which its caller looks at."""
+    """The text; the caller checks that it is valid."""
     lines = [*_head(draft)]
     for name, keys in draft.sections.items():
         lines += ["", f"[{name}]", *_keys(keys)]

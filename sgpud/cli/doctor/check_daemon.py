@@ -1,4 +1,4 @@
-"""Checks of sgpud itself: its configuration, the daemon that runs, the cgroups."""
+"""Checks of sgpud itself: its configuration, the running daemon, cgroups."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def check_configuration(facts: NodeFacts) -> Iterator[Finding]:
             "configuration",
             Severity.WARNING,
             warning,
-            "It is allowed and unwise.",
-            "Think it over.",
+            "It is valid, but probably not intended.",
+            "Review it.",
         )
     if not found.errors and not found.warnings:
         yield Finding("configuration", Severity.GOOD, f"{found.file} is valid")
 
 
 def check_memory(facts: NodeFacts) -> Iterator[Finding]:
-    """Whether anything guards the memory of the GPUs that are shared."""
+    """Whether anything limits the memory use on shared GPUs."""
     sharing = facts.configuration.sharing
     for resource in sharing.unguarded(facts.driver.gpus) if sharing else ():
         yield Finding(
@@ -46,16 +46,16 @@ def check_memory(facts: NodeFacts) -> Iterator[Finding]:
 
 
 def check_cgroup(facts: NodeFacts) -> Iterator[Finding]:
-    """Which cgroups there are."""
+    """The version of cgroups."""
     if facts.cgroup == "v2":
         yield Finding("cgroup", Severity.GOOD, "version 2")
         return
     what = f"version 1 ({facts.cgroup})" if facts.cgroup else "none is mounted at /sys/fs/cgroup"
     means = (
         "Kubernetes has cgroup version 1 in maintenance, and from 1.35 on the kubelet does not"
-        " start on it unless it is told to."
+        " start on it unless failCgroupV1 is false."
         if facts.cgroup
-        else "sgpud cannot tell in which container a GPU process runs."
+        else "sgpud cannot determine in which container a GPU process runs."
     )
     todo = (
         "Boot with systemd.unified_cgroup_hierarchy=1."
@@ -66,15 +66,15 @@ def check_cgroup(facts: NodeFacts) -> Iterator[Finding]:
 
 
 def check_daemon(facts: NodeFacts) -> Iterator[Finding]:
-    """How the daemon that runs is, if one does."""
+    """The state of the running daemon, if there is one."""
     view = facts.view
     if view is None:
         yield Finding(
             "daemon",
             Severity.NOTE,
             facts.silence,
-            "Only the node was looked at.",
-            "Start it with `systemctl start sgpud` once the rest is good.",
+            "Only the node was checked.",
+            "Start it with `systemctl start sgpud` once the other findings are resolved.",
         )
         return
     yield Finding("daemon", Severity.GOOD, f"sgpud {view['version']} runs: {view['serving']}")
@@ -83,8 +83,8 @@ def check_daemon(facts: NodeFacts) -> Iterator[Finding]:
         yield Finding(
             "daemon",
             Severity.ERROR,
-            f"it runs on the configuration {configuration['in_use']}, not on the file as it is",
-            "What was changed in the file does not count.",
+            f"the configuration in use is {configuration['in_use']}, not the current file",
+            "Changes to the file have no effect yet.",
             "Correct the file and `sgpud reload`.",
         )
     if view["probe"]:
@@ -92,7 +92,7 @@ def check_daemon(facts: NodeFacts) -> Iterator[Finding]:
             "daemon",
             Severity.ERROR,
             view["probe"],
-            "What it knows of the GPUs is old, and free shares are withheld.",
+            "Its data about the GPUs is stale, and free shares are withheld.",
             "See the findings about the driver.",
         )
     for name in view["unknown"]:
@@ -110,7 +110,7 @@ def check_daemon(facts: NodeFacts) -> Iterator[Finding]:
             "daemon",
             Severity.ERROR,
             f"its {part} has failed",
-            "The last plan stays in force, but nothing new is taken in.",
+            "The last plan stays in effect, but changes are not processed.",
             "See its log (journalctl -u sgpud) and restart it: `systemctl restart sgpud`.",
         )
     if view["unsaved"]:
@@ -126,7 +126,7 @@ def check_daemon(facts: NodeFacts) -> Iterator[Finding]:
             "daemon",
             Severity.WARNING,
             view["holders"],
-            "Who holds shares may be out of date: nothing is removed, and little is given back.",
+            "Holders may be stale: no share is removed, and few are freed.",
             "See the findings about checkpoint and podresources.",
         )
 
@@ -156,21 +156,21 @@ def check_pools(facts: NodeFacts) -> Iterator[Finding]:
             "registration",
             Severity.ERROR,
             f"{pool['resource']} is not registered ({pool['registration']}{problem})",
-            "The node shows none of its shares, and pods that ask for them stay Pending.",
+            "The node shows none of its shares, and pods that request them stay Pending.",
             "See the findings about the kubelet; sgpud retries.",
         )
 
 
 def check_healths(facts: NodeFacts) -> Iterator[Finding]:
-    """What the daemon knows of GPUs that are not well."""
+    """The GPUs that are not healthy, according to the daemon."""
     for gpu in (facts.view or {}).get("healths", ()):
         if gpu["cordoned"]:
             yield Finding(
                 "health",
                 Severity.NOTE,
                 f"{gpu['uuid']} is cordoned",
-                "No free share of it is given out.",
-                f"`sgpud uncordon {gpu['uuid']}` when it may be.",
+                "Its free shares are withheld.",
+                f"`sgpud uncordon {gpu['uuid']}` when it may be used again.",
             )
         if gpu["health"] != "healthy":
             bad = gpu["health"] == "unhealthy"
@@ -178,6 +178,6 @@ def check_healths(facts: NodeFacts) -> Iterator[Finding]:
                 "health",
                 Severity.ERROR if bad else Severity.WARNING,
                 f"{gpu['uuid']} is {gpu['health']}: {gpu['reason']}",
-                "All its shares are Unhealthy." if bad else "No free share of it is given out.",
+                "All its shares are Unhealthy." if bad else "Its free shares are withheld.",
                 gpu["advice"] or "It recovers once its probes pass.",
             )

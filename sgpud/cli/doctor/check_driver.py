@@ -9,14 +9,14 @@ from sgpud.core.sharing.rules import InjectionMethod
 from sgpud.core.text import several
 
 _BY_RUNTIME = (InjectionMethod.NVIDIA_RUNTIME, InjectionMethod.VOLUME_MOUNTS, InjectionMethod.CDI)
-"""Methods where NVIDIA's own tools make missing device nodes."""
+"""Methods with which NVIDIA's own tools create missing device nodes."""
 
 
 def check_driver(facts: NodeFacts) -> Iterator[Finding]:
     """Whether the driver is loaded and answers, and can read every GPU."""
     driver = facts.driver
     if driver.gpus and not driver.real:
-        what = f"{several(len(driver.gpus), 'fake GPU')}: no driver is looked for"
+        what = f"{several(len(driver.gpus), 'fake GPU')}: the driver is not checked"
         yield Finding("driver", Severity.NOTE, what)
         return
     if driver.fault:
@@ -43,7 +43,7 @@ def check_driver(facts: NodeFacts) -> Iterator[Finding]:
 
 
 def check_versions(facts: NodeFacts) -> Iterator[Finding]:
-    """Whether kernel module and library are of one version."""
+    """Whether kernel module and library have the same version."""
     driver = facts.driver
     if not driver.kernel:
         if not driver.gpus:
@@ -58,7 +58,7 @@ def check_versions(facts: NodeFacts) -> Iterator[Finding]:
         return
     others = {path: found for path, found in driver.libraries.items() if found != driver.kernel}
     if not others:
-        there = "the same" if driver.libraries else "not in a usual folder"
+        there = "the same" if driver.libraries else "not found in the usual folders"
         what = f"kernel module {driver.kernel}, library {there}"
         yield Finding("versions", Severity.GOOD, what)
         return
@@ -78,14 +78,14 @@ def check_versions(facts: NodeFacts) -> Iterator[Finding]:
 
 
 def check_nodes(facts: NodeFacts) -> Iterator[Finding]:
-    """Whether the device nodes are there that the method needs."""
+    """Whether the device nodes exist that the method needs."""
     host, chosen, gpus = facts.devices.host, facts.devices.chosen, facts.driver.real
     if not gpus:
         return
     made_by_tools = chosen is not None and chosen.method in _BY_RUNTIME
     severity = Severity.WARNING if made_by_tools else Severity.ERROR
     means = (
-        "Containers start all the same if NVIDIA's tools make the nodes then."
+        "Containers can start if NVIDIA's tools create the nodes."
         if made_by_tools
         else "Containers cannot open the GPUs."
     )
@@ -97,15 +97,15 @@ def check_nodes(facts: NodeFacts) -> Iterator[Finding]:
     ]
     for reason in reasons:
         what, _, todo = reason.partition(": run ")
-        command = f"Run {todo}." if todo else "Do what the message says."
+        command = f"Run {todo}." if todo else "See the message."
         yield Finding("devices", severity, what, means, command)
     if not reasons:
-        what = f"the device nodes of {several(len(gpus), 'GPU')} are there"
+        what = f"the device nodes of {several(len(gpus), 'GPU')} exist"
         yield Finding("devices", Severity.GOOD, what)
 
 
 def check_links(facts: NodeFacts) -> Iterator[Finding]:
-    """Whether a `systemctl daemon-reload` would take the GPUs away from running containers."""
+    """Whether a `systemctl daemon-reload` would remove the GPUs from running containers."""
     missing, chosen = facts.devices.links_missing, facts.devices.chosen
     if missing and chosen is not None and chosen.method is not InjectionMethod.CDI:
         yield Finding(
@@ -114,6 +114,6 @@ def check_links(facts: NodeFacts) -> Iterator[Finding]:
             f"no {', '.join(missing)}",
             "With the systemd cgroup driver every `systemctl daemon-reload` removes the GPUs"
             " from running containers: runc finds devices by these links.",
-            "Run `nvidia-ctk system create-dev-char-symlinks --create-all` at every boot, or hand"
-            " GPUs over by cdi.",
+            "Run `nvidia-ctk system create-dev-char-symlinks --create-all` at every boot, or set"
+            ' [container] method = "cdi".',
         )

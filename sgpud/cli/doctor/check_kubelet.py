@@ -1,4 +1,4 @@
-"""Checks of the kubelet: its folder, its sockets, and who else gives out the same GPUs."""
+"""Checks of the kubelet: its folder, its sockets, and other plugins for the same GPUs."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ def check_order(facts: NodeFacts) -> Iterator[Finding]:
             "order",
             Severity.WARNING,
             f"sgpud.service is not ordered before {unit}",
-            "After a reboot the kubelet admits the pods of before once: those whose shares are not"
-            " registered by then are lost (UnexpectedAdmissionError).",
+            "After a reboot the kubelet admits existing pods once: those whose shares are not"
+            " registered by then fail (UnexpectedAdmissionError).",
             f"`systemctl edit sgpud`: [Unit] and Before={unit}.",
         )
 
 
 def check_pod_resources(facts: NodeFacts) -> Iterator[Finding]:
-    """Whether it can be asked which pods hold shares."""
+    """Whether the kubelet can be asked which pods hold shares."""
     kubelet = facts.kubelet
     path, state = kubelet.pod_resources_path, kubelet.pod_resources
     if state == "answers":
@@ -68,26 +68,26 @@ def check_pod_resources(facts: NodeFacts) -> Iterator[Finding]:
         "podresources",
         Severity.WARNING,
         f"{path}: {state}",
-        "sgpud learns late that a pod has ended, and shows pods by their UID only.",
+        "sgpud notices the end of a pod late, and shows pods by UID only.",
         "Set [kubelet] pod_resources to the kubelet's socket; in a container mount its folder.",
     )
 
 
 def check_checkpoint(facts: NodeFacts) -> Iterator[Finding]:
-    """Whether the kubelet's record of who holds what can be read."""
+    """Whether the kubelet's checkpoint can be read."""
     problem = facts.kubelet.checkpoint_problem
     if problem:
         yield Finding(
             "checkpoint",
             Severity.WARNING,
             problem,
-            "After a restart sgpud does not know who holds shares: it removes none until it does.",
-            "Run as root. If the file is broken, the kubelet rewrites it with the next pod.",
+            "After a restart sgpud does not know who holds shares, and removes none until it does.",
+            "Run doctor as root. If it is corrupt, the next pod makes the kubelet rewrite it.",
         )
 
 
 def check_rivals(facts: NodeFacts) -> Iterator[Finding]:
-    """Whether somebody else gives out the GPUs that sgpud shares."""
+    """Whether another plugin or driver offers the GPUs that sgpud shares."""
     own = set(facts.configuration.sharing.resources if facts.configuration.sharing else ())
     view = facts.view or {}
     own |= {pool["resource"] for pool in view.get("pools", ())}
@@ -117,7 +117,7 @@ def check_rivals(facts: NodeFacts) -> Iterator[Finding]:
         )
     if not rivals and facts.kubelet.registered:
         names = ", ".join(sorted(facts.kubelet.registered))
-        what = f"of what is registered ({names}) only sgpud's gives out GPUs of this node"
+        what = f"no other plugin offers GPUs of this node (registered: {names})"
         yield Finding("rivals", Severity.GOOD, what)
 
 
@@ -125,7 +125,7 @@ def _namesake(resource: str, ids: list[str]) -> Finding:
     return Finding(
         "rivals",
         Severity.ERROR,
-        f"another plugin serves {resource}: it listed {len(ids)} ids such as {ids[0]}",
+        f"another plugin serves {resource}: it listed {len(ids)} ids, e.g. {ids[0]}",
         "The kubelet asks the plugin that registered last: one refuses what the other listed, and"
         " pods fail at random.",
         "Remove the other device plugin from this node, or give sgpud's shares another name"
@@ -134,12 +134,12 @@ def _namesake(resource: str, ids: list[str]) -> Finding:
 
 
 def _rival(resource: str, ids: list[str]) -> Finding:
-    what = f"{resource} gives out the same GPUs: {len(ids)} ids such as {ids[0]}"
+    what = f"{resource} offers the same GPUs: {len(ids)} ids, e.g. {ids[0]}"
     return Finding(
         "rivals",
         Severity.ERROR,
         what,
-        "Two plugins promise the same GPUs: pods get less memory than either believes. A resource"
+        "Two plugins offer the same GPUs: pods get less memory than either assumes. A resource"
         " that was removed from sgpud's configuration disappears within 5 minutes.",
         "Remove the other device plugin from this node, or keep its GPUs out with [gpus] deny:"
         " docs/clusters.md, Beside another GPU plugin.",
@@ -147,13 +147,13 @@ def _rival(resource: str, ids: list[str]) -> Finding:
 
 
 def _ours(one: str, known: Collection[str]) -> bool:
-    """Whether an id of a resource of sgpud's is one that sgpud lists: of a GPU that it knows."""
+    """Whether an id is one that sgpud lists: a share of a known GPU."""
     share = parse_share_id(one)
     return share is not None and (not known or share[0] in known)
 
 
 def _means(one: str, uuids: Iterable[str], indexes: Iterable[int]) -> bool:
-    """Whether an id of a plugin stands for a GPU of this node; any does if none is known."""
+    """Whether a plugin's id refers to a GPU of this node; any does if no GPU is known."""
     if any(uuid in one for uuid in uuids):
         return True
     index = _BY_INDEX.fullmatch(one)

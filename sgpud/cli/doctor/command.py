@@ -17,7 +17,7 @@ from sgpud.cli.doctor.check_daemon import (
     check_pools,
 )
 from sgpud.cli.doctor.check_driver import check_driver, check_links, check_nodes, check_versions
-from sgpud.cli.doctor.check_handing import check_method, check_runtime, check_specs
+from sgpud.cli.doctor.check_injection import check_method, check_runtime, check_specs
 from sgpud.cli.doctor.check_kubelet import (
     check_checkpoint,
     check_directory,

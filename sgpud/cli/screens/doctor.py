@@ -9,7 +9,7 @@ from typing import Any
 WIDTH = 100
 _SIGNS = {"good": "  ok", "note": "note", "warning": "WARN", "error": "FAIL"}
 _VERDICTS = {
-    "good": "Everything is in order.",
+    "good": "All checks passed.",
     "note": "No problems found.",
     "warning": "It works, with warnings: see WARN above.",
     "error": "Something is broken: see FAIL above.",

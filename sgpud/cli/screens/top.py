@@ -16,7 +16,7 @@ from typing import TextIO
 from attrs import evolve
 
 from sgpud.cli.screens.status import Document, Order, StatusStyle, status
-from sgpud.cli.tables import CellStyle, cut, painted
+from sgpud.cli.tables import CellStyle, painted, truncate
 from sgpud.core.errors import SgpudError
 
 QUIT = frozenset({b"q", b"Q", b"\x03", b"\x04"})
@@ -117,7 +117,7 @@ class Top:
         try:
             shown = status(self._read(), evolve(self._style, columns=columns))
         except SgpudError as problem:
-            text = cut(str(problem), columns)
+            text = truncate(str(problem), columns)
             shown = [painted(text, CellStyle.BAD, colour=self._colour)]
         self._out.write(_HOME)
         self._first = min(self._first, max(0, len(shown) - (lines - 1)))
@@ -126,7 +126,7 @@ class Top:
             self._out.write(f"{line}{_TO_END_OF_LINE}\r\n")
         only = self._style.only
         foot = f"filter: {only}  (Enter keeps it, Esc clears it)" if self._typing or only else _FOOT
-        self._out.write(f"{cut(foot, columns)}{_TO_END_OF_LINE}{_TO_END}")
+        self._out.write(f"{truncate(foot, columns)}{_TO_END_OF_LINE}{_TO_END}")
         self._out.flush()
 
 

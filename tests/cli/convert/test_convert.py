@@ -92,7 +92,7 @@ def test_a_node_pool_of_gke(file: Path) -> None:
          ["gpuSharingConfig.gpuSharingStrategy"]),
     ],
 )  # fmt: skip
-def test_what_of_a_node_pool_is_not_as_it_was_is_said(
+def test_differences_of_a_node_pool_are_noted(
     file: Path, accelerators: tuple[object, ...], places: list[str]
 ) -> None:
     file.write_text(pool(*accelerators))
@@ -115,7 +115,7 @@ def test_what_of_a_node_pool_is_not_as_it_was_is_said(
         ('{"GPUSharingConfig": 3}', ["GPUSharingConfig", "the file"]),
     ],
 )  # fmt: skip
-def test_what_is_not_as_gke_had_it_is_said(file: Path, text: str, places: list[str]) -> None:
+def test_differences_from_gke_are_noted(file: Path, text: str, places: list[str]) -> None:
     file.write_text(text)
     assert [note.split(": ")[0] for note in run(str(file))["notes"]] == places
 
@@ -151,9 +151,7 @@ def test_a_config_map_with_several_needs_a_name(file: Path) -> None:
         (SLICES.replace("gpu,", "gpu, rename: 'x y',").encode(), "cannot be converted"),
     ],
 )
-def test_what_cannot_be_converted_is_refused_with_the_reason(
-    file: Path, content: bytes, said: str
-) -> None:
+def test_an_invalid_file_is_refused_with_the_reason(file: Path, content: bytes, said: str) -> None:
     file.write_bytes(content)
     out, err = io.StringIO(), io.StringIO()
     status = main(["convert", str(file)], {}, out, err)
@@ -197,14 +195,14 @@ items:
 
 
 @pytest.mark.parametrize(("entry", "factor"), [("any", 7), ("folded", 8), ("indented", 9)])
-def test_what_kubectl_prints_is_read_entry_by_entry(file: Path, entry: str, factor: int) -> None:
+def test_the_output_of_kubectl_is_read_entry_by_entry(file: Path, entry: str, factor: int) -> None:
     file.write_text(KEPT)
     found = run(str(file), entry)
     assert parse(found["toml"], "x").sharing.default.factor == factor
     assert found["notes"] == []
 
 
-def test_an_entry_that_cannot_be_read_is_the_matter_of_who_asks_for_it(file: Path) -> None:
+def test_an_unreadable_entry_fails_only_if_requested(file: Path) -> None:
     file.write_text(KEPT)
     with pytest.raises(ConvertError, match="entry plugin/broken cannot be read: line 2"):
         run(str(file), "broken")
@@ -212,7 +210,7 @@ def test_an_entry_that_cannot_be_read_is_the_matter_of_who_asks_for_it(file: Pat
         run(str(file))
 
 
-def test_the_one_configuration_beside_what_is_none_is_taken_and_the_rest_named(file: Path) -> None:
+def test_the_only_configuration_is_converted_and_other_entries_are_noted(file: Path) -> None:
     file.write_text(config_map(any=SLICES, readme="Read this first.\n", bad="a: [\n"))
     found = run(str(file))
     assert parse(found["toml"], "x").sharing.default.factor == 7
@@ -237,7 +235,7 @@ def test_the_one_configuration_beside_what_is_none_is_taken_and_the_rest_named(f
     ],
     ids=["chart", "operator's chart", "documents", "BOM", "other document", "anchors"],
 )
-def test_whatever_holds_one_configuration_is_converted(file: Path, text: str) -> None:
+def test_every_kind_of_container_document_is_converted(file: Path, text: str) -> None:
     file.write_text(text)
     assert parse(run(str(file))["toml"], "x").sharing.default == ShareTerms("nvidia.com/gpu", 7)
 
@@ -249,20 +247,20 @@ def test_a_dash_is_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "duplication_factor = 7" in out.getvalue()
 
 
-def test_laughter_is_refused_at_once(file: Path) -> None:
+def test_a_billion_laughs_file_is_refused_at_once(file: Path) -> None:
     rows = [f"v{n}: &v{n} [{','.join([f'*v{n - 1}'] * 9)}]" for n in range(1, 31)]
     file.write_text("\n".join(["v0: &v0 [lol]", *rows, SLICES]))
     with pytest.raises(ConvertError, match="cannot be read: line 6: more than"):
         run(str(file))
 
 
-def test_an_entry_of_what_is_no_config_map_is_refused(file: Path) -> None:
+def test_an_entry_needs_a_config_map(file: Path) -> None:
     file.write_text(SLICES)
     with pytest.raises(ConvertError, match="leave --entry out"):
         run(str(file), "any")
 
 
-def test_the_command_prints_a_file_that_check_config_takes(file: Path) -> None:
+def test_the_command_prints_a_file_that_check_config_accepts(file: Path) -> None:
     file.write_text(SLICES)
     out, checked = io.StringIO(), io.StringIO()
     assert main(["convert", str(file)], {}, out) == 0

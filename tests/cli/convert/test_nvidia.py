@@ -51,7 +51,7 @@ def test_renaming_by_default_and_refusing_more_than_one(tmp_path: Path) -> None:
     assert found["notes"] == []
 
 
-def test_named_gpus_become_rules_and_the_rest_stays_whole(tmp_path: Path) -> None:
+def test_named_gpus_become_rules_and_the_others_are_not_shared(tmp_path: Path) -> None:
     uuid = "GPU-b1028956-cfa2-0990-bf4a-5da9abb51763"
     found = convert(tmp_path, SLICES + f'      devices: [1, {uuid}, "0:1"]\n')
     assert sharing(found).default == ShareTerms("nvidia.com/gpu", 1)
@@ -63,7 +63,7 @@ def test_named_gpus_become_rules_and_the_rest_stays_whole(tmp_path: Path) -> Non
     assert any("0:1: write the UUID" in note for note in found["notes"])
 
 
-def test_a_number_of_gpus_is_the_first_ones(tmp_path: Path) -> None:
+def test_a_number_of_gpus_means_the_first_ones(tmp_path: Path) -> None:
     found = convert(tmp_path, SLICES + "      devices: 2\n")
     assert [rule.match for rule in sharing(found).rules] == ["0", "1"]
 
@@ -97,7 +97,7 @@ def test_every_mig_profile_is_found_behind_its_resource(
     assert sharing(convert(tmp_path, SLICES + pattern)).rules[0].match == f"*MIG {profile}"
 
 
-def test_a_profile_that_no_gpu_has_is_said(tmp_path: Path) -> None:
+def test_an_unknown_mig_profile_is_noted(tmp_path: Path) -> None:
     text = SLICES + "    - {name: nvidia.com/mig-small, replicas: 2}\n"
     (note,) = convert(tmp_path, text)["notes"]
     assert "can match no GPU" in note
@@ -168,9 +168,7 @@ def test_xids_that_are_ignored_or_critical(tmp_path: Path) -> None:
         ("health: {newKey: 1}", "health.newKey"),
     ],
 )
-def test_what_is_not_taken_over_is_said_with_its_place(
-    tmp_path: Path, more: str, place: str
-) -> None:
+def test_ignored_settings_are_noted_with_their_place(tmp_path: Path, more: str, place: str) -> None:
     found = convert(tmp_path, f"{SLICES}{more}\n")
     assert [note.split(": ")[0] for note in found["notes"]] == [place]
     assert f"# - {place}: " in found["toml"]
@@ -191,7 +189,7 @@ def test_what_is_not_taken_over_is_said_with_its_place(
         (SLICES.replace("v1", "v2"), "version"),
     ],
 )
-def test_what_is_shared_otherwise_is_said_with_its_place(
+def test_differences_in_sharing_are_noted_with_their_place(
     tmp_path: Path, text: str, place: str
 ) -> None:
     found = convert(tmp_path, text)

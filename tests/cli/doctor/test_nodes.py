@@ -24,7 +24,7 @@ from tests.core.values import node as known_node
 ERROR, WARNING = Severity.ERROR, Severity.WARNING
 
 
-def test_places_whose_memory_nothing_guards(node: FakeNode) -> None:
+def test_places_without_memory_limits_are_a_warning(node: FakeNode) -> None:
     node.sets = []
     one = node.only("memory")
     assert "deepomatic.com/shared-gpu use together" in one.what
@@ -34,7 +34,7 @@ def test_places_whose_memory_nothing_guards(node: FakeNode) -> None:
         assert node.bad() == {}
 
 
-def test_a_good_node(node: FakeNode) -> None:
+def test_a_node_without_problems(node: FakeNode) -> None:
     found = node.findings()
     assert node.bad() == {}
     assert {one.check for one in found if one.severity is Severity.GOOD} == {
@@ -45,7 +45,7 @@ def test_a_good_node(node: FakeNode) -> None:
     assert (note.check, note.what) == ("daemon", "No sgpud answers")
 
 
-def test_nothing_is_on_the_node(node: FakeNode) -> None:
+def test_an_empty_node(node: FakeNode) -> None:
     empty = FakeNode(node.root / "empty", node.stack, gpus=())
     empty.fault = GpuFault(GpuFaultKind.NO_LIBRARY, "libnvidia-ml.so.1: cannot open")
     bad = empty.bad()
@@ -123,7 +123,7 @@ def test_missing_common_nodes(node: FakeNode) -> None:
     assert one.todo == "Run `nvidia-modprobe -c0 -u`."
 
 
-def test_links_without_which_a_daemon_reload_takes_gpus_away(node: FakeNode) -> None:
+def test_missing_dev_char_links_are_a_warning(node: FakeNode) -> None:
     node.remove("dev/char/195:1", "dev/char/195:255")
     one = node.only("devices")
     assert one.what == "no /dev/char/195:1, /dev/char/195:255"
@@ -152,16 +152,18 @@ def test_another_default_runtime_is_a_note(node: FakeNode) -> None:
     assert node.bad() == {}
 
 
-def test_volume_mounts_that_the_runtime_does_not_take(node: FakeNode) -> None:
+def test_a_runtime_that_does_not_accept_volume_mounts(node: FakeNode) -> None:
     node.container = 'method = "volume-mounts"'
     assert node.bad() == {}
     node.write(NVIDIA_RUNTIME, "accept-nvidia-visible-devices-as-volume-mounts = false\n")
-    assert "by volume mounts" in node.only("runtime").what
+    assert "as volume mounts" in node.only("runtime").what
 
 
-def test_a_variable_that_the_runtime_takes_from_the_privileged_only(node: FakeNode) -> None:
+def test_a_runtime_that_accepts_the_variable_only_from_privileged_containers(
+    node: FakeNode,
+) -> None:
     node.write(NVIDIA_RUNTIME, "accept-nvidia-visible-devices-envvar-when-unprivileged = false\n")
-    assert "from privileged containers only" in node.only("runtime").what
+    assert "only from privileged containers" in node.only("runtime").what
 
 
 @pytest.mark.parametrize(
@@ -174,7 +176,7 @@ def test_a_variable_that_the_runtime_takes_from_the_privileged_only(node: FakeNo
         ("enable_cdi = false", 3, ERROR),
     ],
 )
-def test_cdi_that_containerd_does_not_have_on(
+def test_containerd_without_cdi(
     node: FakeNode, cri: str, version: int, severity: Severity | None
 ) -> None:
     node.container = 'method = "cdi"'
@@ -194,19 +196,19 @@ def test_a_spec_of_another_driver(node: FakeNode) -> None:
     node.spec("535.183.01")
     one = node.only("cdi")
     assert one.severity is ERROR
-    assert f"/{SPEC} names files of driver 535.183.01, and 550.54.15 runs" in one.what
+    assert f"/{SPEC} names files of driver 535.183.01, but 550.54.15 is loaded" in one.what
     node.container = 'method = "nvidia-runtime"'
     assert node.only("cdi").severity is WARNING
 
 
-def test_a_spec_that_lacks_a_gpu_or_is_none(node: FakeNode) -> None:
+def test_a_spec_without_a_gpu_and_an_invalid_spec(node: FakeNode) -> None:
     node.container = 'method = "cdi"'
     node.spec()
     node.gpus = (*node.gpus, gpu(2))
     node.write("dev/nvidia2", "")
     node.write("dev/char/195:2", "")
     one = node.only("method")
-    assert f"{uuid(2)} cannot be handed over: cdi: " in one.what
+    assert f"{uuid(2)} cannot be handed to containers: cdi: " in one.what
     node.write(SPEC, "cdiVersion: [")
     assert {"cdi", "method"} == set(node.bad())
 
@@ -221,7 +223,7 @@ def test_no_kubelet(node: FakeNode) -> None:
     assert "absent" in node.only("kubelet").what
 
 
-def test_a_kubelet_at_another_place(node: FakeNode) -> None:
+def test_a_kubelet_in_another_directory(node: FakeNode) -> None:
     there = "/var/lib/k0s/kubelet/device-plugins"
     node.listen(f"{there[1:]}/kubelet.sock")
     node.remove(f"{PLUGINS}/kubelet.sock")
@@ -234,7 +236,7 @@ def test_a_kubelet_at_another_place(node: FakeNode) -> None:
 
 def test_no_podresources(node: FakeNode) -> None:
     node.remove(PODS)
-    assert "by their UID only" in node.only("podresources").means
+    assert "by UID only" in node.only("podresources").means
     node.write(PODS, "")
     assert "not a socket" in node.only("podresources").what
 
@@ -251,11 +253,11 @@ def test_a_checkpoint_that_cannot_be_read(node: FakeNode) -> None:
     "foreign",
     [uuid(1), f"{uuid(1)}::7", "nvidia1", "nvidia0/gi3", "nvidia1/vgpu2", "nvidia0-_-4"],
 )
-def test_another_plugin_gives_out_the_same_gpus(node: FakeNode, foreign: str) -> None:
+def test_another_plugin_offers_the_same_gpus(node: FakeNode, foreign: str) -> None:
     node.register({"nvidia.com/gpu": [foreign]})
     one = node.only("rivals")
     assert one.severity is ERROR
-    assert one.what == f"nvidia.com/gpu gives out the same GPUs: 1 ids such as {foreign}"
+    assert one.what == f"nvidia.com/gpu offers the same GPUs: 1 ids, e.g. {foreign}"
 
 
 @pytest.mark.slow
@@ -273,12 +275,12 @@ def test_another_plugin_serves_the_same_resource(node: FakeNode, foreign: str) -
     node.register({"deepomatic.com/shared-gpu": [f"{uuid(1)}::3", foreign]})
     one = node.only("rivals")
     assert one.severity is ERROR
-    said = f"another plugin serves deepomatic.com/shared-gpu: it listed 1 ids such as {foreign}"
+    said = f"another plugin serves deepomatic.com/shared-gpu: it listed 1 ids, e.g. {foreign}"
     assert one.what == said
 
 
 @pytest.mark.parametrize("other", ["GPU-12345678-1234-4000-8000-123456789abc", "nvidia7", "eth0"])
-def test_other_gpus_and_other_things_are_no_rivals(node: FakeNode, other: str) -> None:
+def test_plugins_for_other_devices_are_not_rivals(node: FakeNode, other: str) -> None:
     node.register({"nvidia.com/gpu": [other]})
     assert node.bad() == {}
 
@@ -312,7 +314,7 @@ def test_other_cgroups_than_version_2(node: FakeNode, name: str, what: str) -> N
     assert what in node.only("cgroup").what
 
 
-def test_a_bad_and_an_unwise_configuration(node: FakeNode) -> None:
+def test_an_invalid_configuration_and_one_with_warnings(node: FakeNode) -> None:
     node.more = "[sharing]\nduplication_factor = 0\nresource = 3\n"
     bad = node.bad()["configuration"]
     assert [one.severity for one in bad] == [ERROR, ERROR]
@@ -329,7 +331,7 @@ def seen(
     return {**document(viewed(there, planned(there), resource=resource)), **more}
 
 
-def test_a_daemon_that_runs_well(node: FakeNode) -> None:
+def test_a_daemon_without_problems(node: FakeNode) -> None:
     node.view = seen(notes=[])
     node.view = {**node.view, "pools": [_registered(pool) for pool in node.view["pools"]]}
     assert node.bad() == {}
@@ -337,7 +339,7 @@ def test_a_daemon_that_runs_well(node: FakeNode) -> None:
     assert {"daemon", "registration"} <= good
 
 
-def test_a_daemon_whose_resource_another_plugin_has_taken(node: FakeNode) -> None:
+def test_a_daemon_whose_resource_another_plugin_serves(node: FakeNode) -> None:
     view = seen(known_node(sharing(), [gpu(0)]))
     problem = "another plugin registered it after sgpud and lists GPU-9::1"
     (pool,) = view["pools"]
@@ -352,7 +354,7 @@ def _registered(pool: dict[str, Any]) -> dict[str, Any]:
     return {**pool, "registration": "live", "dropped": False}
 
 
-def test_a_daemon_with_every_trouble(node: FakeNode) -> None:
+def test_a_daemon_with_every_problem(node: FakeNode) -> None:
     sick = fallen(known_node(sharing(), [gpu(0), gpu(1)]), uuid(1))
     view = seen(
         sick,
@@ -385,7 +387,7 @@ def test_a_daemon_with_every_trouble(node: FakeNode) -> None:
     assert any("is cordoned" in one.what for one in node.findings())
 
 
-def test_every_finding_can_be_told(node: FakeNode) -> None:
+def test_every_finding_can_be_printed(node: FakeNode) -> None:
     for one in node.findings():
         assert isinstance(one, Finding)
         assert all(isinstance(value, (str, int)) for value in asdict(evolve(one)).values())
@@ -412,7 +414,7 @@ def test_a_name_in_two_specs_of_one_folder(node: FakeNode) -> None:
     assert f"define nvidia.com/gpu={uuid(0)}" in str(found)
 
 
-def test_a_spec_that_was_made_for_other_gpus(node: FakeNode) -> None:
+def test_a_spec_for_other_gpus(node: FakeNode) -> None:
     node.spec()
     text = (node.root / SPEC).read_text()
     node.write(SPEC, text.replace("/dev/nvidia0", "/dev/nvidia6").replace("nvidia1", "nvidia7"))
@@ -420,7 +422,7 @@ def test_a_spec_that_was_made_for_other_gpus(node: FakeNode) -> None:
     assert not any("can be used" in one.what for one in node.findings())
 
 
-def test_wsl2_is_not_told_to_make_device_nodes(node: FakeNode) -> None:
+def test_wsl2_needs_no_device_nodes(node: FakeNode) -> None:
     node.remove("dev/nvidiactl", "dev/nvidia-uvm", "dev/nvidia0", "dev/nvidia1")
     node.write("dev/dxg", "")
     node.gpus = tuple(evolve(one, minor=None) for one in node.gpus)
@@ -434,7 +436,7 @@ def test_wsl2_is_not_told_to_make_device_nodes(node: FakeNode) -> None:
 UNITS = "usr/lib/systemd/system"
 
 
-def test_a_unit_that_is_ordered_before_the_kubelet_is_good(node: FakeNode) -> None:
+def test_a_unit_ordered_before_the_kubelet_has_no_finding(node: FakeNode) -> None:
     node.write("etc/systemd/system/kubelet.service", "[Unit]\nAfter=network.target\n")
     assert node.bad() == {}  # sgpud is no unit here: in a container the host's are not seen
     node.write(f"{UNITS}/sgpud.service", "[Unit]\nBefore=x.service kubelet.service\n")
@@ -449,7 +451,7 @@ def test_a_unit_that_is_ordered_before_the_kubelet_is_good(node: FakeNode) -> No
         ("[Unit]\nBefore=kubelet.service\n", "[Unit]\nBefore=\n", "kubelet.service"),
     ],
 )
-def test_a_unit_that_may_start_after_the_kubelet_loses_pods_at_a_reboot(
+def test_a_unit_that_may_start_after_the_kubelet_is_a_warning(
     node: FakeNode, unit: str, drop_in: str, kubelet: str
 ) -> None:
     node.write(f"{UNITS}/sgpud.service", unit)

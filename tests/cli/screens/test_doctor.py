@@ -9,7 +9,7 @@ def finding(severity: str, **texts: str) -> dict[str, str]:
     return {"check": "driver", "severity": severity, "what": "", "means": "", "todo": "", **texts}
 
 
-def test_each_finding_says_what_it_means_and_what_to_do() -> None:
+def test_each_finding_has_a_meaning_and_an_action() -> None:
     found = {
         "worst": "error",
         "findings": [

@@ -59,11 +59,11 @@ def test_decisions_are_tables_under_the_answer() -> None:
     ]
 
 
-def test_what_is_left_out_and_what_is_not_remembered_is_said() -> None:
+def test_omitted_and_forgotten_decisions_are_mentioned() -> None:
     assert "5 earlier decisions are not shown." in shown(REFUSAL, left_out=5)
     assert shown(kept=0).endswith("No decisions since sgpud started.")
 
 
-def test_long_sentences_are_broken() -> None:
+def test_long_sentences_are_wrapped() -> None:
     found = Explanation("chat", "pod", ("word " * 100,), (), (), 0, 0, 1000, 0.0)
     assert max(map(len, explained(asdict(found)).splitlines())) <= 100

@@ -56,7 +56,7 @@ def shown(*holders: dict[str, Any]) -> str:
     return plan({"view": view, "reload": None})
 
 
-def test_a_holder_is_a_line_with_its_name_its_memory_and_since_when() -> None:
+def test_a_holder_is_a_line_with_name_memory_and_start() -> None:
     found = shown(HOLDER).splitlines()
     assert "Holders: may be stale: podresources cannot be asked" in found
     assert found[-1].split() == [
@@ -70,12 +70,12 @@ def test_a_holder_is_a_line_with_its_name_its_memory_and_since_when() -> None:
     ]
 
 
-def test_what_is_not_known_of_a_holder_is_left_open() -> None:
+def test_unknown_fields_of_a_holder_are_shown_as_dashes() -> None:
     unnamed = {**HOLDER, "namespace": "", "pod": "", "since": 0.0, "bytes": 0}
     assert shown(unnamed).splitlines()[-1].split() == ["6f1c", "main", "GPU-1", "12", "-", "-"]
     starting = {**unnamed, "uid": "", "container": ""}
     assert "a pod that is starting" in shown(starting)
 
 
-def test_without_holders_there_is_no_table_of_them() -> None:
+def test_without_holders_there_is_no_holder_table() -> None:
     assert "HOLDER" not in shown()

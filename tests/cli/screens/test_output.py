@@ -97,7 +97,7 @@ def test_gpus_are_a_table() -> None:
     assert (driver, lost) == ("Driver 550", "Cannot read GPU GPU-2: is lost")
 
 
-def test_no_gpus_are_no_table() -> None:
+def test_without_gpus_there_is_no_table() -> None:
     found = {"fault": "no driver", "gpus": [], "driver": "", "errors": {}, "configuration": "bad"}
     assert output.gpus(found).splitlines() == [
         "Cannot read GPUs: no driver",
@@ -105,7 +105,7 @@ def test_no_gpus_are_no_table() -> None:
     ]
 
 
-def test_a_plan_tells_what_is_wrong_before_the_pools() -> None:
+def test_a_plan_shows_problems_before_pools() -> None:
     text = output.plan({"view": document(VIEW), "reload": None})
     assert text.splitlines() == [
         "sgpud 1.2.3: serving (/plugins)",
@@ -140,10 +140,10 @@ def test_a_plan_ends_with_what_a_reload_would_change() -> None:
         ),
     ],
 )
-def test_a_reload_tells_its_outcome(found: dict[str, Any], text: str) -> None:
+def test_a_reload_shows_its_outcome(found: dict[str, Any], text: str) -> None:
     assert output.reloaded(found) == text
 
 
-def test_a_release_that_cannot_be_says_what_helps() -> None:
+def test_a_failed_release_says_what_to_do() -> None:
     assert "sgpud acquire" in output.released({"released": True})
     assert "Reboot the node" in output.released({"released": False})

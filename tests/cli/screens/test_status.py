@@ -10,7 +10,7 @@ from attrs import asdict, evolve
 from sgpud.cli.screens import output
 from sgpud.cli.screens.status import Order, StatusStyle, status
 from sgpud.cli.screens.top import fitted
-from sgpud.cli.tables import Cell, CellStyle, cut, table, width, wrapped
+from sgpud.cli.tables import Cell, CellStyle, table, truncate, width, wrapped
 from sgpud.core.status.gpus import UsageView
 from sgpud.core.status.view import ConfigurationView, NodeView, document
 from tests.node_view import CONTAINER, GIB, GPU, POOL, PROCESS, STATE, UID, VIEW
@@ -39,7 +39,7 @@ def state(**changes: Any) -> NodeView:
     return evolve(VIEW, at=1_790_000_000.0, gpus=(evolve(STATE, product="NVIDIA A100", **changes),))
 
 
-def test_a_gpu_its_containers_and_everybody_else() -> None:
+def test_a_gpu_is_shown_with_its_containers_and_other_processes() -> None:
     outside = evolve(
         PROCESS, pid=12, used=GIB, utilisation=None, owner="outside", uid="", pod="", namespace=""
     )
@@ -52,7 +52,7 @@ def test_a_gpu_its_containers_and_everybody_else() -> None:
     assert UID in words[-1]
 
 
-def test_the_columns_stand_below_each_other() -> None:
+def test_columns_are_aligned() -> None:
     shown = lines(state())
     (head,) = (line for line in shown if line.startswith("GPU, HOLDER"))
     (gpu,) = (line for line in shown if line.startswith("0 NVIDIA"))
@@ -94,7 +94,7 @@ def test_sixteen_gpus_with_wide_names_fit_every_width() -> None:
     assert len(places) == 1
 
 
-def test_nothing_is_cut_at_80_columns() -> None:
+def test_nothing_is_truncated_at_80_columns() -> None:
     reason = "XID 79: the GPU has fallen off the bus, after XID 31 and XID 43 on the same GPU"
     advice = "drain the node, run `sgpud release`, reset the GPU with nvidia-smi, `sgpud acquire`"
     long = "/etc/sgpud.toml:14: sharing.duplication_factor: must be an integer from 1 to 10000"
@@ -122,7 +122,7 @@ def test_a_gpu_of_two_pools_shows_the_shares_of_each() -> None:
     assert "example.com/b: 1 held, 9 withheld, 2 draining" in text
 
 
-def test_colours_only_where_they_may_be() -> None:
+def test_colours_are_used_only_on_terminals() -> None:
     view = evolve(VIEW, gpus=(evolve(STATE, health="unhealthy", reason="XID 79"),))
     plain, coloured = lines(view), lines(view, StatusStyle(colour=True))
     assert not any("\x1b" in line for line in plain)
@@ -130,7 +130,7 @@ def test_colours_only_where_they_may_be() -> None:
     assert any("\x1b[31m  GPU-1: unhealthy: XID 79\x1b[0m" in line for line in coloured)
 
 
-def test_by_memory_the_most_comes_first() -> None:
+def test_sorting_by_memory_puts_the_largest_first() -> None:
     small = evolve(STATE, uuid="GPU-0", index=0, used=GIB)
     large = evolve(STATE, uuid="GPU-9", index=9, used=9 * GIB)
     light = evolve(CONTAINER, pod="light", used=GIB)
@@ -164,7 +164,7 @@ def test_holders_are_sorted_filtered_and_folded() -> None:
     assert names(folded=True) == "01"
 
 
-def test_what_is_wrong_is_said_first() -> None:
+def test_problems_are_shown_first() -> None:
     view = evolve(
         VIEW,
         configuration=ConfigurationView("/etc/sgpud.toml", "last good", ("f:1: bad",)),
@@ -194,14 +194,14 @@ def test_what_is_wrong_is_said_first() -> None:
         assert words in text
 
 
-def test_what_is_not_known_is_never_a_zero() -> None:
+def test_unknown_values_are_not_shown_as_zero() -> None:
     nothing = evolve(CONTAINER, granted=None, used=None, over=None, utilisation=None)
     view = evolve(VIEW, gpus=(evolve(STATE, used=None, utilisation=None, containers=(nothing,)),))
     (train,) = (line for line in lines(view) if "team/train" in line)
     assert train.split() == ["team/train/main", "n/a", "n/a", "4"]
 
 
-def test_a_pod_without_a_name_and_one_that_starts() -> None:
+def test_an_unnamed_pod_and_a_starting_one() -> None:
     unnamed = evolve(CONTAINER, namespace="", pod="")
     starting = evolve(CONTAINER, namespace="", pod="", uid="", container="")
     shown = "\n".join(lines(evolve(VIEW, gpus=(evolve(STATE, containers=(unnamed, starting)),))))
@@ -209,7 +209,7 @@ def test_a_pod_without_a_name_and_one_that_starts() -> None:
     assert "a pod that is starting" in shown
 
 
-def test_a_name_cannot_steer_the_terminal() -> None:
+def test_a_name_on_a_screen_cannot_control_the_terminal() -> None:
     evil = evolve(STATE, product="A\x1b[2J\u202e")
     shown = "\n".join(lines(evolve(VIEW, gpus=(evil,))))
     assert "\x1b" not in shown
@@ -222,7 +222,7 @@ def test_a_gpu_that_no_pool_lists_is_not_shared() -> None:
     assert lines(evolve(VIEW, pools=(), gpus=()))[0].startswith("sgpud 1.2.3")
 
 
-def test_every_availability_has_a_word() -> None:
+def test_every_availability_is_shown() -> None:
     for availability, word in (
         ("available", "free"),
         ("withheld", "withheld"),
@@ -237,11 +237,11 @@ def test_every_availability_has_a_word() -> None:
 
 def test_width_counts_what_a_terminal_shows() -> None:
     assert [width(text) for text in ("abc", "英伟", "e\u0301", "🙂", "")] == [3, 4, 1, 2, 0]
-    assert cut("英伟达", 6) == "英伟达"
-    assert cut("英伟达", 5) == "英伟…"
-    assert cut("英伟达", 4) == "英…"
-    assert cut("abcdef", 3) == "ab…"
-    assert cut("abc", 0) == ""
+    assert truncate("英伟达", 6) == "英伟达"
+    assert truncate("英伟达", 5) == "英伟…"
+    assert truncate("英伟达", 4) == "英…"
+    assert truncate("abcdef", 3) == "ab…"
+    assert truncate("abc", 0) == ""
 
 
 def test_a_long_text_wraps_between_words() -> None:
@@ -251,7 +251,7 @@ def test_a_long_text_wraps_between_words() -> None:
     assert wrapped("one two", 0) == wrapped("one two", 7) == ["one two"]
 
 
-def test_a_table_gives_up_its_first_column_first() -> None:
+def test_a_table_narrows_its_first_column_first() -> None:
     rows = [
         (Cell("a" * 30), Cell("1", right=True)),
         (Cell("b", CellStyle.BAD), Cell("23", right=True)),
@@ -260,7 +260,7 @@ def test_a_table_gives_up_its_first_column_first() -> None:
     assert table(rows)[0] == "a" * 30 + "   1"
 
 
-def test_as_many_lines_as_a_terminal_has() -> None:
+def test_top_fills_the_terminal_and_no_more() -> None:
     shown = [str(number) for number in range(30)]
     assert fitted(shown, 31) == shown
     assert len(fitted(shown, 10)) == 9

@@ -155,7 +155,7 @@ def test_keys_filter_fold_sort_and_scroll(answers: Answers) -> None:
         assert shown.end() == 0
 
 
-def test_it_shows_what_is_so_now(answers: Answers) -> None:
+def test_top_shows_the_current_status(answers: Answers) -> None:
     with terminal(answers) as shown:
         shown.until("serving")
         answers.view = evolve(VIEW, serving="standby: another")
@@ -164,7 +164,7 @@ def test_it_shows_what_is_so_now(answers: Answers) -> None:
         assert shown.end() == 0
 
 
-def test_a_daemon_that_ends_is_waited_for(answers: Answers) -> None:
+def test_top_waits_for_a_daemon_that_stopped(answers: Answers) -> None:
     with terminal(answers) as shown:
         shown.until("team/train/main")
         (answers.folder / "status.sock").rename(answers.folder / "away.sock")
@@ -175,7 +175,7 @@ def test_a_daemon_that_ends_is_waited_for(answers: Answers) -> None:
         assert shown.end() == 0
 
 
-def test_no_colours_where_they_are_not_wanted(answers: Answers) -> None:
+def test_no_color_disables_colours(answers: Answers) -> None:
     with terminal(answers, NO_COLOR="1") as shown:
         shown.until("team/train/main")
         shown.press(b"q")

@@ -42,7 +42,7 @@ def document(folder: Path, pods: str, *more: str, trace: bool = False) -> dict[s
     return found
 
 
-def test_pods_are_placed_and_told(tmp_path: Path) -> None:
+def test_placed_pods_are_listed(tmp_path: Path) -> None:
     pods = '[[pod]]\nname = "a"\nmemory = "30GiB"\ncount = 3\nevery = "1m"\nduration = "1h"\n'
     (only,) = document(tmp_path, pods)["runs"]
     first, second, third = only["pods"]
@@ -59,7 +59,7 @@ def test_pods_are_placed_and_told(tmp_path: Path) -> None:
     assert "node 0, GPU 0 x 30, from 0s until 1h00m" in text
 
 
-def test_a_split_is_told_with_its_reason(tmp_path: Path) -> None:
+def test_a_split_is_shown_with_its_reason(tmp_path: Path) -> None:
     pods = '[[pod]]\nmemory = "25GiB"\ncount = 2\n[[pod]]\nname = "late"\narrive = 5\nshares = 20\n'
     more = ("--set", "sharing.advertise=all", "--tries", "2")
     status, text, _ = run(tmp_path, pods, *more)
@@ -71,7 +71,7 @@ def test_a_split_is_told_with_its_reason(tmp_path: Path) -> None:
     assert "(fragmentation): 1" in text
 
 
-def test_what_waits_beside_enough_memory_is_counted_as_fragmentation(tmp_path: Path) -> None:
+def test_waiting_with_enough_free_memory_counts_as_fragmentation(tmp_path: Path) -> None:
     pods = "name,arrive,duration,shares\na,0,,25\nb,30,,25\nlate,60,,20\n"
     (only,) = document(tmp_path, pods, trace=True)["runs"]
     assert only["pods"][2]["end"] == "waiting"
@@ -82,7 +82,7 @@ def test_what_waits_beside_enough_memory_is_counted_as_fragmentation(tmp_path: P
     assert "still waiting at the end" in text
 
 
-def test_several_configurations_are_set_side_by_side(tmp_path: Path) -> None:
+def test_several_configurations_are_compared(tmp_path: Path) -> None:
     (tmp_path / "other.toml").write_text("[sharing]\nduplication_factor = 1\n")
     configs = ("--config", str(tmp_path / "sgpud.toml"), "--config", str(tmp_path / "other.toml"))
     pods = '[[pod]]\nmemory = "10GiB"\ncount = 4\n'
@@ -94,14 +94,14 @@ def test_several_configurations_are_set_side_by_side(tmp_path: Path) -> None:
     assert text.splitlines()[-1] == "* the best of its line"
 
 
-def test_nodes_are_alike_and_the_defaults_serve_without_a_file(tmp_path: Path) -> None:
+def test_nodes_are_identical_and_the_defaults_apply_without_a_file(tmp_path: Path) -> None:
     pods = "[[pod]]\ncount = 4\n"
     found = document(tmp_path, pods, "--nodes", "2", "--set", "sharing.placement=packed")
     assert {(pod["node"]) for pod in found["runs"][0]["pods"]} == {0, 1}
     assert found["runs"][0]["settings"]["placement"] == "packed"
 
 
-def test_of_many_pods_those_that_waited_are_told(tmp_path: Path) -> None:
+def test_of_many_pods_those_that_waited_are_listed(tmp_path: Path) -> None:
     pods = f"[[pod]]\nshares = 1\ncount = {MOST_ROWS + 60}\nduration = 5\n"
     _, text, _ = run(tmp_path, pods)
     assert "and 60 more: --json has every one" in text
@@ -134,7 +134,7 @@ def test_of_many_pods_those_that_waited_are_told(tmp_path: Path) -> None:
         ('[[pod]]\nresource = "example.com/other"\n', 1, "no GPU is shared as example.com/other"),
     ],
 )
-def test_each_mistake_in_a_list_is_named_with_its_line(
+def test_each_error_in_a_list_is_reported_with_its_line(
     tmp_path: Path, text: str, line: int, said: str
 ) -> None:
     status, out, err = run(tmp_path, text)
@@ -144,7 +144,7 @@ def test_each_mistake_in_a_list_is_named_with_its_line(
     assert len(err.splitlines()) == 1
 
 
-def test_the_examples_of_the_documentation_show_what_it_says(tmp_path: Path) -> None:
+def test_the_examples_in_the_documentation_give_the_documented_output(tmp_path: Path) -> None:
     examples = Path(__file__).parents[3] / "docs" / "examples"
     out = io.StringIO()
     (tmp_path / "empty.toml").write_text("")
@@ -186,7 +186,7 @@ HEAD = "arrive,duration,shares,memory\n"
         ("arrive,duration,name\n0,1,\x1b[2J\n", 2, "name:"),
     ],
 )
-def test_each_mistake_in_a_trace_is_named_with_its_line(
+def test_each_error_in_a_trace_is_reported_with_its_line(
     tmp_path: Path, text: str, line: int, said: str
 ) -> None:
     status, out, err = run(tmp_path, text, trace=True)
@@ -196,7 +196,7 @@ def test_each_mistake_in_a_trace_is_named_with_its_line(
     assert f"pods:{line}: " in err
 
 
-def test_every_kind_of_mistake_is_reported_once_with_its_lines() -> None:
+def test_every_kind_of_error_is_reported_once_with_its_lines() -> None:
     with pytest.raises(ConfigError) as caught:
         parse_trace(b"arrive,duration\n" + b"x,1\n" * 1000 + b"1,y\n", "t.csv")
     one, other = map(str, caught.value.problems)
@@ -228,7 +228,7 @@ def test_a_trace_can_be_in_any_order_and_has_units() -> None:
     assert (second.name, second.at, second.duration, second.line) == ("b", 120, 3480, 2)
 
 
-def test_a_policy_that_loses_pods_does_not_look_quick(tmp_path: Path) -> None:
+def test_a_policy_that_loses_pods_does_not_rank_as_fast(tmp_path: Path) -> None:
     """A given-up pod waits to the end, and a failure counts as fragmentation."""
     pods = "name,arrive,duration,shares\na,0,100,25\nb,0,100,25\nc,1,10,20\nd,200,1,1\n"
     more = ("--tries", "1", "--set", "sharing.advertise=all")
@@ -241,14 +241,14 @@ def test_a_policy_that_loses_pods_does_not_look_quick(tmp_path: Path) -> None:
     assert found["fragmentation"] == 1
 
 
-def test_what_was_declared_is_summed_and_not_what_is_used(tmp_path: Path) -> None:
+def test_declared_memory_is_summed_not_used_memory(tmp_path: Path) -> None:
     pods = '[[pod]]\nmemory = "10GiB"\nshares = 20\nduration = 10\n'
     (only,) = document(tmp_path, pods)["runs"]
     assert max(gpu["peak_declared"] for gpu in only["gpus"]) == 20 * GIB
     assert max(gpu["peak_memory"] for gpu in only["gpus"]) == 10 * GIB
 
 
-def test_a_trace_of_other_people_is_read_with_their_names_and_units() -> None:
+def test_a_foreign_trace_is_read_with_its_names_and_units() -> None:
     text = (
         b"id,creation_time,deletion_time,milli,gpu_model\n"
         b"p1,2026-11-29T09:00:00Z,2026-11-29T10:00:00Z,460.0,T4\n"
@@ -273,7 +273,7 @@ def test_times_are_divided_and_a_window_is_cut_out() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "name", "a=b", "name=", "times=0", "times=x", "arrive=name"])
-def test_what_maps_nothing_is_an_error(text: str) -> None:
+def test_a_mapping_without_columns_is_an_error(text: str) -> None:
     for parse in (column_map, scale_map):
         with pytest.raises(ValueError):  # noqa: PT011 - argparse says what is wrong
             parse(text)
@@ -299,7 +299,7 @@ def test_a_better_policy_is_named(tmp_path: Path) -> None:
     assert any("nothing limits how much GPU memory" in one for one in only["notes"])
 
 
-def test_failures_name_a_gpu_by_its_position_and_stand_in_json_on_request(tmp_path: Path) -> None:
+def test_failures_name_a_gpu_by_position_and_are_in_json_on_request(tmp_path: Path) -> None:
     pods = "arrive,duration,shares\n0,50,25\n0,50,25\n1,10,20\n"
     more = ("--tries", "1", "--set", "sharing.advertise=all")
     (brief,) = document(tmp_path, pods, *more, trace=True)["runs"]
@@ -323,7 +323,7 @@ def test_nodes_are_a_whole_number(number: str, capsys: pytest.CaptureFixture[str
 
 
 @given(st.floats() | st.integers() | st.text(max_size=12) | st.none() | st.booleans())
-def test_a_time_is_a_number_of_seconds_in_range_or_an_error_of_ours(value: object) -> None:
+def test_a_time_is_a_number_of_seconds_in_range_or_an_error(value: object) -> None:
     try:
         found = seconds(value)
     except TimeError:
@@ -335,7 +335,7 @@ def test_a_time_is_a_number_of_seconds_in_range_or_an_error_of_ours(value: objec
     st.binary(max_size=200)
     | st.text(max_size=200).map(lambda text: text.encode("utf-8", "replace"))
 )
-def test_whatever_stands_in_a_trace_it_is_pods_or_an_error_of_ours(raw: bytes) -> None:
+def test_any_trace_gives_pods_or_an_error(raw: bytes) -> None:
     text = b"arrive,duration,name,memory\n" + raw
     try:
         listed = parse_trace(text, "t.csv")
@@ -345,7 +345,7 @@ def test_whatever_stands_in_a_trace_it_is_pods_or_an_error_of_ours(raw: bytes) -
 
 
 @given(st.text(max_size=100))
-def test_whatever_stands_in_a_list_it_is_pods_or_an_error_of_ours(text: str) -> None:
+def test_any_list_gives_pods_or_an_error(text: str) -> None:
     try:
         listed = parse_pods("[[pod]]\n" + text, "p.toml")
     except ConfigError:
@@ -360,5 +360,5 @@ def test_whatever_stands_in_a_list_it_is_pods_or_an_error_of_ours(text: str) -> 
         (3600, "1h00m"), (7500, "2h05m"), (86400, "1d00h"), (273600, "3d04h"),
     ],
 )  # fmt: skip
-def test_times_read_well(time: float, text: str) -> None:
+def test_times_are_readable(time: float, text: str) -> None:
     assert clock(time) == text

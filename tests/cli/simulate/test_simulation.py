@@ -41,7 +41,7 @@ def where(outcome: SimulationResult) -> list[tuple[int | None, dict[int, int]]]:
     return [(entry.node, dict(entry.gpus)) for entry in outcome.entries]
 
 
-def test_spread_takes_turns_and_packed_fills_one_gpu_first() -> None:
+def test_spread_alternates_and_packed_fills_one_gpu_first() -> None:
     pods = [pod(at) for at in range(4)]
     spread = play(sharing(2), *pods)
     packed = play(sharing(2, placement=Placement.PACKED), *pods)
@@ -49,7 +49,7 @@ def test_spread_takes_turns_and_packed_fills_one_gpu_first() -> None:
     assert [list(gpus) for _, gpus in where(packed)] == [[0], [0], [1], [1]]
 
 
-def test_a_pod_that_finds_no_room_waits_for_one_that_ends_and_takes_its_place() -> None:
+def test_a_pod_without_room_waits_until_another_ends() -> None:
     outcome = play(sharing(1), pod(0, duration=50), pod(1), pod(2, duration=5))
     assert [entry.end for entry in outcome.entries] == [PodOutcome.PLACED] * 3
     assert outcome.entries[2].placed == 50
@@ -59,7 +59,7 @@ def test_a_pod_that_finds_no_room_waits_for_one_that_ends_and_takes_its_place() 
     assert where(outcome)[2] == where(outcome)[0]
 
 
-def test_who_still_waits_when_nothing_happens_any_more_is_told_so() -> None:
+def test_a_pod_that_never_fits_is_reported_as_waiting() -> None:
     outcome = play(sharing(1), pod(0), pod(0), pod(3))
     assert [entry.end for entry in outcome.entries] == [
         PodOutcome.PLACED,
@@ -70,7 +70,7 @@ def test_who_still_waits_when_nothing_happens_any_more_is_told_so() -> None:
     assert waits(outcome) == {"full": 1, "split": 0, "unseen": 0}
 
 
-def test_who_came_first_goes_first_and_who_does_not_fit_keeps_nobody_waiting() -> None:
+def test_pods_are_served_in_order_and_one_that_does_not_fit_blocks_no_other() -> None:
     config = sharing(4, multiple=Multiple.ANY)
     outcome = play(
         config, pod(0, 8, duration=100), pod(1, 8, 10), pod(2, 1, 10), pod(3, 1, 10), gpus=2
@@ -81,7 +81,7 @@ def test_who_came_first_goes_first_and_who_does_not_fit_keeps_nobody_waiting() -
     assert [entry.placed for entry in small_first.entries] == [0, 100, 2]
 
 
-def test_the_scheduler_takes_the_node_with_the_most_free_shares() -> None:
+def test_the_scheduler_picks_the_node_with_the_most_free_shares() -> None:
     outcome = play(sharing(2), pod(0, 1, 100), pod(1), pod(2), pod(3), nodes=2)
     assert [node for node, _ in where(outcome)] == [0, 1, 0, 1]
 
@@ -114,14 +114,14 @@ def test_a_controller_waits_longer_with_each_failure() -> None:
     assert apart[-1] == LONGEST
 
 
-def test_with_the_largest_gpu_alone_advertised_what_would_be_split_waits_instead() -> None:
+def test_with_advertise_largest_a_pod_waits_instead_of_being_split() -> None:
     outcome = play(evolve(MEMORY, reserve_memory=30 * GIB), pod(0, 6), pod(30, 6), pod(60, 5))
     last = outcome.entries[2]
     assert (last.end, last.failures, last.waits) == (PodOutcome.WAITING, (), (WaitReason.SPLIT,))
     assert last.split
 
 
-def test_the_next_gpu_shows_with_the_next_report_only() -> None:
+def test_the_next_gpu_is_visible_only_after_the_next_report() -> None:
     """Node status comes every 10 s: until then the scheduler knows of the full GPU alone."""
     outcome = play(MEMORY, pod(1, 40), pod(2, 40))
     late = outcome.entries[1]
@@ -130,7 +130,7 @@ def test_the_next_gpu_shows_with_the_next_report_only() -> None:
     assert where(outcome) == [(0, {0: 40}), (0, {1: 40})]
 
 
-def test_shares_of_an_ended_pod_fool_the_scheduler_until_the_node_reports() -> None:
+def test_the_scheduler_counts_shares_of_an_ended_pod_until_the_next_report() -> None:
     """The ended pod's shares are requested no more, and still listed: their sum fits nowhere."""
     config = evolve(MEMORY, reserve_memory=30 * GIB)
     outcome = play(config, pod(0, 8, 101), pod(20, 8), pod(40, 1), pod(102, 9))
@@ -158,19 +158,21 @@ def test_pools_are_simulated_side_by_side() -> None:
         (MEMORY, 41, "up to 40 shares"),
     ],
 )
-def test_what_can_never_fit_is_known_before(config: Sharing, shares: int, said: str) -> None:
+def test_a_pod_that_can_never_fit_is_rejected_up_front(
+    config: Sharing, shares: int, said: str
+) -> None:
     plan = empty_plan(Cluster(config, (gpu(0), gpu(1))))
     assert said in (never_fits(plan, POOL, shares) or "")
     assert never_fits(plan, POOL, shares - 1) is None
     assert OTHER in (never_fits(plan, OTHER, 1) or "")
 
 
-def test_a_configuration_that_the_kubelet_would_not_take_is_refused() -> None:
+def test_a_configuration_beyond_the_kubelets_limit_is_refused() -> None:
     with pytest.raises(LimitError):
         play(sharing(10_000), gpus=8)
 
 
-def test_the_sums_of_a_gpu_are_of_the_whole_time() -> None:
+def test_the_averages_of_a_gpu_cover_the_whole_time() -> None:
     requests = [pod(0, 4, 50), evolve(pod(50, 2, 50), uses=41 * GIB)]
     outcome = play(sharing(4, multiple=Multiple.SAME), *requests, gpus=1)
     assert (outcome.start, outcome.end) == (0, 100)
@@ -181,12 +183,12 @@ def test_the_sums_of_a_gpu_are_of_the_whole_time() -> None:
     assert found.picture == pytest.approx((1, 1, 0.5, 0.5))
 
 
-def test_no_pod_makes_an_empty_outcome() -> None:
+def test_without_pods_the_outcome_is_empty() -> None:
     outcome = play(sharing(4))
     assert outcome.entries == ()
     assert sums(outcome, outcome.histories[0], 2).picture == (0, 0)
 
 
-def test_a_pod_of_no_duration_takes_its_share_and_gives_it_back() -> None:
+def test_a_pod_of_zero_duration_holds_and_frees_its_share() -> None:
     outcome = play(sharing(1), pod(0, duration=0), pod(0, duration=0), gpus=1)
     assert [entry.ended for entry in outcome.entries] == [0, 0]

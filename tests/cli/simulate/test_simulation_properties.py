@@ -96,7 +96,7 @@ def test_every_pod_ends_somewhere_and_no_share_is_held_twice(
 
 
 @given(clusters, pods)
-def test_the_histories_are_what_the_pods_held(cluster: Cluster, asked: list[PodRequest]) -> None:
+def test_the_histories_match_what_the_pods_held(cluster: Cluster, asked: list[PodRequest]) -> None:
     outcome = simulate(cluster, possible(cluster, asked))
     for history in outcome.histories:
         assert all(0 <= use.held <= history.shares for use in history.uses)
@@ -110,13 +110,15 @@ def test_the_histories_are_what_the_pods_held(cluster: Cluster, asked: list[PodR
 
 
 @given(clusters, pods)
-def test_the_same_list_gives_the_same_outcome(cluster: Cluster, asked: list[PodRequest]) -> None:
+def test_a_simulation_is_deterministic(cluster: Cluster, asked: list[PodRequest]) -> None:
     requests = possible(cluster, asked)
     assert simulate(cluster, requests) == simulate(cluster, requests)
 
 
 @given(clusters, pods)
-def test_who_waits_at_the_end_finds_no_room(cluster: Cluster, asked: list[PodRequest]) -> None:
+def test_a_pod_that_waits_at_the_end_does_not_fit(
+    cluster: Cluster, asked: list[PodRequest]
+) -> None:
     """With every report in, nobody waits beside room that the scheduler would have bound."""
     outcome = simulate(cluster, possible(cluster, asked))
     free = {(one.node, one.position): one.shares for one in outcome.histories}
@@ -198,7 +200,7 @@ def named(node: Node, holder: Holder) -> Given:
 
 
 @given(configurations, gpus, st.lists(st.integers(0, 5), min_size=3, max_size=3), st.integers(1, 6))
-def test_pick_takes_what_prefer_takes(
+def test_pick_chooses_what_prefer_chooses(
     config: Sharing, cards: tuple[Gpu, ...], left: list[int], size: int
 ) -> None:
     # Of these the node can hand over every one.
@@ -280,7 +282,7 @@ def groups(node: SimulatedNode) -> tuple[GpuShares, ...]:
 
 
 @given(configurations, gpus, st.lists(st.integers(0, 4), min_size=3, max_size=3))
-def test_the_listing_of_a_node_is_the_same_whoever_holds_its_shares(
+def test_the_listing_of_a_node_does_not_depend_on_holders(
     config: Sharing, cards: tuple[Gpu, ...], counts: list[int]
 ) -> None:
     """That is why a simulation advances each node once."""
@@ -339,7 +341,7 @@ def placed(cluster: Cluster, requests: Sequence[PodRequest]) -> int:
 
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=7), st.integers(1, 3), st.integers(2, 6))
-def test_packed_takes_the_fullest_gpu_that_has_the_room_and_nobody_waits_beside_one(
+def test_packed_uses_the_fullest_gpu_that_fits_and_no_pod_waits_needlessly(
     sizes: list[int], count: int, shares: int
 ) -> None:
     config = Sharing(

@@ -9,7 +9,7 @@ from sgpud.core.sharing.rules import InjectionMethod
 
 
 def check_method(facts: NodeFacts) -> Iterator[Finding]:
-    """How GPUs are handed over, and which cannot be."""
+    """How GPUs are handed to containers, and which cannot be."""
     chosen = facts.devices.chosen
     if chosen is None or not facts.driver.gpus:
         return
@@ -18,32 +18,32 @@ def check_method(facts: NodeFacts) -> Iterator[Finding]:
         yield Finding(
             "method",
             Severity.ERROR,
-            f"{uuid} cannot be handed over: {reason}",
-            "Its free shares are withheld, so that no pod fails for it.",
-            "Do what the reason says, or set [container] method to one that the node has.",
+            f"{uuid} cannot be handed to containers: {reason}",
+            "Its free shares are withheld, so that no pod fails.",
+            "Resolve that, or set [container] method to one that works on this node.",
         )
 
 
 def check_runtime(facts: NodeFacts) -> Iterator[Finding]:
-    """Whether the container runtime does what the method needs."""
+    """Whether the container runtime supports the method."""
     runtime, chosen = facts.runtime, facts.devices.chosen
     if not runtime.sockets:
         yield Finding(
             "runtime",
             Severity.WARNING,
             "no socket of containerd, CRI-O or Docker",
-            "No pod can start on this node, unless its runtime listens at an unusual place.",
-            "See whether the container runtime runs (`systemctl status containerd crio`); in a"
+            "No pod can start on this node, unless the runtime's socket is elsewhere.",
+            "Check that the container runtime runs (`systemctl status containerd crio`); in a"
             " container mount the host's / and name it with --root.",
         )
     else:
-        yield Finding("runtime", Severity.GOOD, f"{' and '.join(runtime.sockets)} is there")
+        yield Finding("runtime", Severity.GOOD, f"found {' and '.join(runtime.sockets)}")
     for path, problem in runtime.unreadable.items():
         yield Finding(
             "runtime",
             Severity.NOTE,
             f"{path} cannot be read: {problem}",
-            "What it says is not checked.",
+            "Its settings are not checked.",
             "Run doctor as root; if it is broken, the container runtime does not start either.",
         )
     method = chosen.method if chosen else None
@@ -73,13 +73,13 @@ def _nvidia_runtime(facts: NodeFacts) -> Iterator[Finding]:
             Severity.NOTE,
             f"containerd's default runtime is {runtime.default}",
             "Pods get a GPU only with `runtimeClassName: nvidia`.",
-            "Give them that, or `nvidia-ctk runtime configure --set-as-default`.",
+            "Set that in the pods, or run `nvidia-ctk runtime configure --set-as-default`.",
         )
     if chosen and chosen.method is InjectionMethod.VOLUME_MOUNTS and runtime.by_mounts is not True:
         yield Finding(
             "runtime",
             Severity.ERROR,
-            "NVIDIA's runtime does not take GPUs by volume mounts",
+            "NVIDIA's runtime does not accept GPUs as volume mounts",
             "Containers start without a GPU.",
             "Set accept-nvidia-visible-devices-as-volume-mounts = true in"
             " /etc/nvidia-container-runtime/config.toml.",
@@ -88,7 +88,7 @@ def _nvidia_runtime(facts: NodeFacts) -> Iterator[Finding]:
         yield Finding(
             "runtime",
             Severity.ERROR,
-            "NVIDIA's runtime takes NVIDIA_VISIBLE_DEVICES from privileged containers only",
+            "NVIDIA's runtime accepts NVIDIA_VISIBLE_DEVICES only from privileged containers",
             "Ordinary containers start without a GPU.",
             'Set [container] method = "volume-mounts" or "cdi", or'
             " accept-nvidia-visible-devices-envvar-when-unprivileged = true in"
@@ -102,8 +102,8 @@ def _cdi(facts: NodeFacts) -> Iterator[Finding]:
         yield Finding(
             "runtime",
             Severity.ERROR,
-            "containerd's configuration says enable_cdi = false",
-            "Containers that are given a GPU by its CDI name do not start.",
+            "containerd's configuration has enable_cdi = false",
+            "Containers that get a GPU by its CDI name do not start.",
             "Set enable_cdi = true and restart containerd.",
         )
     elif runtime.cdi is None and runtime.configs and not runtime.modern:
@@ -111,13 +111,13 @@ def _cdi(facts: NodeFacts) -> Iterator[Finding]:
             "runtime",
             Severity.WARNING,
             f"{' and '.join(runtime.configs)} does not set enable_cdi",
-            "containerd 1.7 has CDI off unless it is set, 2.0 and later have it on.",
+            "CDI is off by default in containerd 1.7, and on in 2.0 and later.",
             "On 1.7 set enable_cdi = true and restart containerd.",
         )
 
 
 def check_specs(facts: NodeFacts) -> Iterator[Finding]:
-    """Whether the CDI specs can be read and were made for the driver that runs."""
+    """Whether the CDI specs can be read and match the loaded driver."""
     devices, kernel = facts.devices, facts.driver.kernel
     used = devices.chosen is not None and devices.chosen.method is InjectionMethod.CDI
     severity = Severity.ERROR if used else Severity.WARNING
@@ -126,7 +126,7 @@ def check_specs(facts: NodeFacts) -> Iterator[Finding]:
             "cdi",
             severity,
             reason,
-            "What it names cannot be handed over by cdi.",
+            "Its devices cannot be used.",
             "Recreate it: `nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`.",
         )
     for conflict in devices.conflicts:
@@ -143,9 +143,9 @@ def check_specs(facts: NodeFacts) -> Iterator[Finding]:
             yield Finding(
                 "cdi",
                 severity,
-                f"{path} names files of driver {', '.join(stale)}, and {kernel} runs",
+                f"{path} names files of driver {', '.join(stale)}, but {kernel} is loaded",
                 "Containers do not start, since the files are gone, or fail in CUDA.",
-                f"Recreate it, as after every upgrade: `nvidia-ctk cdi generate --output={path}`.",
+                f"Recreate it after every upgrade: `nvidia-ctk cdi generate --output={path}`.",
             )
         elif facts.driver.real and not devices.named.get(path):
             yield Finding(
