@@ -43,7 +43,7 @@ from sgpud.node.listing_store import ListingStore
 from sgpud.node.reconciler import Reconciler
 from sgpud.node.reload import ConfigReloader, ReloadResult
 from sgpud.node.store import StateDirectory
-from sgpud.node.transition_log import FullTransitionLog, MethodLog
+from sgpud.node.transition_log import FullTransitionLog, MethodLog, OveruseLog
 from sgpud.options import Options
 from sgpud.serve.announcer import Announcer
 from sgpud.serve.control.client import CONTROL
@@ -125,7 +125,7 @@ class Daemon:
             options.state, reactor, partial(in_thread, reactor), self._announcer.changed
         )
         self._listing_store, self._full_log = ListingStore(store), FullTransitionLog()
-        self._method_log = MethodLog()
+        self._method_log, self._overuse_log = MethodLog(), OveruseLog()
         self._configuration = ConfigReloader(
             options.config, options.overrides, self._reconciler, store, self._applied
         )
@@ -352,6 +352,7 @@ class Daemon:
     def _reconciled(self, node: Node) -> None:
         self._facts.reconciled(node)
         self._full_log.look(node)
+        self._counters.overused(self._overuse_log.look(node))
         if self._dra is not None:
             self._dra.reconciled(node, self._reconciler.plan)
         elif self._served:

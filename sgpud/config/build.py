@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sgpud.config.schema.formats import twisted_endpoint
+from sgpud.config.schema.formats import ALWAYS, twisted_endpoint
 from sgpud.config.schema.kinds import ListOf, Table
 from sgpud.config.schema.sections import ROOT
 from sgpud.config.values import (
@@ -21,7 +21,7 @@ from sgpud.config.values import (
 )
 from sgpud.core.health.causes import HealthPolicy
 from sgpud.core.health.xids import Remedy
-from sgpud.core.limits.settings import LimitSettings, MemoryLimits
+from sgpud.core.limits.settings import LimitSettings, MemoryLimits, OveruseAction
 from sgpud.core.sharing.rules import (
     Advertise,
     FullGuardSettings,
@@ -121,7 +121,16 @@ def _rule(rule: dict[str, Any]) -> GpuRule:
 
 
 def _limits(limits: dict[str, Any]) -> LimitSettings:
-    return LimitSettings(MemoryLimits(limits["memory"]), float(limits["limit_factor"]))
+    pressure = limits["pressure"]
+    return LimitSettings(
+        MemoryLimits(limits["memory"]),
+        float(limits["limit_factor"]),
+        OveruseAction(limits["overuse"]),
+        parse_size(limits["tolerance"]),
+        parse_duration(limits["over_for"]),
+        None if pressure == ALWAYS else parse_amount(pressure),
+        tuple(limits["spare"]),
+    )
 
 
 def _policy(health: dict[str, Any]) -> HealthPolicy:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from sgpud.bridge import Reactor
 from sgpud.core.gpu.gpu import Gpu, UnreadableGpu
-from sgpud.core.gpu.observations import GpuEvent, Sample
+from sgpud.core.gpu.observations import GpuEvent, Sample, Usage
 from sgpud.gpus.fake.file import FakeNode
 from sgpud.gpus.fake.monitor import FakeMonitor
 from sgpud.gpus.nvml.faults import GpuFault
@@ -44,12 +44,17 @@ class GpuObserver(Protocol):
     def samples(self) -> Callable[[tuple[Sample, ...]], None]:
         """Gets a reading of every GPU."""
 
+    @property
+    def usage(self) -> Callable[[Usage], None]:
+        """Gets the processes of every GPU, with their containers."""
+
 
 def source(
     reactor: Reactor, fake_gpus: FakeNode | None, observer: GpuObserver
 ) -> tuple[NvmlMonitor | FakeMonitor, UsageWatch]:
     """The monitor of the GPUs, not started yet, and the watch over their processes."""
-    usage = UsageWatch(reactor, ProcessLocator(Path("/proc"), ours=fake_gpus is not None).look)
+    locator = ProcessLocator(Path("/proc"), ours=fake_gpus is not None)
+    usage = UsageWatch(reactor, locator.look, observer.usage)
     seen = (observer.inventory, observer.fault, observer.error)
     more: dict[str, Any] = {
         "on_event": observer.event,

@@ -21,10 +21,16 @@ class UsageWatch:
 
     _log = Logger()
 
-    def __init__(self, reactor: Reactor, look: Callable[[Iterable[int]], LocatedProcesses]) -> None:
-        """`look` blocks."""
+    def __init__(
+        self,
+        reactor: Reactor,
+        look: Callable[[Iterable[int]], LocatedProcesses],
+        found: Callable[[Usage], None] = lambda _: None,
+    ) -> None:
+        """`look` blocks; `found` gets each result."""
         self._reactor = reactor
         self._look = look
+        self._report = found
         self._looking = False
         self._problem = ""
         self.latest: Usage | None = None
@@ -52,6 +58,7 @@ class UsageWatch:
                     "Cannot attribute GPU usage to containers: {problem}",
                     problem=found.problem,
                 )
+        self._report(self.latest)
 
     def _failed(self, failure: Failure) -> None:
         self._looking = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from twisted.logger import Logger
 
@@ -28,6 +28,7 @@ class EventCounters:
         self._reloads: Counter[str] = Counter()
         self._xids: Counter[tuple[str, int]] = Counter()
         self._lists: Counter[str] = Counter()
+        self._overuse: Counter[str] = Counter()
         self._notes: tuple[str, ...] = ()
 
     def granted(self, grants: Sequence[Grant]) -> None:
@@ -63,6 +64,10 @@ class EventCounters:
                 self._log.warn("{note}", note=note)
         self._notes = plan.notes
 
+    def overused(self, gpus: Iterable[str]) -> None:
+        """A container of each of these GPUs has begun to overuse its memory."""
+        self._overuse.update(gpus)
+
     def xid(self, gpu: str, number: int, times: int) -> None:
         """A GPU reported an XID this many times."""
         known = (gpu, number) in self._xids or len(self._xids) < MOST_XIDS
@@ -85,4 +90,5 @@ class EventCounters:
             dict(self._lists),
             probe_starts,
             calls,
+            dict(self._overuse),
         )

@@ -10,7 +10,7 @@ from twisted.logger import Logger
 
 from sgpud.bridge import Clock
 from sgpud.core.gpu.gpu import Gpu, UnreadableGpu
-from sgpud.core.gpu.observations import EventKind, GpuEvent, Sample
+from sgpud.core.gpu.observations import EventKind, GpuEvent, Sample, Usage
 from sgpud.core.health.causes import of_event
 from sgpud.core.health.node_health import (
     UnknownGpuError,
@@ -24,6 +24,7 @@ from sgpud.core.health.node_health import (
     sampled,
     why_unchanged,
 )
+from sgpud.core.limits.node_overuse import used
 from sgpud.core.planning.node import Node, measured
 from sgpud.core.text import several
 from sgpud.node.reconciler import NodeUpdates
@@ -131,6 +132,10 @@ class GpuFacts:
         """Some GPUs were read."""
         now = self._clock.seconds()
         self._reconciler.change(lambda node: measured(sampled(node, samples, now), samples, now))
+
+    def usage(self, usage: Usage) -> None:
+        """The processes of every GPU were looked up."""
+        self._reconciler.change(lambda node: used(node, usage))
 
     # Commands of the operator. -------------------------------------------------------------------
 

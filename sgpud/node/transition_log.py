@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from twisted.logger import Logger, LogLevel
 
 from sgpud.core.allocation.injection import InjectionChoice, NodeHost
+from sgpud.core.gpu.attribution import Container
 from sgpud.core.health.causes import GONE, advice
 from sgpud.core.health.machine import Health, HealthPhase
+from sgpud.core.limits.overuse import Excess
 from sgpud.core.planning.node import Node
 from sgpud.core.planning.plan import Plan
+from sgpud.core.units import format_size
 
 
 class FullTransitionLog:
@@ -34,6 +37,51 @@ class FullTransitionLog:
         for uuid in self._full.keys() - full.keys():
             self._log.info("GPU {gpu} gets pods again: it is no longer full", gpu=uuid)
         self._full = full
+
+
+class OveruseLog:
+    """Logs containers that use more memory than they were granted, or no longer do."""
+
+    _log = Logger()
+
+    def __init__(self) -> None:
+        """No container does at first."""
+        self._known: dict[tuple[str, Container], Excess] = {}
+
+    def look(self, node: Node) -> list[str]:
+        """Log the changes since the last call; the GPU of each container that has begun."""
+        known = {
+            (uuid, name): one
+            for uuid, state in node.overuse.items()
+            for name, one in state.overusers.items()
+        }
+        begun = [key for key in known if key not in self._known]
+        for uuid, name in begun:
+            one = known[uuid, name]
+            self._log.warn(
+                "{container} has used {size} more memory of GPU {gpu} than the {granted} it was"
+                " granted for {seconds:.0f} s: {verdict}",
+                container=_container(name, one),
+                gpu=uuid,
+                size=format_size(one.size),
+                granted=format_size(one.granted),
+                seconds=node.overuse[uuid].at - one.since,
+                verdict=one.verdict,
+            )
+        for (uuid, name), one in self._known.items():
+            if (uuid, name) not in known:
+                self._log.info(
+                    "{container} no longer uses more memory of GPU {gpu} than it was granted, or"
+                    " the GPU has room again",
+                    container=_container(name, one),
+                    gpu=uuid,
+                )
+        self._known = known
+        return [uuid for uuid, _ in begun]
+
+
+def _container(name: Container, one: Excess) -> str:
+    return f"{one.pod or name[0]}/{name[1]}"
 
 
 class MethodLog:

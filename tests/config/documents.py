@@ -57,6 +57,11 @@ VALID: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "limits": {
         "memory": st.sampled_from(["auto", "off"]),
         "limit_factor": st.sampled_from([1, 1.0, 1.25, 4]),
+        "overuse": st.sampled_from(["report", "off"]),
+        "tolerance": st.sampled_from(["512MiB", "0"]),
+        "over_for": st.sampled_from(["30s", "0"]),
+        "pressure": st.sampled_from(["95%", "always", "2GiB"]),
+        "spare": st.sampled_from([[], ["kube-system/*"], ["a/b-?", "*/*"]]),
     },
     "health": {
         "hold_down": st.sampled_from(["60s", "2m", "0"]),

@@ -6,7 +6,8 @@ import pytest
 
 from sgpud.config.load import parse
 from sgpud.config.problems import ConfigError
-from sgpud.core.limits.settings import LimitSettings, MemoryLimits
+from sgpud.core.limits.settings import LimitSettings, MemoryLimits, OveruseAction
+from sgpud.core.units import Amount
 
 
 def problem(text: str) -> str:
@@ -21,8 +22,16 @@ def test_every_key_arrives_where_it_belongs() -> None:
         [limits]
         memory = "off"
         limit_factor = 1.5
+        overuse = "off"
+        tolerance = "1GiB"
+        over_for = "2m"
+        pressure = "always"
+        spare = ["team/*", "a/b"]
     """
-    assert parse(text, "f").limits == LimitSettings(MemoryLimits.OFF, 1.5)
+    assert parse(text, "f").limits == LimitSettings(
+        MemoryLimits.OFF, 1.5, OveruseAction.OFF, 2**30, 120.0, None, ("team/*", "a/b")
+    )
+    assert parse("[limits]\npressure = '4GiB'", "f").limits.pressure == Amount(4 * 2**30)
     assert parse("", "f").limits == LimitSettings()
     assert parse("[limits]\nlimit_factor = 2", "f").limits.factor == 2.0
 
@@ -39,11 +48,19 @@ def test_every_key_arrives_where_it_belongs() -> None:
         ("limit_factor = true", "number from 1 to 4"),
         ('limit_factor = "2"', "number from 1 to 4"),
         ("factor = 2", "limit_factor"),
+        ('overuse = "kill"', '"report" or "off"'),
+        ('tolerance = "512MB"', 'write the unit as "MiB"'),
+        ('over_for = "30"', "the unit is missing"),
+        ('pressure = "often"', 'or "always"'),
+        ('pressure = "101%"', "more than 100 %"),
+        ('spare = ["kube-system"]', "NAMESPACE/POD"),
+        ('spare = ["a/b/c"]', "NAMESPACE/POD"),
+        ('spare = "a/b"', "list of strings"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_line(line: str, says: str) -> None:
     found = problem(f"[limits]\n{line}")
-    assert found.startswith("f:2: limits.")
+    assert found.startswith("f:2: limits")
     assert says in found
 
 

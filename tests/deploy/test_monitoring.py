@@ -87,7 +87,7 @@ def test_each_alert_is_tried() -> None:
         ("GPU unhealthy", "sgpud_gpu_health"),
         ("no registration", "sgpud_pool_registered"),
         ("refusals", "sgpud_refusals_total"),
-        ("over-use", "sgpud_container_memory_over_bytes"),
+        ("overuse", "sgpud_container_overuse_bytes"),
         ("running on last good", "sgpud_configuration_current"),
     ],
 )

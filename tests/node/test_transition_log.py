@@ -5,10 +5,12 @@ from __future__ import annotations
 from attrs import evolve
 
 from sgpud.core.allocation.injection import InjectionChoice, NodeHost
+from sgpud.core.limits.overuse import LARGEST, Excess, OveruseState
+from sgpud.core.planning.node import Node
 from sgpud.core.planning.plan import Plan
 from sgpud.core.sharing.rules import InjectionMethod
-from sgpud.node.transition_log import MethodLog
-from tests.core.values import uuid
+from sgpud.node.transition_log import MethodLog, OveruseLog
+from tests.core.values import GIB, uuid
 from tests.surroundings import listening
 
 LOOKED = NodeHost(runtime="/usr/bin/nvidia-container-runtime exists")
@@ -37,3 +39,23 @@ def test_a_gpu_that_cannot_be_handed_over_is_logged_once_with_the_reason() -> No
         log.look(Plan(chosen=evolve(missing, unavailable={**missing.unavailable}), host=LOOKED))
     assert len(logged.about("cannot be handed over")) == 1
     assert len(logged.about("no node")) == 1
+
+
+def test_overuse_is_logged_when_it_begins_and_when_it_ends() -> None:
+    log, name = OveruseLog(), ("u-1", "main")
+    over = Excess(10.0, "team/train", 8 * GIB, 11 * GIB)
+    early = Node(overuse={uuid(0): OveruseState(20.0, {name: over})})
+    found = {name: evolve(over, verdict=LARGEST)}
+    long = Node(overuse={uuid(0): OveruseState(40.0, found, name)})
+    with listening() as logged:
+        assert log.look(early) == []
+        assert logged.lines == []
+        assert log.look(long) == [uuid(0)]
+        assert log.look(long) == []
+        assert log.look(Node()) == []
+    begun, ended = logged.lines
+    assert begun == (
+        f"team/train/main has used 3GiB more memory of GPU {uuid(0)} than the 8GiB it was granted"
+        f" for 30 s: {LARGEST}"
+    )
+    assert ended.startswith(f"team/train/main no longer uses more memory of GPU {uuid(0)}")

@@ -200,6 +200,8 @@ def _container(one: Document) -> tuple[Cell, ...]:
     name = "/".join(part for part in (pod, one["container"]) if part)
     over, used = one["over"], one["used"]
     shares = f"{one['shares']}, over by {_size(over)}" if over else str(one["shares"])
+    if one["over_for"] is not None:
+        shares += f" for {one['over_for']:.0f} s"
     return (
         Cell(f"  {name or STARTING}"),
         Cell(UNKNOWN if used is None else _size(used), right=True),

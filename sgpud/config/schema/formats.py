@@ -36,6 +36,7 @@ _ADDRESS = re.compile(
     r"([0-9]{1,3}(?:\.[0-9]{1,3}){3}|\[[0-9a-fA-F:]{2,45}\])?:([0-9]{1,5})", re.ASCII
 )
 _PORTS = 65_535
+_POD_GLOB = re.compile(r"[-a-z0-9.*?]{1,253}/[-a-z0-9.*?]{1,253}")
 _NATIVE = "kubernetes.io"
 _QUOTA = "requests."
 _DOMAIN_LENGTH = 253
@@ -227,6 +228,22 @@ def amount(text: str) -> str | None:
 def amount_or_nothing(text: str) -> str | None:
     """An amount, or an empty string."""
     return amount(text) if text else None
+
+
+ALWAYS = "always"
+
+
+def amount_or_always(text: str) -> str | None:
+    """An amount, or the word always."""
+    wrong = None if text == ALWAYS else amount(text)
+    return wrong and f'{wrong}, or "{ALWAYS}"'
+
+
+def pod_glob(text: str) -> str | None:
+    """Whether a string can match NAMESPACE/POD."""
+    if _POD_GLOB.fullmatch(text):
+        return None
+    return 'is not NAMESPACE/POD with wildcards * and ?, e.g. "kube-system/*"'
 
 
 def duration(least: float, most: float) -> Rule:

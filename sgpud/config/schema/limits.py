@@ -1,9 +1,11 @@
-"""The keys that say how the memory of containers is limited: [limits]."""
+"""The keys that say how the memory of containers is limited and watched: [limits]."""
 
 from __future__ import annotations
 
-from sgpud.config.schema.kinds import Key, Number, choice
-from sgpud.core.limits.settings import LimitSettings, MemoryLimits
+from sgpud.config.schema.formats import amount_or_always, duration, pod_glob, size
+from sgpud.config.schema.kinds import Key, ListOf, Number, Text, choice
+from sgpud.core.limits.settings import LimitSettings, MemoryLimits, OveruseAction
+from sgpud.core.units import exact_size, format_duration
 
 _DEFAULT = LimitSettings()
 
@@ -25,6 +27,47 @@ LIMITS = (
         Number(1, 4),
         _DEFAULT.factor,
         "A container's limit is the memory that its shares represent times this, at most the whole"
-        " GPU. With more than 1, pods can together use more than the GPU has.",
+        " GPU. With more than 1, pods can together use more than the GPU has, and overuse below"
+        " is what tells.",
+    ),
+    Key(
+        "overuse",
+        choice(OveruseAction),
+        _DEFAULT.overuse.value,
+        "What sgpud does about a container that uses more GPU memory than its shares represent, or"
+        " for shares without a size more than [sharing] expected_memory:\n"
+        '- "report": log it, and show it in status, metrics and explain\n'
+        '- "off": nothing\n'
+        "No pod is stopped for it.",
+    ),
+    Key(
+        "tolerance",
+        Text('size, e.g. "512MiB"', size()),
+        exact_size(_DEFAULT.tolerance),
+        "With overuse: by how much a container may exceed that.",
+    ),
+    Key(
+        "over_for",
+        Text('duration, e.g. "30s"', duration(0, 3600)),
+        format_duration(_DEFAULT.over_for),
+        "With overuse: for how long every measurement has to show it.",
+    ),
+    Key(
+        "pressure",
+        Text('percentage or size, e.g. "95%", or "always"', amount_or_always),
+        str(_DEFAULT.pressure),
+        "With overuse: it counts only while more than this of the GPU's memory is used, since"
+        ' nobody lacks memory before. "always": it counts whatever is used.',
+    ),
+    Key(
+        "spare",
+        ListOf(
+            Text('NAMESPACE/POD, e.g. "kube-system/*"', pod_glob),
+            'list of strings, e.g. ["kube-system/*"]',
+            1000,
+        ),
+        list(_DEFAULT.spare),
+        "With overuse: pods that are reported, but never named as the one to stop, as"
+        " NAMESPACE/POD with wildcards * and ?. Static pods never are.",
     ),
 )

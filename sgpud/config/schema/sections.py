@@ -35,7 +35,7 @@ ROOT = Table(
             " first rule that matches it applies; keys that it does not set are as in [sharing].",
         ),
         _section("container", CONTAINER, "How GPUs are injected into containers."),
-        _section("limits", LIMITS, "How the GPU memory of containers is limited."),
+        _section("limits", LIMITS, "How the GPU memory of containers is limited and watched."),
         _section("health", HEALTH, "What makes a GPU unhealthy, and how it recovers."),
         _section("kubelet", KUBELET, "Where the kubelet is, and what is reported to it."),
         _section("dra", DRA, 'Dynamic Resource Allocation, if [kubelet] api is "dra".'),

@@ -174,8 +174,9 @@ SHARING = (
         "expected_memory",
         _SIZE,
         "0",
-        "With full_guard: the memory that one container is expected to use on each GPU of which it"
-        " holds shares.",
+        "The memory that one container is expected to use on each GPU of which it holds shares"
+        " without a size. With full_guard it counts before it is used; a container that uses more"
+        ' overuses it, as [limits] says. "0": nothing is expected of it.',
     ),
 )
 

@@ -14,6 +14,7 @@ from sgpud.core.explain.sentences import (
     allocations_of,
     health_sentences,
     moment,
+    overuse_sentences,
     shares,
 )
 from sgpud.core.intset import IntSet
@@ -85,6 +86,7 @@ def about_gpu(uuid: str, seen: NodeView, decisions: Sequence[Decision]) -> Findi
         if one.kind is not DecisionKind.PREFERENCE
         and any(part.uuid in {uuid, *parts} for part in one.parts)
     )
+    sentences += overuse_sentences(seen, {uuid, *parts})
     sentences += _passed_over(uuid, decisions)
     holders = tuple(one for one in all_held(seen) if one.gpu in {uuid, *parts})
     return Findings("gpu", tuple(sentences), holders, taken)

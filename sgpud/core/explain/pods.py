@@ -13,6 +13,7 @@ from sgpud.core.explain.sentences import (
     health_sentences,
     moment,
     obstacles,
+    overuse_sentences,
     shares,
 )
 from sgpud.core.planning.node import Node
@@ -47,6 +48,8 @@ def _holding(held: tuple[HeldView, ...], seen: NodeView, given: tuple[Decision, 
     ]
     for gpu in dict.fromkeys(one.gpu for one in held):
         sentences += health_sentences(gpu, seen, healthy=False)
+        for uid in dict.fromkeys(one.uid for one in held if one.gpu == gpu and one.uid):
+            sentences += overuse_sentences(seen, {gpu}, uid)
     if not given:
         sentences.append(
             "How they were chosen is no longer remembered: it was before this sgpud started, or"

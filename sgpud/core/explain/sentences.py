@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from datetime import datetime, timezone
 
 from attrs import asdict, frozen
@@ -14,6 +14,7 @@ from sgpud.core.registration import RegistrationPhase
 from sgpud.core.sharing.rules import Multiple
 from sgpud.core.status.pools import HolderView, PoolView
 from sgpud.core.status.view import NodeView
+from sgpud.core.units import format_size
 
 
 @frozen
@@ -66,6 +67,18 @@ def health_sentences(uuid: str, seen: NodeView, *, healthy: bool) -> list[str]:
             ] * health.cordoned
     missing = any(gpu.uuid == uuid and gpu.missing for gpu in seen.gpus)
     return found or [f"{uuid} is missing: the driver does not report it."] * missing
+
+
+def overuse_sentences(seen: NodeView, gpus: Container[str], pod: str = "") -> list[str]:
+    """Which containers overuse the memory of these GPUs; with a `pod`'s UID, which of its own."""
+    return [
+        f"{one.namespace}/{one.pod or one.uid}/{one.container} has used {format_size(one.over)}"
+        f" more memory of {gpu.uuid} than it was granted for {one.over_for:.0f} s: {one.verdict}."
+        for gpu in seen.gpus
+        if gpu.uuid in gpus
+        for one in gpu.containers
+        if one.over_for is not None and one.over and pod in {"", one.uid}
+    ]
 
 
 def moment(at: float) -> str:

@@ -1,10 +1,14 @@
-"""The [limits] section: how the GPU memory of containers is limited."""
+"""The [limits] section: how the GPU memory of containers is limited and watched."""
 
 from __future__ import annotations
 
 from enum import Enum
 
 from attrs import frozen
+
+from sgpud.core.units import Amount
+
+PRESSURE = Amount(percent=95.0)
 
 
 class MemoryLimits(Enum):
@@ -15,10 +19,27 @@ class MemoryLimits(Enum):
     OFF = "off"
 
 
+class OveruseAction(Enum):
+    """What is done about containers that use more GPU memory than they were granted."""
+
+    REPORT = "report"
+    """Log, status and metrics tell of it."""
+    OFF = "off"
+
+
 @frozen
 class LimitSettings:
-    """How the memory of containers is limited."""
+    """How memory is limited, and when a container counts as one that overuses it."""
 
     memory: MemoryLimits = MemoryLimits.AUTO
     factor: float = 1.0
     """A container's limit is what its shares stand for times this."""
+    overuse: OveruseAction = OveruseAction.REPORT
+    tolerance: int = 512 * 2**20
+    """Bytes by which a container may exceed its grant."""
+    over_for: float = 30.0
+    """Seconds for which every sample has to show it beyond that."""
+    pressure: Amount | None = PRESSURE
+    """It counts only while so much of its GPU's memory is used; None: always."""
+    spare: tuple[str, ...] = ("kube-system/*",)
+    """Globs on NAMESPACE/POD of those that nothing will be done to."""

@@ -14,6 +14,7 @@ from sgpud.core.health.causes import HealthPolicy
 from sgpud.core.health.machine import Health
 from sgpud.core.intset import IntSet
 from sgpud.core.limits.caps import knows_limits, possible_caps
+from sgpud.core.limits.overuse import OveruseState
 from sgpud.core.limits.settings import LimitSettings, MemoryLimits
 from sgpud.core.planning.full_guard import FullState, Samples
 from sgpud.core.planning.holdings import CheckpointState, Grant, Key
@@ -48,7 +49,7 @@ class Node:
     policy: HealthPolicy = field(factory=HealthPolicy)
     """What is made of events."""
     limits: LimitSettings = field(factory=LimitSettings)
-    """How memory is limited."""
+    """How memory is limited and watched."""
     healths: Mapping[str, Health] = field(factory=dict)
     """By UUID, of physical GPUs and of MIG instances; one that is missing is healthy."""
     missing: frozenset[str] = frozenset()
@@ -66,6 +67,8 @@ class Node:
     """The last measurement of each GPU's memory, and when."""
     watches: Mapping[str, FullState] = field(factory=dict)
     """What the full-GPU guard has decided, by UUID."""
+    overuse: Mapping[str, OveruseState] = field(factory=dict)
+    """The GPUs of which containers use more than they were granted, by UUID."""
     free_steps: Mapping[str, int] = field(factory=dict)
     """Measured free memory in steps of 5 %, by UUID, where that is fresh."""
     withheld_since: Mapping[str, float] = field(factory=dict)

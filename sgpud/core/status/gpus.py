@@ -12,6 +12,7 @@ from sgpud.core.gpu.observations import Usage
 from sgpud.core.health.causes import advice
 from sgpud.core.health.machine import HealthPhase
 from sgpud.core.health.node_health import health_of
+from sgpud.core.limits.overuse import allowance
 from sgpud.core.planning.full_guard import FRESH_FOR, MISSED
 from sgpud.core.planning.node import Node
 from sgpud.core.status.pools import HolderView
@@ -100,9 +101,14 @@ class ContainerView:
     used: int | None
     """Bytes of the GPU's memory in use by them; null: not known."""
     over: int | None
-    """Bytes used beyond what was granted; null where either is not known."""
+    """Bytes used beyond what was granted, of places beyond `expected_memory`; null where either is
+    not known."""
     utilisation: int | None
     """Percent, of all its processes together; null: not known, or not told by NVML."""
+    over_for: float | None = None
+    """Seconds for which it has overused its memory, as [limits] says; null: it does not."""
+    verdict: str = ""
+    """For overuse: whether it is the one to stop, and why, or empty."""
 
 
 @frozen
@@ -190,7 +196,7 @@ def gpu_states(
     for gpu in (*known.values(), *gone):
         use = gpu_use(gpu.uuid, usage, owners)
         state = _state(node, gpu, _health(gpu, seen), use, now)
-        containers = _containers(holders.get(gpu.uuid, ()), use)
+        containers = _containers(node, holders.get(gpu.uuid, ()), use, gpu.uuid, now)
         found.append(
             evolve(
                 state,
@@ -241,26 +247,34 @@ def _health(gpu: Gpu, seen: Mapping[str, HealthView]) -> HealthView:
     return evolve(worst, cordoned=any(view.cordoned for view in views))
 
 
-def _containers(holders: Iterable[HolderView], use: GpuUsage) -> Iterator[ContainerView]:
+def _containers(
+    node: Node, holders: Iterable[HolderView], use: GpuUsage, uuid: str, now: float
+) -> Iterator[ContainerView]:
+    expected = node.sharing.guard_settings.expected if node.sharing else 0
+    state = node.overuse.get(uuid)
+    over = state.overusers if state and now - state.at < _fresh_for(node) else {}
     by_container: dict[tuple[str, str], list[HolderView]] = {}
     for holder in holders:
         by_container.setdefault((holder.uid, holder.container), []).append(holder)
     for container, parts in by_container.items():
         first, used = parts[0], use.of(container)
-        granted = sum(part.bytes for part in parts) if all(part.bytes for part in parts) else None
-        memory = used.used if used else None
+        sizes = [part.bytes for part in parts]
+        granted, memory = allowance(sizes, expected), used.used if used else None
+        excess = over.get(container)
         yield ContainerView(
             first.namespace,
             first.pod,
             first.uid,
             first.container,
             sum(part.shares for part in parts),
-            granted,
+            sum(sizes) if all(sizes) else None,
             first.since,
             used.processes if used else None,
             memory,
             None if memory is None or granted is None else max(0, memory - granted),
             used.utilisation if used else None,
+            state.at - excess.since if state and excess else None,
+            excess.verdict if excess else "",
         )
 
 

@@ -76,6 +76,8 @@ class Counters:
     probe_starts: int = 0
     """How many NVML processes were started; more than 1: one was replaced."""
     calls: tuple[CallTimes, ...] = ()
+    overuse: Mapping[str, int] = field(factory=dict)
+    """How often a container has begun to overuse the memory of a GPU, by UUID."""
 
 
 @frozen

@@ -247,8 +247,22 @@ GPUS: tuple[MetricFamily, ...] = (
     gauge(
         "sgpud_container_memory_over_bytes",
         CONTAINER,
-        "Memory used beyond what was granted; no sample if either is unknown.",
+        "Memory used beyond what was granted, for places beyond expected_memory; no sample if"
+        " either is unknown.",
         _container(lambda one: one.over),
+    ),
+    gauge(
+        "sgpud_container_overuse_bytes",
+        CONTAINER,
+        "The same for a container that overuses memory as defined in [limits]: by more than"
+        " tolerance, for over_for, while its GPU is under pressure; no sample for others.",
+        _container(lambda one: None if one.over_for is None else one.over),
+    ),
+    counter(
+        "sgpud_overuse",
+        ("gpu",),
+        "Containers that started to overuse the memory of the GPU.",
+        lambda seen: (((gpu.uuid,), seen.counters.overuse.get(gpu.uuid, 0)) for gpu in seen.gpus),
     ),
     gauge(
         "sgpud_container_utilisation_ratio",

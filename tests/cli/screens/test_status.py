@@ -269,3 +269,9 @@ def test_top_fills_the_terminal_and_no_more() -> None:
 
 def test_the_document_is_what_is_shown() -> None:
     assert document(VIEW) == asdict(VIEW)
+
+
+def test_overuse_is_shown_with_how_long_it_has_lasted() -> None:
+    one = evolve(CONTAINER, over_for=45.0)
+    view = evolve(VIEW, gpus=(evolve(STATE, containers=(one,)),))
+    assert any(line.rstrip().endswith("4, over by 2GiB for 45 s") for line in lines(view))

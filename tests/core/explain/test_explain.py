@@ -92,6 +92,28 @@ def test_what_a_pod_holds_and_how_it_was_chosen(name: str) -> None:
     assert (found.kept, found.since) == (4, 1000.1)
 
 
+def test_overuse_is_explained_for_its_pod_and_its_gpu() -> None:
+    of = known(CHAT, TWIN)
+    gpus = tuple(
+        evolve(
+            one,
+            containers=tuple(
+                evolve(each, over=GIB, over_for=45.0, verdict="it exceeds most")
+                if each.uid == "uid-chat"
+                else each
+                for each in one.containers
+            ),
+        )
+        for one in of.seen.gpus
+    )
+    of = evolve(of, seen=evolve(of.seen, gpus=gpus))
+    sentence = f"prod/chat/main has used 1GiB more memory of {uuid(0)} than it was granted for 45 s"
+    for name in ("chat", "0"):
+        assert f"{sentence}: it exceeds most." in explain(name, of).answer
+    for name in ("twin", "1"):
+        assert "more memory" not in said(explain(name, of))
+
+
 def test_what_was_decided_before_the_log_begins_is_said_to_be_forgotten() -> None:
     found = explain("chat", known(CHAT, decisions=[GAVE_TWIN]))
     assert found.decisions == ()

@@ -101,6 +101,17 @@ def test_the_use_of_containers_is_exported_by_pod_and_gpu() -> None:
     assert values(VIEW, "sgpud_gpu_process_memory_bytes") == [6 * GIB, 0, GIB, 0]
 
 
+def test_overuse_is_exported_of_those_that_it_is_found_of() -> None:
+    assert values(VIEW, "sgpud_container_overuse_bytes") == []
+    one = evolve(CONTAINER, over_for=45.0, verdict="x")
+    gpus = (evolve(STATE, containers=(one,)),)
+    counters = evolve(VIEW.counters, overuse={STATE.uuid: 3})
+    view = evolve(VIEW, gpus=gpus, counters=counters)
+    assert values(view, "sgpud_container_overuse_bytes") == [2 * GIB]
+    assert values(view, "sgpud_overuse_total") == [3]
+    assert values(VIEW, "sgpud_overuse_total") == [0], "there from the start, for a rate"
+
+
 def test_unknown_values_have_no_series() -> None:
     unknown = evolve(CONTAINER, granted=None, used=None, over=None, utilisation=None)
     view = evolve(VIEW, gpus=(evolve(STATE, containers=(unknown,), used=None, utilisation=None),))
