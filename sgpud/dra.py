@@ -31,7 +31,7 @@ from sgpud.core.health.node_health import health_of, worst
 from sgpud.core.planning.holdings import CheckpointState
 from sgpud.core.planning.node import Node
 from sgpud.core.planning.plan import Plan
-from sgpud.core.registration import RegistrationPhase, RegistrationState
+from sgpud.core.registration.events import RegistrationPhase, RegistrationState
 from sgpud.core.sharing.rules import Placement
 from sgpud.core.status.view import DraCalls, DraView
 from sgpud.folder_watcher import FolderWatcher

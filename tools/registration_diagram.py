@@ -2,7 +2,7 @@
 """Writes docs/registration.md, the registration machine as a diagram, from the table itself.
 
 Run it as `python -m tools.registration_diagram` in the repository's root after a change of
-sgpud/core/registration.py; a test tells when that was forgotten.
+sgpud/core/registration/machine.py; a test tells when that was forgotten.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import get_args
 
-from sgpud.core.registration import MISSING_AFTER, TABLE, Effect, Event, RegistrationPhase
+from sgpud.core.registration.events import Effect, Event, RegistrationPhase
+from sgpud.core.registration.machine import MISSING_AFTER, TABLE
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "registration.md"
 
@@ -19,8 +20,8 @@ _PAGE = """\
 # Registration
 
 How one pool stays registered with the kubelet. Generated from the table in
-`sgpud/core/registration.py` by `python -m tools.registration_diagram`: change the table, not this
-page.
+`sgpud/core/registration/machine.py` by `python -m tools.registration_diagram`: change the table,
+not this page.
 
 Registered means a live ListAndWatch stream, and that the kubelet's own books show what sgpud lists.
 A plugin that registers the same resource later leaves the stream alive, and so does its end, after

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from sgpud.bridge import Reactor, Timer, in_thread
-from sgpud.core.registration import RegistrationState
+from sgpud.core.registration.events import RegistrationState
 from sgpud.folder_watcher import FolderWatcher
 from sgpud.kubelet.deviceplugin.endpoint import try_bind, warm_up
 from sgpud.kubelet.directory import DirectoryObserver, PluginDirectory

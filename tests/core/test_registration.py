@@ -11,14 +11,7 @@ from attrs import define, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sgpud.core.registration import (
-    LONGEST_WAIT,
-    MISSING_AFTER,
-    MOST_UNSHOWN,
-    RECLAIM_AFTER,
-    STABLE_AFTER,
-    STREAM_WITHIN,
-    SUPERSEDED_AFTER,
+from sgpud.core.registration.events import (
     BooksContent,
     BooksRead,
     CallRegister,
@@ -40,6 +33,15 @@ from sgpud.core.registration import (
     StopRequested,
     StreamsChanged,
     TimerExpired,
+)
+from sgpud.core.registration.machine import (
+    LONGEST_WAIT,
+    MISSING_AFTER,
+    MOST_UNSHOWN,
+    RECLAIM_AFTER,
+    STABLE_AFTER,
+    STREAM_WITHIN,
+    SUPERSEDED_AFTER,
     backoff,
     step,
 )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from sgpud.core.registration import TABLE, RegistrationPhase
+from sgpud.core.registration.events import RegistrationPhase
+from sgpud.core.registration.machine import TABLE
 from tools.registration_diagram import PAGE, page
 
 

@@ -15,9 +15,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from sgpud.core.registration import (
-    MISSING_AFTER,
-    TABLE,
+from sgpud.core.registration.events import (
     BooksContent,
     BooksRead,
     CallRegister,
@@ -39,8 +37,8 @@ from sgpud.core.registration import (
     StopRequested,
     StreamsChanged,
     TimerExpired,
-    step,
 )
+from sgpud.core.registration.machine import MISSING_AFTER, TABLE, step
 
 SHORT = settings(max_examples=40, stateful_step_count=40)
 LONG = settings(max_examples=150, stateful_step_count=50)

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import grpc
 
-from sgpud.core.registration import backoff
+from sgpud.core.registration.machine import backoff
 from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.daemon.node import RESOURCE, Node
 from tests.daemon.process import Process

@@ -14,7 +14,7 @@ from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import TestCase
 
 from sgpud.core.allocation.allocate import RefusedError
-from sgpud.core.registration import RegistrationPhase
+from sgpud.core.registration.events import RegistrationPhase
 from sgpud.folder_watcher import FolderWatcher
 from sgpud.kubelet.deviceplugin.endpoint import socket_name
 from sgpud.kubelet.deviceplugin.plugin import DevicePlugin

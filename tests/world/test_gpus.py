@@ -30,7 +30,13 @@ def told(uuid: str, **facts: object) -> dict[str, object]:
 
 
 def inventory(*gpus: dict[str, object]) -> Inventory:
-    line = {"type": "inventory", "driver": "540.4.0", "nvml": "12.540", "gpus": gpus}
+    line = {
+        "type": "inventory",
+        "driver": "540.4.0",
+        "nvml": "12.540",
+        "gpus": gpus,
+        "unreadable": [],
+    }
     found = parse(json.dumps(line).encode())
     assert isinstance(found, Inventory)
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sgpud.cli.doctor.facts import Finding, NodeFacts, Severity
-from sgpud.core.registration import RegistrationPhase
+from sgpud.core.registration.events import RegistrationPhase
 from sgpud.core.text import several
 
 

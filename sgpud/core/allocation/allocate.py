@@ -103,7 +103,7 @@ class Request:
 
 
 @frozen
-class Choice:
+class ChosenGpu:
     """What a container gets, before it is put in words."""
 
     taken: tuple[tuple[GpuShares, IntSet], ...]
@@ -158,7 +158,7 @@ def requested(index: IdIndex, ids: Sequence[str]) -> Request:
     )
 
 
-def choose(plan: Plan, pool: Pool, request: Request, pending: PendingGrants) -> Choice:
+def choose(plan: Plan, pool: Pool, request: Request, pending: PendingGrants) -> ChosenGpu:
     """What is given; RefusedError otherwise.
 
     It is judged by the room that there is now, beside the grants that the plan does not count yet:
@@ -172,12 +172,12 @@ def choose(plan: Plan, pool: Pool, request: Request, pending: PendingGrants) -> 
     for group, numbers in taken:
         _check(group, numbers, plan, request.ids, pending)
     _check_multiple([group for group, _ in taken], request.ids, pool)
-    return Choice(tuple(taken))
+    return ChosenGpu(tuple(taken))
 
 
 def choose_all(
     plan: Plan, pool: Pool, requests: Sequence[Request], pending: PendingGrants
-) -> list[Choice]:
+) -> list[ChosenGpu]:
     """What several containers are given, each beside those before it; all of it, or RefusedError.
 
     Nothing is noted in `pending`.
@@ -191,7 +191,7 @@ def choose_all(
     return found
 
 
-def allocation(plan: Plan, pool: Pool, choice: Choice, at: float) -> Allocation:
+def allocation(plan: Plan, pool: Pool, choice: ChosenGpu, at: float) -> Allocation:
     """The answer for a container that gets this."""
     if plan.chosen is None:
         raise RefusedError(RefusalRule.METHOD, (), _NO_METHOD)

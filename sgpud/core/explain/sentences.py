@@ -10,7 +10,7 @@ from attrs import asdict, frozen
 from sgpud.core.allocation.decisions import Decision, DecisionKind, GpuCount
 from sgpud.core.planning.holdings import Holder
 from sgpud.core.planning.plan import Availability, Plan, Pool
-from sgpud.core.registration import RegistrationPhase
+from sgpud.core.registration.events import RegistrationPhase
 from sgpud.core.sharing.rules import Multiple
 from sgpud.core.status.pools import HolderView, PoolView
 from sgpud.core.status.view import NodeView

@@ -11,7 +11,7 @@ from sgpud.core.intset import IntSet
 from sgpud.core.planning.holdings import Key, held
 from sgpud.core.planning.node import Node
 from sgpud.core.planning.plan import Availability, GpuShares, Pool
-from sgpud.core.registration import RegistrationPhase, RegistrationState
+from sgpud.core.registration.events import RegistrationPhase, RegistrationState
 from sgpud.core.text import SHARE_STATES
 
 

@@ -12,7 +12,7 @@ from sgpud.core.gpu.observations import Usage
 from sgpud.core.planning.holdings import Key
 from sgpud.core.planning.node import Node
 from sgpud.core.planning.plan import Plan
-from sgpud.core.registration import RegistrationPhase, RegistrationState
+from sgpud.core.registration.events import RegistrationPhase, RegistrationState
 from sgpud.core.status.gpus import (
     SHOWN,
     GpuStateView,

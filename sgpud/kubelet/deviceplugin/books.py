@@ -11,7 +11,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from sgpud.bridge import Clock, Timer
-from sgpud.core.registration import BooksContent, BooksRead, RegistrationPhase, RegistrationState
+from sgpud.core.registration.events import (
+    BooksContent,
+    BooksRead,
+    RegistrationPhase,
+    RegistrationState,
+)
 from sgpud.kubelet.outgoing import why
 
 Allocatable = Mapping[str, frozenset[str]]

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, gatherResults
 
 from sgpud.bridge import Reactor, Timer
 from sgpud.core.allocation.allocate import RefusedError
-from sgpud.core.registration import (
+from sgpud.core.registration.events import (
     BooksRead,
     KubeletAppeared,
     KubeletVanished,

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from sgpud.bridge import Reactor, Timer
-from sgpud.core.registration import (
+from sgpud.core.registration.events import (
     CallRegister,
     Effect,
     EndpointFailed,
@@ -29,8 +29,8 @@ from sgpud.core.registration import (
     StartTimer,
     StopRequested,
     TimerExpired,
-    step,
 )
+from sgpud.core.registration.machine import step
 from sgpud.kubelet.api import deviceplugin_pb2 as api
 from sgpud.kubelet.deviceplugin.endpoint import EndpointError
 from sgpud.kubelet.outgoing import call, why

@@ -19,7 +19,7 @@ from twisted.logger import Logger
 from sgpud.bridge import Subscription
 from sgpud.core.allocation.allocate import (
     Allocation,
-    Choice,
+    ChosenGpu,
     RefusalRule,
     RefusedError,
     Request,
@@ -261,7 +261,7 @@ class DevicePluginServicer:
 
         def decide(
             latest: Snapshot | None,
-        ) -> tuple[tuple[Plan, ServedPool, list[Choice]], list[Grant]]:
+        ) -> tuple[tuple[Plan, ServedPool, list[ChosenGpu]], list[Grant]]:
             plan, served = self._served(latest, ())
             requests = known if latest is snapshot else self._requested(latest, wanted)
             choices = choose_all(plan, served.pool, requests, served.pending)

@@ -19,7 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from sgpud.bridge import FolderWatches, Reactor, in_thread
-from sgpud.core.registration import RegistrationPhase, RegistrationState
+from sgpud.core.registration.events import RegistrationPhase, RegistrationState
 from sgpud.kubelet.deviceplugin.endpoint import clear_stale, socket_name
 from sgpud.kubelet.dra.servicer import DraServicer, HealthReport
 from sgpud.kubelet.dra.store import ClaimStore

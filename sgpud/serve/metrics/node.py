@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 
 from sgpud.core.allocation.allocate import RefusalRule
-from sgpud.core.registration import RegistrationPhase as Registration
+from sgpud.core.registration.events import RegistrationPhase as Registration
 from sgpud.core.status.view import SERVING, NodeView
 from sgpud.serve.metrics.families import (
     MetricFamily,

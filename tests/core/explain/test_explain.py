@@ -20,7 +20,7 @@ from sgpud.core.intset import IntSet
 from sgpud.core.planning.holdings import CheckpointState, Holder
 from sgpud.core.planning.node import Node
 from sgpud.core.planning.plan import plan
-from sgpud.core.registration import RegistrationState
+from sgpud.core.registration.events import RegistrationState
 from sgpud.core.sharing.rules import InjectionMethod, InjectionSettings, Multiple
 from sgpud.core.status.view import summary
 from tests.core.status.viewing import LIVE, viewed

@@ -8,7 +8,7 @@ from attrs import evolve
 
 from sgpud.core.planning.node import Node
 from sgpud.core.planning.plan import plan
-from sgpud.core.registration import RegistrationPhase, RegistrationState
+from sgpud.core.registration.events import RegistrationPhase, RegistrationState
 from sgpud.core.status.view import (
     ConfigurationView,
     Counters,

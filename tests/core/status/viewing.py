@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sgpud.core.planning.node import Node
 from sgpud.core.planning.plan import Plan
-from sgpud.core.registration import RegistrationPhase, RegistrationState
+from sgpud.core.registration.events import RegistrationPhase, RegistrationState
 from sgpud.core.status.view import (
     ConfigurationView,
     Counters,

@@ -76,7 +76,7 @@ def test_an_instance_has_no_more_memory_than_its_gpu() -> None:
     [
         ('memory = "15GB"', '3: gpu.memory: "15GB" is not a size: write the unit as "GiB"'),
         ('memory = "0"', "3: gpu.memory: "),
-        ("memory = 15", "3: gpu.memory: is the number 15, write a size"),
+        ("memory = 15", "3: gpu.memory: is the number 15; expected a size"),
         ('memory = "1GiB"\nproduct = ""', "4: gpu.product: "),
         ('memory = "1GiB"\nmodel = "x"', "4: gpu.model: is an unknown key"),
         ('memory = "1GiB"\ncount = 0', "4: gpu.count: "),

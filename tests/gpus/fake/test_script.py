@@ -58,7 +58,7 @@ def test_events_are_sorted_by_time() -> None:
     ("event", "text"),
     [
         ("gpu = 0\nxid = 79", "-1: event.at: is missing; expected a time"),
-        ("at = 5\ngpu = 0\nxid = 79", "0: event.at: is the number 5, write a time"),
+        ("at = 5\ngpu = 0\nxid = 79", "0: event.at: is the number 5; expected a time"),
         ('at = "5"\ngpu = 0\nxid = 79', "0: event.at: "),
         ('at = "-5s"\ngpu = 0\nxid = 79', "0: event.at: "),
         ('at = "5s"\ngpu = 0', "0: event.at: each event needs one of xid, ecc"),
@@ -107,7 +107,7 @@ def test_each_problem_names_file_line_and_key(event: str, text: str) -> None:
 
 def test_too_many_events_are_a_problem() -> None:
     events = ['at = "5s"\ngpu = 0\nxid = 79'] * (MOST_EVENTS + 1)
-    with pytest.raises(ConfigError, match=f"write at most {MOST_EVENTS}"):
+    with pytest.raises(ConfigError, match=f"at most {MOST_EVENTS} are allowed"):
         parse_fake_gpus(scripted(*events), "sim.toml")
 
 

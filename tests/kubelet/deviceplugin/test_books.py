@@ -9,7 +9,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from sgpud.core.registration import BooksContent, BooksRead, RegistrationPhase, RegistrationState
+from sgpud.core.registration.events import (
+    BooksContent,
+    BooksRead,
+    RegistrationPhase,
+    RegistrationState,
+)
 from sgpud.kubelet.deviceplugin.books import (
     CLOSELY,
     DUTY,

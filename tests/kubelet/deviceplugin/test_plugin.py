@@ -11,7 +11,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from sgpud.core.allocation.allocate import RefusedError
-from sgpud.core.registration import RegistrationPhase
+from sgpud.core.registration.events import RegistrationPhase
 from sgpud.core.sharing.rules import GpuRule
 from sgpud.kubelet.deviceplugin.plugin import DevicePlugin
 from sgpud.kubelet.deviceplugin.publisher import SnapshotPublisher

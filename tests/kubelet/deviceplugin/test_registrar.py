@@ -9,9 +9,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from sgpud.bridge import Reactor
-from sgpud.core.registration import (
-    STABLE_AFTER,
-    STREAM_WITHIN,
+from sgpud.core.registration.events import (
     BooksContent,
     BooksRead,
     KubeletAppeared,
@@ -19,8 +17,8 @@ from sgpud.core.registration import (
     RegistrationPhase,
     StreamsChanged,
     TimerExpired,
-    backoff,
 )
+from sgpud.core.registration.machine import STABLE_AFTER, STREAM_WITHIN, backoff
 from sgpud.kubelet.api import deviceplugin_pb2 as api
 from sgpud.kubelet.deviceplugin.endpoint import EndpointError
 from sgpud.kubelet.deviceplugin.registrar import REGISTER, REGISTER_WITHIN, Registrar

@@ -1,0 +1,1 @@
+"""Registering a pool with the kubelet, pure: events in, effects out."""
