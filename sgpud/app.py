@@ -16,10 +16,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from sgpud.bridge import OneAtATime, Reactor, in_thread
+from sgpud.bridge import OneAtATime, Reactor, Timer, in_thread
 from sgpud.config.values import Config, KubeletApi, LogSettings
 from sgpud.core.allocation.allocate import RefusedError
-from sgpud.core.explain.explain import Evidence
 from sgpud.core.planning.holdings import CheckpointState
 from sgpud.core.planning.node import Node, checkpoint_read
 from sgpud.core.planning.plan import Plan
@@ -28,6 +27,7 @@ from sgpud.core.status.view import InstanceView, NodeView, Timestamps, view
 from sgpud.folder_watcher import FolderWatcher
 from sgpud.gpus.host import HostWatch
 from sgpud.gpus.source import source
+from sgpud.imports import LateImports
 from sgpud.kubelet.cgroups import PodCgroups
 from sgpud.kubelet.deviceplugin.plugin import DevicePlugin
 from sgpud.kubelet.deviceplugin.publisher import SnapshotPublisher
@@ -54,9 +54,12 @@ from sgpud.serve.logging.output import LogOutput
 from sgpud.serve.systemd import Systemd
 
 if TYPE_CHECKING:
+    from sgpud.core.explain.explain import Evidence
     from sgpud.dra import Dra
 
 PARTS = ("reconciler", "GPU monitor", "holder tracker", "plugin directory watcher")
+LATE = ("sgpud.core.explain.explain", "twisted.web.iweb", "sgpud.serve.http.site")
+"""What answers people, and nothing that the kubelet asks."""
 TEMPORARY = 75
 """Exit status when only a restart helps (EX_TEMPFAIL of sysexits.h)."""
 
@@ -74,6 +77,7 @@ class _Calls:
 
     counters: EventCounters
     holders: HolderTracker
+    first_list: Callable[[], None]
 
     def refused(self, resource: str, refusal: RefusedError) -> None:
         self.counters.refused(resource, refusal)
@@ -83,6 +87,7 @@ class _Calls:
 
     def listed(self, resource: str) -> None:
         self.counters.listed(resource)
+        self.first_list()
 
 
 class Daemon:
@@ -104,6 +109,7 @@ class Daemon:
         self.exit_status = 0
         self._reactor, self._options = reactor, options
         self._systemd = Systemd(reactor, environment)
+        self._late = LateImports(Timer(reactor), LATE)
         self._logs: LogOutput | None = None
         self._dra: Dra | None = None
         self._announcer = Announcer(reactor, self._systemd, lambda: self.view, self._is_ready)
@@ -141,7 +147,7 @@ class Daemon:
         self._facts = GpuFacts(
             self._reconciler, reactor, self._gpu_state_store.save, self._counters.xid, self._look
         )
-        self._source, self._usage = source(reactor, options.fake_gpus, self._facts)
+        self._source, self._usage = source(reactor, options.fake_gpus, self._facts, options.probe)
         self._source.set_measure_every(config.sharing.measure_every)
         nonce = secrets.token_hex(4)
         pod_resources = PodResourcesClient(Path(config.kubelet.pod_resources), reactor)
@@ -204,7 +210,7 @@ class Daemon:
                 self._publisher,
                 Path(config.kubelet.plugin_directory),
                 nonce,
-                _Calls(self._counters, self._holders),
+                _Calls(self._counters, self._holders, self._late.soon),
                 changed,
                 pod_resources.allocatable,
             )
@@ -219,6 +225,7 @@ class Daemon:
         for part in (self._source, self._serving, self._holders, self._pod_cgroups):
             part.start()
         self._systemd.start(self._lives)
+        self._late.start()
         if not self._serving.taken:
             self._log.info(
                 "Waiting for {directory}: the kubelet creates it", directory=self._serving.path
@@ -237,6 +244,7 @@ class Daemon:
             self._stopped = Deferred()
             self._log.info("Stopping")
             self._announcer.stop()
+            self._late.stop()
             self._systemd.stopping()
             self._reloads.stop()
             # Whatever one of them runs into, the others end, and the lock is released.
@@ -286,6 +294,8 @@ class Daemon:
         )
 
     def _evidence(self) -> Evidence:
+        from sgpud.core.explain.explain import Evidence  # noqa: PLC0415 - one of LATE
+
         status, decisions = self.view, self._publisher.decisions.all()
         return Evidence(self._reconciler.node, self._reconciler.plan, status, decisions)
 

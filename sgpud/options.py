@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from sgpud.gpus.fake.file import FakeNode
+if TYPE_CHECKING:
+    from sgpud.gpus.fake.file import FakeNode
 
 
 @frozen
@@ -22,6 +25,8 @@ class Options:
     strict: bool
     wait: bool
     watch_config: bool
+    probe: subprocess.Popen[bytes] | None = None
+    """The process that reads the GPUs, if it was started already."""
 
 
 def overrides(arguments: argparse.Namespace) -> tuple[str, ...]:

@@ -6,12 +6,13 @@ import argparse
 import gc
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # Importing inotify runs ldconfig: a fork, unsafe once gRPC has threads.
 import twisted.internet.inotify  # noqa: F401
@@ -19,9 +20,11 @@ from twisted.internet import reactor as global_reactor
 from twisted.internet.error import ReactorNotRunning
 
 from sgpud.app import Daemon
-from sgpud.gpus.fake.file import load as load_fake_gpus
 from sgpud.options import Options, overrides
 from sgpud.serve.logging.output import start_logging
+
+if TYPE_CHECKING:
+    from sgpud.gpus.fake.file import FakeNode
 
 SWITCH_INTERVAL = 0.0005
 """Seconds a thread may keep the interpreter while others wait: a busy reactor then delays Allocate
@@ -30,8 +33,16 @@ STOP_TIMEOUT = 1.8
 """Seconds from the stop signal until the process exits, whatever hangs."""
 
 
-def run(arguments: argparse.Namespace, config: str, environment: Mapping[str, str]) -> int:
-    """Run until a signal stops it; the exit status. ConfigError when it cannot start."""
+def run(
+    arguments: argparse.Namespace,
+    config: str,
+    environment: Mapping[str, str],
+    probe: subprocess.Popen[bytes] | None = None,
+) -> int:
+    """Run until a signal stops it; the exit status. ConfigError when it cannot start.
+
+    `probe`: the process that reads the GPUs, if it was started already.
+    """
     gc.freeze()
     gc.enable()
     os.umask(0o077)
@@ -40,12 +51,13 @@ def run(arguments: argparse.Namespace, config: str, environment: Mapping[str, st
     options = Options(
         config=Path(config),
         overrides=overrides(arguments),
-        fake_gpus=load_fake_gpus(Path(arguments.fake_gpus)) if arguments.fake_gpus else None,
+        fake_gpus=_fake_gpus(arguments.fake_gpus),
         state=Path(arguments.state_dir),
         run=Path(arguments.run_dir),
         strict=arguments.strict,
         wait=not arguments.no_wait,
         watch_config=arguments.watch_config,
+        probe=probe,
     )
     daemon = Daemon(
         reactor,
@@ -77,3 +89,11 @@ def run(arguments: argparse.Namespace, config: str, environment: Mapping[str, st
     signal.signal(signal.SIGHUP, lambda *_: reactor.callFromThread(daemon.request_reload))
     reactor.run()
     return daemon.exit_status
+
+
+def _fake_gpus(file: str | None) -> FakeNode | None:
+    if not file:
+        return None
+    from sgpud.gpus.fake.file import load  # noqa: PLC0415 - no node needs it
+
+    return load(Path(file))

@@ -52,9 +52,19 @@ def run(call: Invocation) -> int:
     """Run the daemon."""
     # Imported modules stay: the collector, enabled again in service, would scan them many times.
     gc.disable()
-    from sgpud import service  # noqa: PLC0415 - Twisted and gRPC
+    from sgpud.gpus.nvml.spawn import spawn_early  # noqa: PLC0415 - the others do not need it
+    from sgpud.imports import without_unused  # noqa: PLC0415
 
-    return service.run(call.arguments, call.config, call.environment)
+    # The process that reads the GPUs starts while this one imports.
+    probe = None if call.arguments.fake_gpus else spawn_early()
+    try:
+        with without_unused():
+            from sgpud import service  # noqa: PLC0415 - Twisted and gRPC
+
+        return service.run(call.arguments, call.config, call.environment, probe)
+    finally:
+        if probe is not None:
+            probe.kill()
 
 
 def check_config(call: Invocation) -> int:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sgpud.bridge import Reactor
 from sgpud.core.gpu.gpu import Gpu, UnreadableGpu
 from sgpud.core.gpu.observations import GpuEvent, Sample, Usage
-from sgpud.gpus.fake.file import FakeNode
-from sgpud.gpus.fake.monitor import FakeMonitor
 from sgpud.gpus.nvml.faults import GpuFault
-from sgpud.gpus.nvml.monitor import NvmlMonitor
 from sgpud.gpus.process_locator import ProcessLocator
 from sgpud.gpus.usage_watch import UsageWatch
+
+if TYPE_CHECKING:
+    from sgpud.gpus.fake.file import FakeNode
+    from sgpud.gpus.fake.monitor import FakeMonitor
+    from sgpud.gpus.nvml.monitor import NvmlMonitor
 
 
 class GpuObserver(Protocol):
@@ -50,9 +53,15 @@ class GpuObserver(Protocol):
 
 
 def source(
-    reactor: Reactor, fake_gpus: FakeNode | None, observer: GpuObserver
+    reactor: Reactor,
+    fake_gpus: FakeNode | None,
+    observer: GpuObserver,
+    spawned: subprocess.Popen[bytes] | None = None,
 ) -> tuple[NvmlMonitor | FakeMonitor, UsageWatch]:
-    """The monitor of the GPUs, not started yet, and the watch over their processes."""
+    """The monitor of the GPUs, not started yet, and the watch over their processes.
+
+    `spawned`: the NVML process, if it was started already.
+    """
     locator = ProcessLocator(Path("/proc"), ours=fake_gpus is not None)
     usage = UsageWatch(reactor, locator.look, observer.usage)
     seen = (observer.inventory, observer.fault, observer.error)
@@ -61,6 +70,12 @@ def source(
         "on_samples": observer.samples,
         "on_processes": usage.sampled,
     }
+    # Each start needs one of the two.
     if fake_gpus is None:
-        return NvmlMonitor(reactor, *seen, **more, on_unreadable=observer.unreadable), usage
+        from sgpud.gpus.nvml.monitor import NvmlMonitor  # noqa: PLC0415
+
+        more |= {"on_unreadable": observer.unreadable, "spawned": spawned}
+        return NvmlMonitor(reactor, *seen, **more), usage
+    from sgpud.gpus.fake.monitor import FakeMonitor  # noqa: PLC0415
+
     return FakeMonitor(reactor, fake_gpus, *seen, **more), usage

@@ -475,21 +475,3 @@ def test_the_daemon_does_not_start_on_an_invalid_fake_gpus_file(file: Path, tmp_
     assert done.returncode == 78
     assert "absent" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-@pytest.mark.slow
-def test_a_boot_does_not_import_the_simulation() -> None:
-    """The kubelet starts in the same moment, and admits the pods of before once."""
-    program = (
-        "import sys, sgpud.cli.main, sgpud.service\n"
-        "print([name for name in sys.modules if 'simulate.engine.' in name or name == 'csv'])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    assert done.stdout == "['sgpud.cli.simulate.engine.values']\n"

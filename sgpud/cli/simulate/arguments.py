@@ -10,7 +10,7 @@ import argparse
 import math
 from collections.abc import Mapping
 
-from sgpud.cli.simulate.engine.values import TRIES
+from sgpud.cli.simulate.engine import TRIES
 
 MOST = 1000
 """Nodes, and tries, of a simulation."""

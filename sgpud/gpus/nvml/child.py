@@ -6,10 +6,8 @@ import math
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from twisted.internet import main
@@ -21,6 +19,7 @@ from zope.interface import implementer
 
 from sgpud.bridge import Clock, Reactor, Timer
 from sgpud.core.text import several
+from sgpud.gpus.nvml.spawn import spawn
 
 LONGEST_LINE = 1 << 20
 """Bytes of a message, at most: 16 GPUs with 7 MIG instances each take 40 000."""
@@ -39,10 +38,6 @@ REAP_MOST = 30.0
 _REAP_EVERY = 0.005
 _CHUNK = 1 << 16
 _DRAIN = 4
-_BOOT = (
-    "import sys; sys.path[:] = sys.argv.pop(1).split('\\n');"
-    " from sgpud.gpus.nvml.probe.main import main; main(sys.argv[1:])"
-)
 
 
 @implementer(IReadDescriptor)
@@ -246,23 +241,31 @@ def start_child(
     env: Mapping[str, str] | None = None,
     on_error: Callable[[str], None] | None = None,
 ) -> Child:
-    """Start the child process with these options; OSError if that fails.
-
-    It finds the same modules as this process, wherever they are installed, and nothing else:
-    -I and -S exclude the environment, the current folder and site's .pth files. Call it in the
-    thread of the reactor: the kernel ends the child when the thread that started it ends.
-    subprocess runs no Python between fork and exec, so it is safe beside gRPC's threads.
-    """
-    # And sgpud's own folder: an editable installation is found by a hook, not by a path.
-    folders = [*sys.path, str(Path(__file__).parents[3])]
-    paths = "\n".join(str(Path(folder).absolute()) for folder in folders)
-    process = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _BOOT, paths, "--parent", str(os.getpid()), *options],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        bufsize=0,
-        env=env,
-        close_fds=True,
-    )
+    """Start the child process with these options, in the reactor thread; OSError if that fails."""
+    process = spawn(options, env)
     return Child(reactor, process, on_line, on_end, on_error or StderrLog(reactor))
+
+
+class Starter:
+    """Starts one child after the other; the first may have been started while sgpud imported."""
+
+    def __init__(self, reactor: Reactor, first: subprocess.Popen[bytes] | None = None) -> None:
+        """`first` was started without options."""
+        self._reactor = reactor
+        self._first = first
+        self._errors = StderrLog(reactor)
+
+    def __call__(
+        self,
+        options: Sequence[str],
+        on_line: Callable[[bytes], None],
+        on_end: Callable[[int | None], None],
+    ) -> Child:
+        """The first, told its options, or a new one; OSError if that cannot be started."""
+        first, self._first = self._first, None
+        if first is None:
+            return start_child(self._reactor, options, on_line, on_end, on_error=self._errors)
+        child = Child(self._reactor, first, on_line, on_end, self._errors)
+        for name, value in zip(options[::2], options[1::2], strict=True):
+            child.send(f"{name[2:]} {value}\n".encode())
+        return child

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import subprocess
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from sgpud.core.gpu.gpu import Gpu, UnreadableGpu
 from sgpud.core.gpu.observations import EventKind, GpuEvent, GpuProcesses, Sample
 from sgpud.core.json_checks import UUID
 from sgpud.gpus.nvml.calls import CallCounts
-from sgpud.gpus.nvml.child import StderrLog, start_child
+from sgpud.gpus.nvml.child import Starter
 from sgpud.gpus.nvml.driver_files import CHECK_EVERY, signs
 from sgpud.gpus.nvml.faults import GpuFault, GpuFaultKind, back_off
 from sgpud.gpus.nvml.messages import EventMessage, Facts, GpuErrorMessage, Inventory, SamplesMessage
@@ -80,6 +81,7 @@ class NvmlMonitor:
         on_samples: Callable[[tuple[Sample, ...]], None] = discarded,
         on_processes: Callable[[tuple[GpuProcesses, ...]], None] = discarded,
         on_unreadable: Callable[[tuple[UnreadableGpu, ...]], None] = discarded,
+        spawned: subprocess.Popen[bytes] | None = None,
         machine: Machine | None = None,
         patience: ProbeTimeouts | None = None,
     ) -> None:
@@ -93,9 +95,7 @@ class NvmlMonitor:
         self._on_unreadable = on_unreadable
         self.calls = CallCounts()
         self._measure_every = MEASURE_EVERY
-        self._machine = machine or Machine(
-            partial(start_child, reactor, on_error=StderrLog(reactor)), partial(signs, Path("/"))
-        )
+        self._machine = machine or Machine(Starter(reactor, spawned), partial(signs, Path("/")))
         self._patience = patience or ProbeTimeouts()
         self._next = Timer(reactor)
         self._checking = Timer(reactor)

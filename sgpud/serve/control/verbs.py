@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import asdict
 from twisted.internet.defer import Deferred
 
 from sgpud.core.errors import SgpudError
-from sgpud.core.explain.explain import Evidence, explain
 from sgpud.core.status.view import document
 from sgpud.serve.control.protocol import Verb
+
+if TYPE_CHECKING:
+    from sgpud.core.explain.explain import Evidence
 
 
 class DriverHolder(Protocol):
@@ -88,6 +90,8 @@ def verbs(
         name = arguments.get("about")
         if not isinstance(name, str) or not name:
             raise MissingArgumentError("about", "a pod, a share or a GPU")
+        from sgpud.core.explain.explain import explain  # noqa: PLC0415 - no start needs it
+
         return asdict(explain(name, known()))
 
     def on_gpu(do: Callable[[str], dict[str, str]]) -> Verb:

@@ -8,7 +8,6 @@ from typing import Any
 
 from twisted.internet import tcp
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -89,6 +88,8 @@ class HttpServer:
         """Listen, now or as soon as possible; the log says what prevents it."""
         if not self._listen:
             return
+        from twisted.internet.endpoints import serverFromString  # noqa: PLC0415 - here only
+
         reactor = _SharedListening(self._reactor) if self._shared else self._reactor
         endpoint = serverFromString(reactor, self._listen)  # type: ignore[no-untyped-call]
         endpoint.listen(self._site).addCallbacks(self._listens, self._fails)

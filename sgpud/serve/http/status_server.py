@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.protocol import ServerFactory
 from twisted.internet.task import deferLater
 
 from sgpud.bridge import Reactor
@@ -15,11 +16,11 @@ from sgpud.config.values import HttpSettings
 from sgpud.core.allocation.decisions import Decision
 from sgpud.core.status.view import NodeView
 from sgpud.serve.control.client import STATUS
-from sgpud.serve.http.access import Router
-from sgpud.serve.http.pages import pages
 from sgpud.serve.http.server import HttpServer
-from sgpud.serve.http.site import StatusSite
 from sgpud.serve.unix_socket import SocketKind, UnixSocket
+
+if TYPE_CHECKING:
+    from sgpud.serve.http.site import StatusSite
 
 KIND = SocketKind(
     "Status socket",
@@ -35,6 +36,26 @@ DRAIN = 0.05
 """Seconds from closing the port to closing its connections."""
 
 
+class _Clients(ServerFactory):
+    """Everybody who asks. The site is built for the first one: twisted.web waits for that."""
+
+    noisy = False
+
+    def __init__(self, build: Callable[[], StatusSite]) -> None:
+        self._build = build
+        self._site: StatusSite | None = None
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        if self._site is None:
+            self._site = self._build()
+        return self._site.buildProtocol(addr)
+
+    def close_all(self) -> None:
+        """End every connection."""
+        if self._site is not None:
+            self._site.close_all()
+
+
 class StatusServer:
     """Serves the pages from `start` to `stop`; as a standby, only if the port is free."""
 
@@ -48,7 +69,15 @@ class StatusServer:
     ) -> None:
         """`run`: the directory of the status socket. `look` makes the view for each answer."""
         self._reactor = reactor
-        self._clients = StatusSite(Router(pages(look, decisions), settings).answer, reactor)
+
+        def build() -> StatusSite:
+            from sgpud.serve.http.access import Router  # noqa: PLC0415 - no start needs them
+            from sgpud.serve.http.pages import pages  # noqa: PLC0415
+            from sgpud.serve.http.site import StatusSite  # noqa: PLC0415
+
+            return StatusSite(Router(pages(look, decisions), settings).answer, reactor)
+
+        self._clients = _Clients(build)
         self._socket = UnixSocket(reactor, run / STATUS, self._clients, KIND)
         self._http = HttpServer(reactor, settings().listen, self._clients)
 

@@ -25,12 +25,14 @@ from sgpud.gpus.nvml.child import (
     REPEAT_AFTER,
     Child,
     LineReceiver,
+    Starter,
     StderrLog,
 )
 from sgpud.gpus.nvml.driver_files import DriverFiles, signs
 from sgpud.gpus.nvml.faults import GpuFault, GpuFaultKind
 from sgpud.gpus.nvml.monitor import Machine, NvmlMonitor
 from sgpud.gpus.nvml.run import ProbeTimeouts
+from sgpud.gpus.nvml.spawn import spawn, spawn_early
 from tests.gpus.nvml.stub import A100, GPU_A, GPU_B, T4, Bench, Stub
 from tests.surroundings import listening
 
@@ -337,3 +339,25 @@ def test_the_same_line_of_each_new_process_is_logged_once_an_hour() -> None:
         clock.advance(REPEAT_AFTER)
         log("cannot open /dev/nvidiactl")
     assert len(said.about("cannot open")) == 2
+
+
+def test_a_child_that_was_started_early_is_told_its_options(bench: Bench, stub: Stub) -> None:
+    stub.write(A100)
+    first = spawn(["--period", "60", "--root", str(stub.root)], stub.env)
+    start = Starter(bench.reactor, first)
+    lines: list[bytes] = []
+    child = start(["--measure-every", "0.05"], lines.append, lambda _: None)
+    assert child.pid == first.pid
+    # With the default there would be one sample each 5 s.
+    bench.until(lambda: sum(b'"samples"' in line for line in lines) >= 3, 4.0)
+    ended: list[bool] = []
+    child.end().addCallback(ended.append)
+    bench.until(lambda: ended)
+
+
+@pytest.mark.slow
+def test_an_early_child_that_cannot_start_is_left_to_the_monitor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/nonexistent")
+    assert spawn_early() is None

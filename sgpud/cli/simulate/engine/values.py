@@ -7,11 +7,9 @@ from enum import Enum
 
 from attrs import field, frozen
 
+from sgpud.cli.simulate.engine import TRIES
 from sgpud.core.gpu.gpu import Gpu
 from sgpud.core.sharing.rules import Multiple, Sharing
-
-TRIES = 10
-"""Pods that a controller makes for one request, by default, until the simulation gives it up."""
 
 
 @frozen

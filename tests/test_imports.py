@@ -1,0 +1,108 @@
+"""What a start does without, and what it imports after the first list."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from twisted.internet.task import Clock
+
+from sgpud.bridge import Timer
+from sgpud.imports import IMPORTED_WITHIN, LateImports
+
+ROOT = Path(__file__).parent.parent
+WAIT = ("sgpud.core.explain.explain", "sgpud.serve.http.site", "twisted.web")
+NEVER = (
+    *("ssl", "email", "http.client", "urllib.request", "grpc.aio._call", "yaml", "csv"),
+    *("prometheus_client", "sgpud.gpus.fake.monitor", "sgpud.cli.simulate.trace"),
+)
+START = """
+import sys
+asked = sys.argv[1:]
+sys.argv[1:] = ["run", "--config", "/nonexistent", "--state-dir", "/nonexistent"]
+from sgpud.__main__ import run
+run()
+print(*(name for name in asked if name in sys.modules))
+"""
+USED_LATER = """
+from sgpud.imports import without_unused
+with without_unused():
+    import grpc
+    import twisted.internet.reactor
+import grpc.aio, http.cookiejar, ssl
+from http.cookiejar import CookieJar
+print(CookieJar.__module__, callable(grpc.aio.server), bool(ssl.SSLContext))
+"""
+
+
+def python(program: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_start_imports_neither_what_nothing_uses_nor_what_can_wait() -> None:
+    """The kubelet starts in the same moment, and admits the pods of before once."""
+    assert python(START, *WAIT, *NEVER, "sgpud.app") == "sgpud.app\n"
+
+
+@pytest.mark.slow
+def test_what_was_left_out_is_there_for_whoever_asks() -> None:
+    assert python(USED_LATER) == "http.cookiejar True True\n"
+
+
+class Late:
+    """The late imports of three modules of the standard library, not imported yet."""
+
+    names = ("colorsys", "stringprep", "sched")
+
+    def __init__(self) -> None:
+        for name in self.names:
+            sys.modules.pop(name, None)
+        self.clock = Clock()
+        self.imports = LateImports(Timer(self.clock), self.names)
+
+    @property
+    def done(self) -> tuple[str, ...]:
+        """What is imported by now."""
+        return tuple(name for name in self.names if name in sys.modules)
+
+    @property
+    def due(self) -> list[float]:
+        """Seconds until the next."""
+        return [call.getTime() - self.clock.seconds() for call in self.clock.getDelayedCalls()]
+
+
+def test_they_are_imported_after_the_first_list() -> None:
+    late = Late()
+    late.imports.start()
+    assert (late.done, late.due) == ((), [IMPORTED_WITHIN])
+    late.imports.soon()
+    assert (late.done, late.due) == ((), [0])
+    late.clock.advance(0)
+    late.imports.soon()
+    assert (late.done, late.due) == (late.names, [])
+
+
+def test_without_a_list_they_are_imported_as_well() -> None:
+    late = Late()
+    late.imports.start()
+    late.clock.pump([IMPORTED_WITHIN, 0, 0])
+    assert (late.done, late.due) == (late.names, [])
+
+
+def test_a_process_that_stops_imports_nothing_more() -> None:
+    late = Late()
+    late.imports.start()
+    late.imports.stop()
+    late.imports.soon()
+    assert (late.done, late.due) == ((), [])
