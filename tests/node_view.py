@@ -44,6 +44,9 @@ STATE = GpuStateView(
         evolve(PROCESS, pid=12, used=GIB, owner="outside", uid="", pod="", namespace=""),
     ),
     use_problem="",
+    enforcement="watch",
+    enforcement_reason="driver 550.54 cannot limit memory",
+    enforcement_remedy="Install driver 615 or later.",
 )
 GPU = PoolGpuView(
     uuid="GPU-1",

@@ -92,9 +92,17 @@ class MethodLog:
     def __init__(self) -> None:
         """No method has been chosen at first."""
         self._logged: InjectionChoice | None = None
+        self._caps_problem = ""
 
     def look(self, plan: Plan) -> None:
         """Log a change since the last call; nothing while the node has not been looked at."""
+        if plan.host.caps_problem != self._caps_problem:
+            self._caps_problem = plan.host.caps_problem
+            if self._caps_problem:
+                self._log.warn(
+                    "Memory limits are given as variables, which a pod can override: {problem}",
+                    problem=self._caps_problem,
+                )
         choice, before = plan.chosen, self._logged
         if choice is None or choice == before:
             return

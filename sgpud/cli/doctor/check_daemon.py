@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sgpud.cli.doctor.facts import Finding, NodeFacts, Severity
+from sgpud.core.limits.enforcement import Enforcement, EnforcementKind, Handing, by_toolkit
 from sgpud.core.registration.events import RegistrationPhase
+from sgpud.core.sharing.rules import Sharing
 from sgpud.core.text import several
 
 
@@ -42,6 +44,32 @@ def check_memory(facts: NodeFacts) -> Iterator[Finding]:
             f"nothing limits how much GPU memory the pods of {resource} use together",
             "Its shares promise no memory: pods are scheduled on a full GPU, and fail there.",
             'Set [sharing] share_memory, e.g. "1GiB", or full_guard = true.',
+        )
+    yield from _limits(facts) if sharing else ()
+
+
+def _limits(facts: NodeFacts) -> Iterator[Finding]:
+    """What enforces the memory of memory shares, for all GPUs of one finding together."""
+    configuration, devices = facts.configuration, facts.devices
+    handing = Handing(configuration.limits, facts.driver.kernel, devices.host, devices.chosen)
+    sharing = configuration.sharing or Sharing()
+    found: dict[Enforcement, list[str]] = {}
+    for gpu in facts.driver.real:
+        terms = sharing.terms(gpu)
+        if terms and sharing.partition(gpu, terms).size:
+            found.setdefault(by_toolkit(handing, gpu), []).append(gpu.uuid)
+    for one, gpus in found.items():
+        if one.kind is EnforcementKind.TOOLKIT:
+            what = f"memory limits apply on {several(len(gpus), 'GPU')}: {one.reason}"
+            yield Finding("memory", Severity.GOOD, what)
+            continue
+        yield Finding(
+            "memory",
+            Severity.NOTE,
+            f"no memory limits on {', '.join(gpus)}: {one.reason}",
+            "A container can use more memory than its shares represent. sgpud reports it while the"
+            " GPU is nearly full, unless [limits] overuse is off.",
+            one.remedy,
         )
 
 

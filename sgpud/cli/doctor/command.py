@@ -139,7 +139,7 @@ def _configuration(arguments: argparse.Namespace, file: str) -> tuple[Config, Co
         warnings = tuple(text for text, warning in told if warning)
         return Config(), ConfigurationFacts(file, errors, warnings)
     warnings = tuple(map(str, config.warnings))
-    return config, ConfigurationFacts(file, (), warnings, config.sharing)
+    return config, ConfigurationFacts(file, (), warnings, config.sharing, config.limits)
 
 
 def _daemon(ask: Callable[[], Mapping[str, Any]]) -> tuple[Mapping[str, Any] | None, str]:

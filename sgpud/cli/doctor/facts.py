@@ -10,6 +10,7 @@ from attrs import field, frozen
 
 from sgpud.core.allocation.injection import InjectionChoice, NodeHost
 from sgpud.core.gpu.gpu import Gpu
+from sgpud.core.limits.settings import LimitSettings
 from sgpud.core.sharing.rules import Sharing
 
 
@@ -136,6 +137,7 @@ class ConfigurationFacts:
     warnings: tuple[str, ...] = ()
     sharing: Sharing | None = None
     """None where the file is bad."""
+    limits: LimitSettings = field(factory=LimitSettings)
 
 
 @frozen

@@ -157,6 +157,9 @@ def _gpu(
     if look is CellStyle.GOOD:
         look = CellStyle.WARN if cordoned else CellStyle.FAINT
     yield (Cell(f"  {gpu['uuid']}: {gpu['health']}{cordoned}{reason}", look),)
+    if gpu["enforcement"] != "none" or any(one["granted"] for one in gpu["containers"]):
+        text = f"  memory limits: {gpu['enforcement']} ({gpu['enforcement_reason']})"
+        yield (Cell(text, CellStyle.WARN if gpu["enforcement"] == "none" else CellStyle.FAINT),)
     for text in _remarks(gpu, listed):
         yield (Cell(f"  {text}", CellStyle.WARN),)
     if not style.folded:

@@ -12,6 +12,7 @@ from sgpud.core.explain.sentences import (
     HeldView,
     all_held,
     allocations_of,
+    enforcement_sentences,
     health_sentences,
     moment,
     overuse_sentences,
@@ -86,6 +87,7 @@ def about_gpu(uuid: str, seen: NodeView, decisions: Sequence[Decision]) -> Findi
         if one.kind is not DecisionKind.PREFERENCE
         and any(part.uuid in {uuid, *parts} for part in one.parts)
     )
+    sentences += enforcement_sentences(seen, {uuid, *parts})
     sentences += overuse_sentences(seen, {uuid, *parts})
     sentences += _passed_over(uuid, decisions)
     holders = tuple(one for one in all_held(seen) if one.gpu in {uuid, *parts})

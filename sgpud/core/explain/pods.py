@@ -10,6 +10,7 @@ from sgpud.core.explain.sentences import (
     HeldView,
     all_held,
     allocations_of,
+    enforcement_sentences,
     health_sentences,
     moment,
     obstacles,
@@ -48,6 +49,8 @@ def _holding(held: tuple[HeldView, ...], seen: NodeView, given: tuple[Decision, 
     ]
     for gpu in dict.fromkeys(one.gpu for one in held):
         sentences += health_sentences(gpu, seen, healthy=False)
+        if any(one.bytes for one in held if one.gpu == gpu):
+            sentences += enforcement_sentences(seen, {gpu})
         for uid in dict.fromkeys(one.uid for one in held if one.gpu == gpu and one.uid):
             sentences += overuse_sentences(seen, {gpu}, uid)
     if not given:

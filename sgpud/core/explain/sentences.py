@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from attrs import asdict, frozen
 
 from sgpud.core.allocation.decisions import Decision, DecisionKind, GpuCount
+from sgpud.core.limits.enforcement import EnforcementKind
 from sgpud.core.planning.holdings import Holder
 from sgpud.core.planning.plan import Availability, Plan, Pool
 from sgpud.core.registration.events import RegistrationPhase
@@ -67,6 +68,24 @@ def health_sentences(uuid: str, seen: NodeView, *, healthy: bool) -> list[str]:
             ] * health.cordoned
     missing = any(gpu.uuid == uuid and gpu.missing for gpu in seen.gpus)
     return found or [f"{uuid} is missing: the driver does not report it."] * missing
+
+
+_ENFORCED = {
+    EnforcementKind.TOOLKIT.value: "Memory limits apply on",
+    EnforcementKind.WATCH.value: "Use of memory beyond the grant is reported, not prevented, on",
+    EnforcementKind.NONE.value: "Nothing limits how much memory a container uses of",
+}
+
+
+def enforcement_sentences(seen: NodeView, gpus: Container[str]) -> list[str]:
+    """What keeps containers within their memory, of those of these GPUs that are shared."""
+    shared = {gpu.uuid for pool in seen.pools for gpu in pool.gpus}
+    return [
+        f"{_ENFORCED[gpu.enforcement]} {gpu.uuid}: {gpu.enforcement_reason}."
+        + (f" {gpu.enforcement_remedy}" if gpu.enforcement_remedy else "")
+        for gpu in seen.gpus
+        if gpu.uuid in gpus and gpu.uuid in shared
+    ]
 
 
 def overuse_sentences(seen: NodeView, gpus: Container[str], pod: str = "") -> list[str]:

@@ -6,12 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from attrs import evolve, frozen
 
+from sgpud.core.allocation.injection import InjectionChoice
 from sgpud.core.gpu.attribution import Attribution, GpuUsage, ProcessView, gpu_use
 from sgpud.core.gpu.gpu import Gpu
 from sgpud.core.gpu.observations import Usage
 from sgpud.core.health.causes import advice
 from sgpud.core.health.machine import HealthPhase
 from sgpud.core.health.node_health import health_of
+from sgpud.core.limits.enforcement import enforcement
 from sgpud.core.limits.overuse import allowance
 from sgpud.core.planning.full_guard import FRESH_FOR, MISSED
 from sgpud.core.planning.node import Node
@@ -159,6 +161,12 @@ class GpuStateView:
     """Its processes as far as they are known, by memory."""
     use_problem: str
     """Why it is not known what its containers use, or empty."""
+    enforcement: str = "none"
+    """What keeps its containers within the memory they were granted: toolkit, watch or none."""
+    enforcement_reason: str = ""
+    """Why it is this, and nothing better."""
+    enforcement_remedy: str = ""
+    """What a person can do for better, or empty."""
 
 
 @frozen
@@ -182,11 +190,15 @@ def usage_view(node: Node, usage: Usage | None, now: float) -> UsageView:
 
 
 def gpu_states(
-    node: Node, holders: Mapping[str, Sequence[HolderView]], usage: Usage | None, now: float
+    node: Node,
+    holders: Mapping[str, Sequence[HolderView]],
+    usage: Usage | None,
+    now: float,
+    chosen: InjectionChoice | None = None,
 ) -> tuple[GpuStateView, ...]:
     """Every GPU that is known or held, in their order; `holders` by UUID.
 
-    `now`: monotonic seconds.
+    `now`: monotonic seconds. `chosen`: how GPUs are handed over, once that is known.
     """
     owners = Attribution(node.checkpoint)
     seen = {view.uuid: view for view in healths(node)}
@@ -196,12 +208,16 @@ def gpu_states(
     for gpu in (*known.values(), *gone):
         use = gpu_use(gpu.uuid, usage, owners)
         state = _state(node, gpu, _health(gpu, seen), use, now)
+        enforced = enforcement(node, chosen, gpu, use.problem)
         containers = _containers(node, holders.get(gpu.uuid, ()), use, gpu.uuid, now)
         found.append(
             evolve(
                 state,
                 containers=tuple(sorted(containers, key=lambda one: one.since)),
                 missing=gpu.uuid in node.missing or gpu.uuid not in known,
+                enforcement=enforced.kind.value,
+                enforcement_reason=enforced.reason,
+                enforcement_remedy=enforced.remedy,
             )
         )
     return tuple(found)

@@ -227,7 +227,7 @@ def view(
         at=moment.wall,
         unready=tuple(_unready(node, pools, instance)),
         dead=instance.dead,
-        gpus=gpu_states(node, _by_gpu(holders), usage, moment.now),
+        gpus=gpu_states(node, _by_gpu(holders), usage, moment.now, chosen),
         unreadable=tuple(gpu for gpu in node.unreadable if not _listed(gpu, node)),
         usage=usage_view(node, usage, moment.now),
         unsaved=instance.unsaved,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from sgpud.core.gpu.attribution import OwnerKind, ProcessView
 from sgpud.core.health.machine import HealthPhase
+from sgpud.core.limits.enforcement import EnforcementKind
 from sgpud.core.planning.plan import Availability
 from sgpud.core.status.gpus import ContainerView, GpuStateView
 from sgpud.core.status.pools import PoolGpuView, PoolView
@@ -250,6 +251,17 @@ GPUS: tuple[MetricFamily, ...] = (
         "Memory used beyond what was granted, for places beyond expected_memory; no sample if"
         " either is unknown.",
         _container(lambda one: one.over),
+    ),
+    gauge(
+        "sgpud_gpu_memory_enforcement",
+        ("gpu", "enforcement"),
+        "1 for what keeps containers within the memory they were granted of the GPU: toolkit (the"
+        " driver, by a limit that NVIDIA's container toolkit sets), watch or none.",
+        lambda seen: (
+            ((gpu.uuid, kind.value), gpu.enforcement == kind.value)
+            for gpu in seen.gpus
+            for kind in EnforcementKind
+        ),
     ),
     gauge(
         "sgpud_container_overuse_bytes",

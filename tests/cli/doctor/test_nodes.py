@@ -15,6 +15,7 @@ from tests.cli.doctor.nodes import (
     PLUGINS,
     PODS,
     SPEC,
+    VERSION,
     FakeNode,
 )
 from tests.core.status.viewing import viewed
@@ -22,6 +23,33 @@ from tests.core.values import fallen, gpu, planned, sharing, uuid
 from tests.core.values import node as known_node
 
 ERROR, WARNING = Severity.ERROR, Severity.WARNING
+
+
+def memory_findings(node: FakeNode) -> list[Finding]:
+    node.sets = ['sharing.share_memory="1GiB"']
+    return [one for one in node.findings() if one.check == "memory"]
+
+
+def test_why_memory_shares_are_not_limited_is_a_note_with_what_to_do(node: FakeNode) -> None:
+    (one,) = memory_findings(node)
+    assert one.severity is Severity.NOTE
+    assert f"driver {VERSION} cannot limit memory" in one.what
+    assert all(each.uuid in one.what for each in node.gpus)
+    assert one.todo == "Install driver 615 or later."
+
+
+def test_memory_limits_that_apply_are_good(node: FakeNode) -> None:
+    node.write("sys/module/nvidia/version", "615.71.09\n")
+    node.write("usr/bin/nvidia-cdi-hook", "ELF apply-cuda-memory-limits")
+    (one,) = memory_findings(node)
+    assert one.severity is Severity.GOOD
+    assert "memory limits apply on 2 GPUs" in one.what
+    node.write("usr/bin/nvidia-cdi-hook", "ELF")
+    (one,) = memory_findings(node)
+    assert "older than 1.20.1" in one.what
+    node.container = 'method = "device-nodes"'
+    (one,) = memory_findings(node)
+    assert "device-nodes" in one.what
 
 
 def test_places_without_memory_limits_are_a_warning(node: FakeNode) -> None:

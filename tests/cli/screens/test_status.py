@@ -23,6 +23,7 @@ example.com/gpu: registered, 3 held, 97 withheld, 2 draining (3 allocatable)
 GPU, HOLDER MEMORY OF BUSY SHARES
 0 NVIDIA A100 7GiB 8% 80GiB 55% 3 held, 97 withheld, 2 draining
   GPU-1: healthy
+  memory limits: watch (driver 550.54 cannot limit memory)
   withheld: cordoned
   1 more held than configured
   team/train/main 6GiB 4GiB 40% 4, over by 2GiB

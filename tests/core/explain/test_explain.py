@@ -21,7 +21,7 @@ from sgpud.core.planning.holdings import CheckpointState, Holder
 from sgpud.core.planning.node import Node
 from sgpud.core.planning.plan import plan
 from sgpud.core.registration.events import RegistrationState
-from sgpud.core.sharing.rules import InjectionMethod, InjectionSettings, Multiple
+from sgpud.core.sharing.rules import InjectionMethod, InjectionSettings, Multiple, ShareTerms
 from sgpud.core.status.view import summary
 from tests.core.status.viewing import LIVE, viewed
 from tests.core.values import GIB, POOL, fallen, gpu, grant, ids, mig, node, sharing, uuid
@@ -90,6 +90,16 @@ def test_what_a_pod_holds_and_how_it_was_chosen(name: str) -> None:
     (held,) = found.holders
     assert (held.uid, held.shares, held.gpu) == ("uid-chat", 1, uuid(0))
     assert (found.kept, found.since) == (4, 1000.1)
+
+
+def test_what_limits_memory_is_explained_for_memory_shares_and_their_holders() -> None:
+    holder = evolve(CHAT, sizes={uuid(0): GIB})
+    memory = evolve(sharing(injection=DELIVERY), default=ShareTerms(POOL, 4, GIB))
+    of = node(memory, GPUS, CheckpointState((holder,), 1001.0))
+    said_of = f"Nothing limits how much memory a container uses of {uuid(0)}: driver of unknown"
+    for name in ("chat", "0"):
+        assert said_of in said(explain(name, known(of=of)))
+    assert "limits how much" not in said(explain("chat", known(CHAT)))
 
 
 def test_overuse_is_explained_for_its_pod_and_its_gpu() -> None:
@@ -236,6 +246,11 @@ def test_a_gpu(name: str) -> None:
     assert found.answer == (
         f"{uuid(0)} is healthy.",
         f"{uuid(0)} (NVIDIA A100-SXM4-40GB) is available in {POOL}: 2 held, 2 free.",
+        (
+            f"Nothing limits how much memory a container uses of {uuid(0)}: its shares are places,"
+            " which promise no memory. Set [sharing] share_memory, or expected_memory to have"
+            " overuse reported."
+        ),
         "Of the last 2 times that the kubelet offered shares of it, 1 took some.",
     )
     assert [one.named for one in found.holders] == ["prod/chat/main", "prod/twin/main"]

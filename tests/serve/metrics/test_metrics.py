@@ -101,6 +101,14 @@ def test_the_use_of_containers_is_exported_by_pod_and_gpu() -> None:
     assert values(VIEW, "sgpud_gpu_process_memory_bytes") == [6 * GIB, 0, GIB, 0]
 
 
+def test_what_limits_memory_is_exported() -> None:
+    found = lines(VIEW)
+    for kind in ("toolkit", "watch", "none"):
+        value = float(kind == "watch")
+        labels = f'enforcement="{kind}",gpu="GPU-1"'
+        assert f"sgpud_gpu_memory_enforcement{{{labels}}} {value}" in found
+
+
 def test_overuse_is_exported_of_those_that_it_is_found_of() -> None:
     assert values(VIEW, "sgpud_container_overuse_bytes") == []
     one = evolve(CONTAINER, over_for=45.0, verdict="x")
