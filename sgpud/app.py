@@ -24,6 +24,7 @@ from sgpud.core.planning.node import Node, checkpoint_read
 from sgpud.core.planning.plan import Plan
 from sgpud.core.sharing.rules import InjectionMethod
 from sgpud.core.status.view import InstanceView, NodeView, Timestamps, view
+from sgpud.files import boot_id
 from sgpud.folder_watcher import FolderWatcher
 from sgpud.gpus.host import HostWatch
 from sgpud.gpus.source import source
@@ -141,7 +142,7 @@ class Daemon:
         check_access(path)
         self._logs = logs(config.log)
         self._gpu_state_store = GpuStateStore(
-            store, self._reconciler, reactor, fake=bool(options.fake_gpus)
+            store, self._reconciler, reactor, fake=bool(options.fake_gpus), boot=boot_id()
         )
         self._gpu_state_store.start()
         self._facts = GpuFacts(

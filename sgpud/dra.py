@@ -34,6 +34,7 @@ from sgpud.core.planning.plan import Plan
 from sgpud.core.registration.events import RegistrationPhase, RegistrationState
 from sgpud.core.sharing.rules import Placement
 from sgpud.core.status.view import DraCalls, DraView
+from sgpud.files import boot_id
 from sgpud.folder_watcher import FolderWatcher
 from sgpud.kubelet.dra.cdi_folder import CdiFolder
 from sgpud.kubelet.dra.front import DraFront, DraObserver
@@ -46,7 +47,6 @@ from sgpud.kubelet.dra.servicer import (
 )
 from sgpud.kubelet.dra.store import ClaimStore
 
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 NAME_AGAIN = 5.0
 """Seconds until the credentials are looked for again, for the name of this node."""
 
@@ -82,7 +82,7 @@ class Dra:
         self._store = ClaimStore(
             RecordFolder(state / "claims"),
             cdi,
-            _boot_id(),
+            boot_id(),
             lambda: reactor.callFromThread(self._claims_changed),
         )
         self._counts = DraCounts(reactor, self._registered)
@@ -280,14 +280,6 @@ class Dra:
         self._slices.start(self._config.dra.driver, self._node_name)
         if self._node is not None:
             self.reconciled(self._node, self._plan)
-
-
-def _boot_id() -> str:
-    """The id of this boot; empty if the kernel does not provide one."""
-    try:
-        return BOOT_ID.read_text().strip()
-    except (OSError, UnicodeDecodeError):
-        return ""
 
 
 def _device_health(node: Node, device: Device, gpu: Gpu | None) -> DeviceHealth:

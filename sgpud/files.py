@@ -2,6 +2,7 @@
 
 Every reader of a file that sgpud did not ship goes through here, so that a pipe, a device or a
 sparse terabyte in a file's place is an error like any other. The standard library only.
+What sgpud writes for others or for its next run is written whole or not at all, likewise here.
 
 A node's / can be mounted at some other folder: `within` resolves the links of a path inside it.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import BinaryIO
@@ -18,6 +20,7 @@ from typing import BinaryIO
 _MOST_LINKS = 40
 """Links in one path, at most, as in the kernel (path_resolution(7))."""
 _HOST = Path("/")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
@@ -54,6 +57,55 @@ def content(file: BinaryIO, most: int) -> bytes:
     if size > most or len(read) > most:
         raise OSError(errno.EFBIG, f"larger than {most} bytes")
     return read
+
+
+def replace_file(path: Path, content: bytes, mode: int = 0o600, folder: int | None = None) -> None:
+    """Replace a file: after a crash there is the old content or the new one. Blocks; OSError.
+
+    `path` begins at the descriptor `folder` if there is one. A process that is killed leaves a
+    draft whose name begins with a dot and the file's name, and that nobody can foresee.
+    """
+    draft = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(draft, flags, mode, dir_fd=folder)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            # The umask may be narrower than what the readers need.
+            os.fchmod(file.fileno(), mode)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(draft, dir_fd=folder)
+        raise
+    where = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        os.fsync(where)
+    finally:
+        os.close(where)
+
+
+def identity(path: Path, *, follow: bool = True) -> tuple[int, ...] | None:
+    """What tells one file from the next at the same path; None if there is none.
+
+    An inode number alone does not: ext4 gives the next file the same one. A rewritten file has
+    another change time.
+    """
+    try:
+        found = path.stat() if follow else path.lstat()
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino, found.st_ctime_ns)
+
+
+def boot_id(path: Path = _BOOT_ID) -> str:
+    """The id of this boot; empty if the kernel does not provide one."""
+    try:
+        return read_regular(path, 1024).decode().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def within(root: Path, path: str) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sgpud.cli.doctor.files import beginning
-from sgpud.files import open_regular, read_regular
+from sgpud.files import boot_id, identity, open_regular, read_regular, replace_file
 from sgpud.gpus.cdi import read_specs
 from sgpud.gpus.nvml.driver_files import signs
 from tests.surroundings import descriptors
@@ -33,6 +33,31 @@ def test_what_the_kernel_makes_up_has_no_size_and_is_bounded_all_the_same() -> N
     assert read_regular("/proc/self/stat", 4096)
     with pytest.raises(OSError, match="larger than 10 bytes"):
         read_regular("/proc/self/stat", 10)
+
+
+def test_a_file_is_replaced_whole_with_its_mode_and_leaves_no_draft(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    replace_file(path, b"one", 0o644)
+    first = identity(path)
+    replace_file(path, b"two", 0o644)
+    assert path.read_bytes() == b"two"
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert identity(path) != first
+    assert os.listdir(tmp_path) == ["file"]  # noqa: PTH208 - the names
+
+
+def test_a_file_that_cannot_be_replaced_is_an_error_and_leaves_no_draft(tmp_path: Path) -> None:
+    (tmp_path / "file").mkdir()
+    with pytest.raises(IsADirectoryError):
+        replace_file(tmp_path / "file", b"one")
+    assert os.listdir(tmp_path) == ["file"]  # noqa: PTH208 - the names
+    assert identity(tmp_path / "none") is None
+
+
+def test_the_id_of_the_boot_is_read_and_may_be_missing(tmp_path: Path) -> None:
+    (tmp_path / "boot_id").write_text("one\n")
+    assert boot_id(tmp_path / "boot_id") == "one"
+    assert not boot_id(tmp_path / "none")
 
 
 def _socket(path: Path) -> None:

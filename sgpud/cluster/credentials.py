@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
@@ -22,7 +21,7 @@ from urllib.parse import urlsplit
 from attrs import evolve, frozen
 
 from sgpud.core.errors import SgpudError
-from sgpud.files import read_regular
+from sgpud.files import identity, read_regular
 from sgpud.yaml_reader import YamlError, read_documents
 
 ACCOUNT = "var/run/secrets/kubernetes.io/serviceaccount"
@@ -45,15 +44,6 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 class CredentialsError(SgpudError):
     """No way to reach the API server, or none as somebody."""
-
-    def __init__(self, problem: str) -> None:
-        """`problem`: what is missing or wrong, and where."""
-        super().__init__(problem)
-        self.problem = problem
-
-    def __str__(self) -> str:
-        """The problem."""
-        return self.problem
 
 
 @frozen
@@ -121,7 +111,7 @@ class Credentials:
             return self._known
 
     def _changed(self) -> bool:
-        return any(_identity(path) != before for path, before in self._read.items())
+        return any(identity(path) != before for path, before in self._read.items())
 
     def _find(self) -> Access:
         if self._kubeconfig:
@@ -261,7 +251,7 @@ class Credentials:
         return self._content(path.parent / name) if name else b""
 
     def _content(self, path: Path) -> bytes:
-        self._read[path] = _identity(path)
+        self._read[path] = identity(path)
         try:
             return read_regular(path, LARGEST)
         except OSError as error:
@@ -275,14 +265,6 @@ def is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _identity(path: Path) -> object:
-    try:
-        found = os.stat(path)  # noqa: PTH116 - a link's target counts: the kubelet's is one
-    except OSError:
-        return None
-    return (found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 def _token(raw: bytes, path: Path) -> str:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 
 from sgpud.core.limits.caps import CAP_KIND, cap_spec
-from sgpud.files import read_regular, within
+from sgpud.files import read_regular, replace_file, within
 from sgpud.gpus.cdi import FOLDERS, LARGEST_SPEC
 
 SPEC = f"{FOLDERS[-1]}/{CAP_KIND.replace('/', '-')}.json"
@@ -30,7 +28,7 @@ def write_caps(root: Path, caps: Iterable[int]) -> str:
             path.unlink(missing_ok=True)
         elif not _has(path, content):
             path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            _replace(path, content)
+            replace_file(path, content, 0o644)
     except OSError as problem:
         return f"cannot write {SPEC}: {problem.strerror or problem}"
     return ""
@@ -41,27 +39,3 @@ def _has(path: Path, content: bytes) -> bool:
         return read_regular(path, LARGEST_SPEC) == content
     except OSError:
         return False
-
-
-def _replace(path: Path, content: bytes) -> None:
-    # Not *.json: no runtime reads it. Always one name, so that a crash leaves one file at most.
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.unlink(missing_ok=True)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-    descriptor = os.open(temporary, flags, 0o644)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(file.fileno(), 0o644)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -20,6 +20,7 @@ from twisted.logger import Logger
 
 from sgpud.bridge import FolderWatches, Reactor, Timer
 from sgpud.core.errors import SgpudError
+from sgpud.files import identity
 
 LOOK_EVERY = 1.0
 """Seconds between looks without a hint: what inotify does not tell (a mount over the directory)."""
@@ -47,15 +48,12 @@ class DirectoryObserver:
     """The path shows a deleted directory for ever: a mount of one that is gone."""
 
 
-Identity = tuple[int, ...]
-
-
 @frozen
 class _Seen:
     """What the last look found, to tell a change by."""
 
-    socket: Identity | None = None
-    checkpoint: Identity | None = field(default=(-1,))
+    socket: tuple[int, ...] | None = None
+    checkpoint: tuple[int, ...] | None = field(default=(-1,))
 
 
 class NoPermissionError(SgpudError):
@@ -175,13 +173,13 @@ class PluginDirectory:
 
     def _look_inside(self) -> None:
         before = self._seen
-        checkpoint = _identity(self.path / CHECKPOINT)
+        checkpoint = identity(self.path / CHECKPOINT)
         self._seen = _Seen(before.socket, checkpoint)
         if checkpoint != before.checkpoint:
             self._events.checkpoint()
         if not self.ours:
             return
-        socket = _identity(self.path / KUBELET_SOCKET)
+        socket = identity(self.path / KUBELET_SOCKET)
         self._seen = _Seen(socket, checkpoint)
         if socket is not None and socket != before.socket:
             self._events.kubelet_seen()
@@ -255,16 +253,6 @@ def _stat(path: Path) -> os.stat_result | None:
         return path.stat()
     except OSError:
         return None
-
-
-def _identity(path: Path) -> Identity | None:
-    """What tells one file from the next at the same path.
-
-    An inode number alone does not: ext4 gives the next file the same one. A rewritten file has
-    another change time.
-    """
-    found = _stat(path)
-    return (found.st_dev, found.st_ino, found.st_ctime_ns) if found else None
 
 
 def _nearest(path: Path) -> list[Path]:

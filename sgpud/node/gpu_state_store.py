@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from enum import Enum
-from pathlib import Path
 from typing import Any, TypeVar
 
 from attrs import asdict, evolve, frozen
@@ -20,7 +19,6 @@ from sgpud.core.health.node_health import booted, last_known, resumed
 from sgpud.core.health.xids import Remedy
 from sgpud.core.json_checks import is_a, maybe, number, uuid_of
 from sgpud.core.planning.node import Node
-from sgpud.files import read_regular
 from sgpud.node.reconciler import NodeUpdates
 from sgpud.node.store import StateDirectory
 
@@ -31,15 +29,8 @@ _MOST_STRETCH = 64
 _E = TypeVar("_E", bound=Enum)
 
 
-@frozen
 class StateError(SgpudError):
     """A file that is not ours, or corrupt."""
-
-    reason: str
-
-    def __str__(self) -> str:
-        """The reason."""
-        return self.reason
 
 
 @frozen
@@ -145,8 +136,6 @@ def _one_of(kind: type[_E], value: object) -> _E:
 
 
 GPUS = "gpus.json"
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-LONGEST_BOOT_ID = 1024
 
 
 class GpuStateStore:
@@ -161,13 +150,13 @@ class GpuStateStore:
         clock: Clock,
         *,
         fake: bool,
-        boot_id: Path = BOOT_ID,
+        boot: str,
     ) -> None:
-        """Fake GPUs are never taken for real ones, nor the other way round."""
+        """`boot`: the id of this boot. Fake GPUs are never taken for real ones, nor vice versa."""
         self._store = store
         self._reconciler = reconciler
         self._clock = clock
-        self._boot = _read(boot_id)
+        self._boot = boot
         self._fake = fake
         self._serves = False
         self._written: bytes | None = None
@@ -222,11 +211,3 @@ class GpuStateStore:
         """A health saved by another process: its times start again."""
         hold = node.policy.hold_down * health.stretch if health.cause else 0.0
         return evolve(health, since=now, hold_until=now + hold)
-
-
-def _read(path: Path) -> str:
-    """The id of this boot; empty if the kernel does not provide one."""
-    try:
-        return read_regular(path, LONGEST_BOOT_ID).decode().strip()
-    except (OSError, UnicodeDecodeError):
-        return ""

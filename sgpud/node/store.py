@@ -6,7 +6,6 @@ import errno
 import hashlib
 import os
 import re
-import secrets
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,7 +17,7 @@ from twisted.logger import Logger
 
 from sgpud.bridge import Clock, OneAtATime, Timer
 from sgpud.files import content as content_of
-from sgpud.files import open_regular
+from sgpud.files import open_regular, replace_file
 
 LAST_GOOD = "last-good.toml"
 LARGEST = 1024 * 1024
@@ -190,21 +189,7 @@ class StateDirectory:
     def _replace(self, name: str, text: bytes) -> None:
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._open() as directory:
-            # A name that nobody can foresee, and no file that was there before.
-            temporary = f".{name}.{secrets.token_hex(8)}"
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-            descriptor = os.open(temporary, flags, 0o600, dir_fd=directory)
-            try:
-                with os.fdopen(descriptor, "wb") as file:
-                    file.write(text)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
-            except BaseException:
-                with suppress(OSError):
-                    os.unlink(temporary, dir_fd=directory)
-                raise
-            os.fsync(directory)
+            replace_file(Path(name), text, folder=directory)
 
     @contextmanager
     def _open(self) -> Iterator[int]:

@@ -22,6 +22,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from sgpud.bridge import Reactor, Timer
+from sgpud.files import identity
 
 LOOK_EVERY = 5.0
 """Seconds between checks of the socket file, to recreate it if it was removed."""
@@ -90,7 +91,7 @@ class UnixSocket:
         """Remove the socket; connections stay. Fires once it no longer listens."""
         self._timer.cancel()
         # The file first, then the port: another process may remove a file that nobody answers on.
-        if self._bound is not None and _identity(self.path) == self._bound:
+        if self._bound is not None and identity(self.path, follow=False) == self._bound:
             self.path.unlink(missing_ok=True)
         return self._close()
 
@@ -98,7 +99,7 @@ class UnixSocket:
         """Listen, unless it does: the first time, after an error, after a removal."""
         again = LOOK_EVERY
         try:
-            if self._bound is not None and _identity(self.path) != self._bound:
+            if self._bound is not None and identity(self.path, follow=False) != self._bound:
                 self._log.warn("{path} was removed; recreating it", path=self.path)
                 self._close()
             if self._port is None:
@@ -120,7 +121,7 @@ class UnixSocket:
         port = _Port(os.fsencode(self.path), self._factory, mode=mode, reactor=self._reactor)
         port.startListening()  # type: ignore[no-untyped-call]
         self._set_group()
-        self._port, self._bound = port, _identity(self.path)
+        self._port, self._bound = port, identity(self.path, follow=False)
         if self._problem:
             self._log.info(
                 "{name} {path}: {recovered}",
@@ -169,14 +170,6 @@ class UnixSocket:
                 problem=problem,
                 hint=self._kind.hint,
             )
-
-
-def _identity(path: Path) -> tuple[int, ...] | None:
-    try:
-        found = path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return (found.st_dev, found.st_ino, found.st_ctime_ns)
 
 
 def _answers(path: Path) -> bool:

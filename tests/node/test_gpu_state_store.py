@@ -71,15 +71,13 @@ class Life:
         self.clock = Clock()
         self.clock.advance(1000.0)
         self.reconciler = FakeReconciler(HealthPolicy(trust_last_known=trust))
-        boot_id = root / "boot_id"
-        boot_id.write_text(f"{boot}\n")
         self.directory = StateDirectory(root / "state", self.clock)
         self.store = GpuStateStore(
             self.directory,
             self.reconciler,
             self.clock,
             fake=False,
-            boot_id=boot_id,
+            boot=boot,
         )
         self.store.start()
 
@@ -265,6 +263,7 @@ def test_fake_gpus_are_not_restored_as_real_ones(tmp_path: Path) -> None:
         reconciler := FakeReconciler(HealthPolicy()),
         Clock(),
         fake=True,
+        boot="one",
     )
     store.start()
     assert reconciler.node.gpus is None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +11,7 @@ from threading import Lock
 from twisted.logger import Logger
 
 from sgpud.core.dra.injecting import spec_name
+from sgpud.files import identity, replace_file
 
 
 class CdiFolder:
@@ -30,28 +30,17 @@ class CdiFolder:
     def write(self, uid: str, spec: str) -> None:
         """Write a claim's spec, whole or not at all; OSError."""
         target = self.path / spec_name(self._driver, uid)
-        # Runtimes read *.json and *.yaml only, so that they never see a part of one.
-        draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-        try:
-            self.path.mkdir(mode=0o755, parents=True, exist_ok=True)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-            with os.fdopen(os.open(draft, flags, 0o644), "w", encoding="utf-8") as file:
-                # The umask of the daemon is narrower than what a runtime may need.
-                os.fchmod(file.fileno(), 0o644)
-                file.write(spec)
-            draft.replace(target)
-        except OSError:
-            with suppress(OSError):
-                draft.unlink(missing_ok=True)
-            raise
+        self.path.mkdir(mode=0o755, parents=True, exist_ok=True)
+        # Runtimes read *.json and *.yaml only, so that they never see the draft.
+        replace_file(target, spec.encode(), 0o644)
         with self._lock:
-            self._written[uid] = (spec, _identity(target))
+            self._written[uid] = (spec, identity(target, follow=False))
 
     def ensure(self, uid: str, spec: str) -> bool:
         """Have the spec there as it was written; whether it had to be restored. OSError."""
         with self._lock:
             known = self._written.get(uid)
-        found = _identity(self.path / spec_name(self._driver, uid))
+        found = identity(self.path / spec_name(self._driver, uid), follow=False)
         if known is not None and found is not None and known == (spec, found):
             return False
         self.write(uid, spec)
@@ -103,11 +92,3 @@ class CdiFolder:
                         Path(entry.path).unlink()
                         gone.append(name)
         return gone
-
-
-def _identity(path: Path) -> object:
-    try:
-        found = path.lstat()
-    except OSError:
-        return None
-    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +20,7 @@ from sgpud.core.dra.claims import AllocatedClaim, AllocatedShare, ClaimPod, Prep
 from sgpud.core.dra.injecting import InjectedClaim, PreparedDevice
 from sgpud.core.errors import SgpudError
 from sgpud.core.json_checks import is_a, number, uuid_of
-from sgpud.files import read_regular
+from sgpud.files import read_regular, replace_file
 
 FORMAT = 1
 LARGEST = 1 << 20
@@ -34,15 +32,6 @@ _MOST_PODS = 256
 
 class RecordError(SgpudError):
     """A file that is not a prepared claim."""
-
-    def __init__(self, problem: str) -> None:
-        """`problem`: what is wrong with it."""
-        super().__init__(problem)
-        self.problem = problem
-
-    def __str__(self) -> str:
-        """The problem."""
-        return self.problem
 
 
 @frozen
@@ -168,13 +157,15 @@ class RecordFolder:
     def read_all(self) -> Iterator[tuple[str, bytes]]:
         """The UID and the content of each file that can be read; the others are logged."""
         try:
-            found = sorted(self._path.glob("*.json"))
+            found = sorted(self._path.iterdir())
         except OSError:
             found = []
         for path in found:
             if path.name.startswith("."):
                 with suppress(OSError):  # a draft of a process that was killed
                     path.unlink()
+                continue
+            if path.suffix != ".json":
                 continue
             try:
                 content = read_regular(path, LARGEST)
@@ -190,20 +181,7 @@ class RecordFolder:
     def write(self, uid: str, content: bytes) -> None:
         """Replace a claim's file: after a crash there is the old content or the new one."""
         self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        target = self._path / f"{uid}.json"
-        draft = self._path / f".{uid}.{secrets.token_hex(4)}.json"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        try:
-            with os.fdopen(os.open(draft, flags, 0o600), "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(target)
-        except OSError:
-            with suppress(OSError):
-                draft.unlink(missing_ok=True)
-            raise
-        self._sync()
+        replace_file(self._path / f"{uid}.json", content)
 
     def remove(self, uid: str) -> None:
         """Remove a claim's file; one that is not there is no error."""
@@ -216,10 +194,3 @@ class RecordFolder:
         with suppress(OSError):
             target.replace(aside)
         return aside
-
-    def _sync(self) -> None:
-        descriptor = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -22,15 +22,6 @@ UID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,127}", re.ASCII)
 class NotKeptError(SgpudError):
     """A claim whose files could not be written or removed."""
 
-    def __init__(self, problem: str) -> None:
-        """`problem`: which file, and why."""
-        super().__init__(problem)
-        self.problem = problem
-
-    def __str__(self) -> str:
-        """The problem."""
-        return self.problem
-
 
 class ClaimStore:
     """Keeps prepared claims. Methods block, but for `claims` and `record`; any thread may call."""

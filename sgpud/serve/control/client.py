@@ -26,16 +26,7 @@ _NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
 class ControlError(SgpudError):
-    """A request that failed or was refused."""
-
-    def __init__(self, path: Path, verb: str, reason: str) -> None:
-        """`reason` says what went wrong and what to do."""
-        super().__init__(path, verb, reason)
-        self.path, self.verb, self.reason = path, verb, reason
-
-    def __str__(self) -> str:
-        """The reason."""
-        return self.reason
+    """A request that failed or was refused: why, and what to do."""
 
 
 class AbsentError(ControlError):
@@ -55,20 +46,16 @@ def ask(
     """
     request = json.dumps({"verb": verb, "arguments": dict(arguments)}).encode()
     if len(request) > REQUEST_LIMIT:
-        raise ControlError(
-            path, verb, f"The request has {len(request)} bytes; the limit is {REQUEST_LIMIT}"
-        )
+        raise ControlError(f"The request has {len(request)} bytes; the limit is {REQUEST_LIMIT}")
     try:
         received = exchange(path, request + b"\n", timeout)
     except TimeoutError:
         raise ControlError(
-            path,
-            verb,
             f"sgpud did not answer {verb} on {path} within {timeout:g} s. It may still carry"
             " out the request: see its log (journalctl -u sgpud, or kubectl logs)",
         ) from None
     except OSError as problem:
-        raise _no_connection(path, verb, problem) from problem
+        raise _no_connection(path, problem) from problem
     return _answer(path, verb, received)
 
 
@@ -97,29 +84,25 @@ def exchange(path: Path, request: bytes, timeout: float) -> bytes:
         return bytes(received)
 
 
-def _no_connection(path: Path, verb: str, problem: OSError) -> ControlError:
+def _no_connection(path: Path, problem: OSError) -> ControlError:
     if isinstance(problem, (FileNotFoundError, ConnectionRefusedError)):
         return AbsentError(
-            path,
-            verb,
             f"No sgpud answers on {path}. Start it (systemctl start sgpud), or name the socket of"
             " the running one; a standby has no control socket",
         )
     if isinstance(problem, PermissionError):
         return ControlError(
-            path,
-            verb,
             f"No permission to use {path}: run this command as root, or"
             " as a member of the group sgpud for status, explain and plan",
         )
     if problem.errno in {errno.ENOTSOCK, errno.EPROTOTYPE, errno.ENOTDIR}:
-        return ControlError(path, verb, f"{path} is not a control socket of sgpud")
-    return ControlError(path, verb, f"Cannot reach sgpud on {path}: {problem.strerror or problem}")
+        return ControlError(f"{path} is not a control socket of sgpud")
+    return ControlError(f"Cannot reach sgpud on {path}: {problem.strerror or problem}")
 
 
 def _answer(path: Path, verb: str, received: bytes) -> dict[str, Any]:
     if not received:
-        raise ControlError(path, verb, f"sgpud stopped before it answered {verb}: see its log")
+        raise ControlError(f"sgpud stopped before it answered {verb}: see its log")
     try:
         answer = json.loads(received)
     except (ValueError, RecursionError):
@@ -129,7 +112,5 @@ def _answer(path: Path, verb: str, received: bytes) -> dict[str, Any]:
         if answer.get("ok") is True and isinstance(result, dict):
             return result
         if answer.get("ok") is False and isinstance(error, str):
-            raise RefusedRequestError(path, verb, error)
-    raise ControlError(
-        path, verb, f"The process on {path} is not sgpud, or another version: restart it"
-    )
+            raise RefusedRequestError(error)
+    raise ControlError(f"The process on {path} is not sgpud, or another version: restart it")

@@ -15,16 +15,7 @@ _REQUEST = b"GET /status HTTP/1.0\r\nHost: localhost\r\n\r\n"
 
 
 class StatusError(SgpudError):
-    """The status cannot be read."""
-
-    def __init__(self, path: Path, reason: str) -> None:
-        """`reason` says what went wrong and what to do."""
-        super().__init__(path, reason)
-        self.path, self.reason = path, reason
-
-    def __str__(self) -> str:
-        """The reason."""
-        return self.reason
+    """The status cannot be read: why, and what to do."""
 
 
 def read_status(run: Path, within: float = WITHIN) -> dict[str, Any]:
@@ -34,14 +25,14 @@ def read_status(run: Path, within: float = WITHIN) -> dict[str, Any]:
         received = exchange(path, _REQUEST, within)
     except (FileNotFoundError, ConnectionRefusedError):
         reason = f"No sgpud answers on {path}. Start it (systemctl start sgpud), or name its folder"
-        raise StatusError(path, f"{reason} with --run-dir") from None
+        raise StatusError(f"{reason} with --run-dir") from None
     except PermissionError:
         reason = f"No permission to read {path}: run this as root, or as a member of its group"
-        raise StatusError(path, reason) from None
+        raise StatusError(reason) from None
     except TimeoutError:
-        raise StatusError(path, f"sgpud did not answer on {path} within {within:g} s") from None
+        raise StatusError(f"sgpud did not answer on {path} within {within:g} s") from None
     except OSError as problem:
-        raise StatusError(path, f"Cannot read {path}: {problem.strerror or problem}") from problem
+        raise StatusError(f"Cannot read {path}: {problem.strerror or problem}") from problem
     return _document(path, received)
 
 
@@ -56,4 +47,4 @@ def _document(path: Path, received: bytes) -> dict[str, Any]:
         return document
     reason = body.decode("utf-8", "replace").strip()[:200] if words[1:2] != [b"200"] else ""
     what = f": {reason}" if reason else ": it is not sgpud, or another version; restart it"
-    raise StatusError(path, f"The process on {path} returned no status{what}")
+    raise StatusError(f"The process on {path} returned no status{what}")

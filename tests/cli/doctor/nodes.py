@@ -141,5 +141,5 @@ class FakeNode:
 
     def ask(self) -> Mapping[str, Any]:
         if self.view is None:
-            raise AbsentError(self.root, "status", "No sgpud answers")
+            raise AbsentError("No sgpud answers")
         return self.view
