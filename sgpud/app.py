@@ -347,7 +347,7 @@ class Daemon:
 
     def _books_read(self, checkpoint: CheckpointState) -> None:
         if self._dra is not None:
-            self._dra.books_read(checkpoint)
+            self._dra.allocatable_read(checkpoint)
         else:
             self._learned(checkpoint)
 

@@ -188,7 +188,7 @@ class Dra:
         """Whether a part of it has failed."""
         return self._slices.dead
 
-    def books_read(self, books: CheckpointState) -> None:
+    def allocatable_read(self, books: CheckpointState) -> None:
         """What the kubelet's checkpoint says: containers that a device plugin gave shares to."""
         self._books = books
         self._claims_changed()

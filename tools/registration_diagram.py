@@ -23,13 +23,13 @@ How one pool stays registered with the kubelet. Generated from the table in
 `sgpud/core/registration/machine.py` by `python -m tools.registration_diagram`: change the table,
 not this page.
 
-Registered means a live ListAndWatch stream, and that the kubelet's own books show what sgpud lists.
-A plugin that registers the same resource later leaves the stream alive, and so does its end, after
-which the node shows no share at all. So podresources is asked once a second which ids are
-allocatable. While they are another plugin's, sgpud sends no list and says so (status, doctor,
-`/readyz`, `sgpud_pool_superseded`). Once they have been gone for {missing:g} s it ends its endpoint
-and registers a new one: registered first and ended after, the kubelet would cut the new one. Where
-podresources cannot be asked, the stream alone has to do.
+Registered means a live ListAndWatch stream, and that the kubelet counts what sgpud lists as
+allocatable. A plugin that registers the same resource later leaves the stream alive, and so does
+its end, after which the node shows no share at all. So podresources is asked once a second which
+ids are allocatable. While they are another plugin's, sgpud sends no list and says so (status,
+doctor, `/readyz`, `sgpud_pool_superseded`). Once they have been gone for {missing:g} s it ends its
+endpoint and registers a new one: in the other order the kubelet would end the new one. If
+podresources cannot be asked, the stream alone is enough.
 
 The machine takes events and answers with effects; it does no I/O and reads no clock. Every answer
 carries the generation of its endpoint, and a stale one is ignored. An event that has no arrow

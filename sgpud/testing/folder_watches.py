@@ -1,4 +1,4 @@
-"""Hints without inotify: the test says what may have changed."""
+"""A folder watcher without inotify: the test triggers its hints."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sgpud.core.registration.events import (
-    BooksContent,
-    BooksRead,
+    AllocatableOwner,
+    AllocatableRead,
     CallRegister,
     Effect,
     EndpointFailed,
@@ -36,8 +36,8 @@ from sgpud.core.registration.events import (
 )
 from sgpud.core.registration.machine import (
     LONGEST_WAIT,
+    MAX_RECLAIMS,
     MISSING_AFTER,
-    MOST_UNSHOWN,
     RECLAIM_AFTER,
     STABLE_AFTER,
     STREAM_WITHIN,
@@ -122,7 +122,7 @@ BAD: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("how", BAD.values(), ids=BAD.keys())
-def test_a_kubelet_that_fails_is_asked_ever_more_seldom(how: dict[str, Any]) -> None:
+def test_a_failing_kubelet_is_asked_with_backoff(how: dict[str, Any]) -> None:
     world = started(**how).run(until=3600.0)
     gaps = [round(later - earlier, 6) for earlier, later in pairwise(world.tries)]
     assert gaps == sorted(gaps)
@@ -144,13 +144,13 @@ def test_a_new_kubelet_is_asked_at_once(how: dict[str, Any]) -> None:
     assert world.state.problem == ""
 
 
-def test_a_stable_stream_that_ends_is_followed_by_a_try_at_once() -> None:
+def test_a_stable_stream_that_ends_is_replaced_at_once() -> None:
     world = started(keeps_a_stream=STABLE_AFTER + 1).run(until=100.0)
     assert world.tries == [11.0 * turn for turn in range(10)]
 
 
 @given(st.lists(st.booleans(), max_size=30))
-def test_any_row_of_refusals_ends_live_when_the_kubelet_works(answers: list[bool]) -> None:
+def test_any_series_of_refusals_ends_live_once_the_kubelet_works(answers: list[bool]) -> None:
     left = list(answers)
     world = started(registers=lambda: left.pop() if left else True).run(
         until=30 * LONGEST_WAIT + 60
@@ -158,7 +158,7 @@ def test_any_row_of_refusals_ends_live_when_the_kubelet_works(answers: list[bool
     assert world.state.phase is RegistrationPhase.LIVE
 
 
-def test_backoff_grows_to_its_limit_and_never_beyond() -> None:
+def test_backoff_grows_up_to_its_limit() -> None:
     waits = [backoff(attempt) for attempt in range(-1, 2000)]
     assert waits[:5] == [0.0, 0.0, 0.1, 0.2, 0.4]
     assert waits == sorted(waits)
@@ -196,14 +196,14 @@ def test_the_stream_may_come_before_the_answer() -> None:
         assert step(state, late) == (state, ())
 
 
-def test_nothing_that_happens_to_the_socket_ends_a_live_stream() -> None:
+def test_changes_of_kubelet_sock_do_not_end_a_live_stream() -> None:
     state, _ = after(*LIVE)
     for event in (KubeletAppeared(), KubeletVanished(), KubeletAppeared()):
         state, effects = step(state, event)
         assert (state.phase, effects) == (RegistrationPhase.LIVE, ())
 
 
-def test_a_kubelet_that_came_while_the_stream_lived_is_tried_at_once_when_it_ends() -> None:
+def test_a_kubelet_that_appeared_during_a_stream_is_tried_at_once_when_it_ends() -> None:
     assert after(*LIVE, KubeletAppeared(), StreamsChanged(1, 0), EndpointRetired(1))[1] == (
         ServeEndpoint(2),
     )
@@ -215,13 +215,13 @@ def test_without_a_kubelet_it_waits_for_one() -> None:
     assert step(state, KubeletAppeared())[1] == (ServeEndpoint(2),)
 
 
-def test_another_kubelet_is_tried_before_the_wait_for_the_old_one_s_stream_is_over() -> None:
+def test_a_new_kubelet_ends_the_wait_for_the_old_ones_stream() -> None:
     state, effects = after(*REGISTERING, RegisterAnswered(1), KubeletAppeared())
     assert (state.phase, effects) == (RegistrationPhase.RETIRING, (RetireEndpoint(1),))
     assert step(state, EndpointRetired(1))[1] == (ServeEndpoint(2),)
 
 
-def test_stopping_while_retiring_waits_for_that_and_retires_no_second_time() -> None:
+def test_stopping_while_retiring_does_not_retire_twice() -> None:
     state, effects = after(*LIVE, StreamsChanged(1, 0), StopRequested())
     assert (state.phase, effects) == (RegistrationPhase.STOPPING, ())
     assert step(state, EndpointRetired(1))[0].phase is RegistrationPhase.STOPPED
@@ -232,7 +232,7 @@ def test_one_stream_of_several_may_end() -> None:
     assert (state.phase, state.streams, effects) == (RegistrationPhase.LIVE, 1, ())
 
 
-def test_the_reason_of_a_failure_is_kept_until_a_stream_lives() -> None:
+def test_the_reason_of_a_failure_is_kept_until_a_stream_is_live() -> None:
     state, _ = after(*REGISTERING, RegisterRefused(1, "wrong version"), EndpointRetired(1))
     assert (state.phase, state.problem) == (RegistrationPhase.WAITING, "wrong version")
     state, _ = after(
@@ -245,7 +245,7 @@ def test_the_reason_of_a_failure_is_kept_until_a_stream_lives() -> None:
     assert step(state, StreamsChanged(2, 1))[0].problem == ""
 
 
-def test_a_kubelet_that_came_during_a_try_is_good_for_one_try_at_once() -> None:
+def test_a_kubelet_that_appeared_during_an_attempt_allows_one_immediate_retry() -> None:
     failed = (
         *REGISTERING,
         KubeletAppeared(),
@@ -260,15 +260,15 @@ def test_a_kubelet_that_came_during_a_try_is_good_for_one_try_at_once() -> None:
 # The kubelet's books beside the stream. --------------------------------------------------------
 
 
-def read(shows: BooksContent, seconds: float = 0.0, generation: int = 1) -> BooksRead:
-    return BooksRead(generation, shows, seconds, example="GPU-1::7")
+def read(shows: AllocatableOwner, seconds: float = 0.0, generation: int = 1) -> AllocatableRead:
+    return AllocatableRead(generation, shows, seconds, example="GPU-1::7")
 
 
-NOTHING, OTHERS, OURS = BooksContent.NOTHING, BooksContent.OTHERS, BooksContent.OURS
+NOTHING, OTHERS, OURS = AllocatableOwner.NOTHING, AllocatableOwner.OTHERS, AllocatableOwner.OURS
 SUPERSEDED = (*LIVE, read(OTHERS, SUPERSEDED_AFTER))
 
 
-def test_books_that_show_nothing_of_ours_for_a_while_lead_to_a_new_registration() -> None:
+def test_ids_missing_for_a_while_lead_to_a_new_registration() -> None:
     state, effects = after(*LIVE, read(NOTHING), read(NOTHING, MISSING_AFTER - 0.1))
     assert (state.phase, effects) == (RegistrationPhase.LIVE, ())
     state, effects = step(state, read(NOTHING, MISSING_AFTER))
@@ -276,12 +276,12 @@ def test_books_that_show_nothing_of_ours_for_a_while_lead_to_a_new_registration(
     assert step(state, EndpointRetired(1))[1] == (ServeEndpoint(2),)
 
 
-def test_where_nothing_is_listed_nothing_can_be_shown() -> None:
-    state, effects = after(*LIVE, BooksRead(1, NOTHING, 3600.0, listing=False))
+def test_without_healthy_shares_missing_ids_are_expected() -> None:
+    state, effects = after(*LIVE, AllocatableRead(1, NOTHING, 3600.0, listing=False))
     assert (state.phase, effects) == (RegistrationPhase.LIVE, ())
 
 
-def test_while_another_plugin_serves_the_resource_there_is_no_fight() -> None:
+def test_a_superseded_pool_does_not_register_again() -> None:
     assert after(*LIVE, read(OTHERS))[0].phase is RegistrationPhase.LIVE
     state, effects = after(*SUPERSEDED)
     assert (state.phase, effects) == (RegistrationPhase.SUPERSEDED, (HoldLists(1),))
@@ -294,23 +294,23 @@ def test_while_another_plugin_serves_the_resource_there_is_no_fight() -> None:
 @pytest.mark.parametrize("listing", [True, False])
 @pytest.mark.parametrize(("shows", "seconds"), [(NOTHING, MISSING_AFTER), (OURS, RECLAIM_AFTER)])
 def test_the_end_of_the_other_plugin_leads_to_a_new_registration_at_once(
-    shows: BooksContent,
+    shows: AllocatableOwner,
     seconds: float,
     listing: bool,  # noqa: FBT001
 ) -> None:
-    state, effects = after(*SUPERSEDED, BooksRead(1, shows, seconds, listing=listing))
+    state, effects = after(*SUPERSEDED, AllocatableRead(1, shows, seconds, listing=listing))
     assert (state.phase, effects) == (RegistrationPhase.RETIRING, (RetireEndpoint(1),))
     assert step(state, EndpointRetired(1))[1] == (ServeEndpoint(2),)
 
 
-def test_a_stream_that_ends_under_another_plugin_is_lost_like_any_other() -> None:
+def test_a_superseded_pool_that_loses_its_stream_retries() -> None:
     state, effects = after(*SUPERSEDED, StreamsChanged(1, 0))
     assert (state.phase, effects) == (RegistrationPhase.RETIRING, (RetireEndpoint(1),))
 
 
-def test_books_that_never_show_our_ids_are_not_believed_for_ever() -> None:
+def test_ids_that_never_appear_stop_new_registrations() -> None:
     state, generation = after(*LIVE)[0], 1
-    for _ in range(MOST_UNSHOWN):
+    for _ in range(MAX_RECLAIMS):
         state, _ = step(state, read(NOTHING, MISSING_AFTER, generation))
         state, _ = step(state, EndpointRetired(generation))
         if state.phase is RegistrationPhase.WAITING:

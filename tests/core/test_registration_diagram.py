@@ -13,7 +13,7 @@ def test_the_page_in_docs_is_current() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(), "run: python -m tools.registration_diagram"
 
 
-def test_every_row_of_the_table_is_an_arrow_and_there_are_no_others() -> None:
+def test_the_diagram_has_exactly_the_arrows_of_the_table() -> None:
     arrows = {
         (start, to, event)
         for start, to, events in re.findall(
@@ -28,7 +28,7 @@ def test_every_row_of_the_table_is_an_arrow_and_there_are_no_others() -> None:
     }
 
 
-def test_every_phase_can_be_reached_and_left_but_the_last() -> None:
+def test_every_phase_but_the_last_can_be_reached_and_left() -> None:
     reached = {to for row in TABLE.values() for to in row.to}
     assert reached == set(RegistrationPhase)
     assert {phase for phase, _ in TABLE} == set(RegistrationPhase) - {RegistrationPhase.STOPPED}

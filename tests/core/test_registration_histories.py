@@ -16,8 +16,8 @@ from hypothesis.stateful import (
 )
 
 from sgpud.core.registration.events import (
-    BooksContent,
-    BooksRead,
+    AllocatableOwner,
+    AllocatableRead,
     CallRegister,
     Effect,
     EndpointFailed,
@@ -140,20 +140,20 @@ class Registration(RuleBasedStateMachine):
         self.tell(StreamsChanged(self.state.generation - age, live))
 
     @rule(
-        shows=st.sampled_from(BooksContent),
+        shows=st.sampled_from(AllocatableOwner),
         seconds=st.sampled_from((0.0, 1.0, MISSING_AFTER, 60.0)),
         age=st.integers(0, 2),
         listing=st.booleans(),
     )
     def read_the_books(
         self,
-        shows: BooksContent,
+        shows: AllocatableOwner,
         seconds: float,
         age: int,
         listing: bool,  # noqa: FBT001
     ) -> None:
         before = self.state
-        event = BooksRead(before.generation - age, shows, seconds, listing, "x::1")
+        event = AllocatableRead(before.generation - age, shows, seconds, listing, "x::1")
         self.tell(event)
         if self.state.phase is not before.phase:
             assert before.phase in SERVED
@@ -210,8 +210,8 @@ class Registration(RuleBasedStateMachine):
             elif self.state.phase is RegistrationPhase.AWAITING:
                 self.tell(StreamsChanged(self.state.generation, 1))
             elif self.state.phase is RegistrationPhase.SUPERSEDED:
-                nothing = BooksContent.NOTHING
-                self.tell(BooksRead(self.state.generation, nothing, MISSING_AFTER))
+                nothing = AllocatableOwner.NOTHING
+                self.tell(AllocatableRead(self.state.generation, nothing, MISSING_AFTER))
             elif self.pending:
                 self.tell(self.pending.pop(0))
             else:

@@ -59,7 +59,7 @@ def test_committed_messages_are_what_the_proto_compiles_to(
 
 
 @pytest.mark.slow
-def test_importing_the_messages_warns_of_nothing() -> None:
+def test_importing_the_messages_gives_no_warning() -> None:
     names = ", ".join(Path(one.name).stem + "_pb2" for one in COMMITTED)
     code = f"from sgpud.kubelet.api import {names}"
     done = subprocess.run(

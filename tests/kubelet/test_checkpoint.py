@@ -60,7 +60,7 @@ def test_an_entry_is_a_holder_with_the_terms_it_was_given() -> None:
     assert holders(entry()) == (Holder("uid-1", "main", POOL, {GPU0: IntSet.of([3])}, {GPU0: 100}),)
 
 
-def test_what_the_stand_in_kubelet_writes_is_understood() -> None:
+def test_the_stand_in_kubelets_checkpoint_can_be_read() -> None:
     found = {
         Slot("uid-1", "main", POOL): PodDevices({0: (ids(0, 1)[0],)}, response()),
         Slot("uid-2", "main", OTHER): PodDevices({-1: (ids(1, 4)[0],)}, response()),
@@ -85,7 +85,7 @@ def test_the_old_form_is_a_plain_list_of_ids() -> None:
 
 
 @pytest.mark.parametrize("own", [*ids(0, 1), *ids(0, 999_999_999)])
-def test_ids_of_other_plugins_are_passed_over(own: str) -> None:
+def test_ids_of_other_plugins_are_ignored(own: str) -> None:
     foreign = ["nic-0", f"{GPU0}-_-3", f"{GPU0}::03", f"{GPU0}::-1", f"{GPU0}::9999999999", ""]
     (holder,) = holders(
         entry(ResourceName="example.com/nic", DeviceIDs={"0": ["eth0"]}),
@@ -128,13 +128,13 @@ def test_each_pool_of_a_container_has_its_own_terms() -> None:
         as_base64(SGPUD_GPU_UUIDS=GPU0, SGPUD_SHARES_PER_GPU="9" * 5000),
     ],
 )
-def test_shares_are_held_even_where_nobody_knows_the_terms(answer: object) -> None:
+def test_shares_without_terms_are_held(answer: object) -> None:
     (holder,) = holders(entry(AllocResp=answer))
     assert holder.shares == {GPU0: IntSet.of([3])}
     assert holder.per_gpu == {}
 
 
-def test_keys_that_nobody_knows_change_nothing() -> None:
+def test_unknown_keys_are_ignored() -> None:
     more = entry(Weight=10**400, Nested={"a": [[[]]]})
     known = parse(document(more, Later={"x": 1}))
     assert known == parse(document(entry()))
@@ -164,23 +164,23 @@ def test_an_entry_without_pod_or_container_still_holds() -> None:
         entry(ResourceName="example.com/\ud800"),
     ],
 )
-def test_an_entry_that_is_none_of_ours_hides_no_other(broken: object) -> None:
+def test_a_foreign_entry_does_not_hide_others(broken: object) -> None:
     assert holders(broken, entry(), broken) == holders(entry())
 
 
-def test_the_ids_that_were_registered_are_read_only_where_they_are_asked_for() -> None:
+def test_registered_ids_are_read_only_on_request() -> None:
     known = {POOL: [*ids(0, 0, 1), "eth0", 5], "example.com/nic": ["eth0"], OTHER: 4}
     text = document(entry(), RegisteredDevices=known)
     assert parse(text)[1] == {(POOL, GPU0): IntSet.of([0, 1])}
     assert parse(text, registered=False) == (holders(entry()), {})
 
 
-def test_no_pool_is_made_of_a_name_that_the_kubelet_would_never_take() -> None:
+def test_an_invalid_resource_name_gives_no_pool() -> None:
     text = document(RegisteredDevices={"": ids(0, 1), "\udcff/x": ids(0, 1), "a/b/c": ids(0, 1)})
     assert parse(text) == ((), {})
 
 
-def test_a_kubelet_that_never_gave_anything_writes_null() -> None:
+def test_a_kubelet_without_allocations_writes_null() -> None:
     text = document(PodDeviceEntries=None, RegisteredDevices=None)
     assert parse(text) == ((), {})
 
@@ -202,7 +202,7 @@ def test_a_kubelet_that_never_gave_anything_writes_null() -> None:
         (b'{"data": {}}', '"Data"'),
     ],
 )
-def test_what_is_no_checkpoint_says_so(text: bytes, problem: str) -> None:
+def test_an_invalid_checkpoint_is_an_error(text: bytes, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         parse(text)
 
@@ -256,24 +256,24 @@ def is_understood(text: bytes) -> bool:
 
 @given(values)
 @example({"Data": {"RegisteredDevices": {"\ud800": ids(0, 1)}}})
-def test_any_json_is_understood_or_refused(value: Any) -> None:
+def test_any_json_is_read_or_refused(value: Any) -> None:
     is_understood(json.dumps(value).encode())
 
 
 @given(data)
-def test_any_data_in_the_right_place_is_understood(value: Any) -> None:
+def test_any_data_in_the_right_place_is_read(value: Any) -> None:
     assert is_understood(json.dumps({"Data": value}).encode())
 
 
 @given(st.binary())
 @example(b'{"Data": {"PodDeviceEntries": [' + b"1" * 5000 + b"]}}")
 @example(b'{"Data": {"PodDeviceEntries": [1e999, NaN, -0.0]}}')
-def test_any_bytes_are_understood_or_refused(text: bytes) -> None:
+def test_any_bytes_are_read_or_refused(text: bytes) -> None:
     is_understood(text)
 
 
 @given(st.integers(0, 2000), st.binary(max_size=3))
-def test_a_checkpoint_with_a_hole_is_understood_or_refused(at: int, instead: bytes) -> None:
+def test_a_damaged_checkpoint_is_read_or_refused(at: int, instead: bytes) -> None:
     whole = document(entry(), entry(ResourceName=OTHER, DeviceIDs=ids(1, 1)))
     is_understood(whole[: at % len(whole)] + instead + whole[at % len(whole) + len(instead) :])
 
@@ -281,12 +281,12 @@ def test_a_checkpoint_with_a_hole_is_understood_or_refused(at: int, instead: byt
 # The file. ---------------------------------------------------------------------------------------
 
 
-def test_where_there_is_no_file_nobody_holds(tmp_path: Path) -> None:
+def test_without_a_file_there_are_no_holders(tmp_path: Path) -> None:
     assert read(tmp_path / "absent") == CheckpointState()
     assert read(tmp_path / "no" / "such" / "folder") == CheckpointState()
 
 
-def test_the_books_know_when_they_were_written(tmp_path: Path) -> None:
+def test_the_time_of_the_checkpoint_is_read(tmp_path: Path) -> None:
     file = tmp_path / "checkpoint"
     file.write_bytes(document(entry(), RegisteredDevices={POOL: ids(0, 7)}))
     os.utime(file, (1, 1234.5))
@@ -294,7 +294,7 @@ def test_the_books_know_when_they_were_written(tmp_path: Path) -> None:
     assert read(file, registered=True).registered == {(POOL, GPU0): IntSet.of([7])}
 
 
-def test_a_file_that_is_no_checkpoint_is_named_with_its_problem(tmp_path: Path) -> None:
+def test_an_invalid_checkpoint_is_reported_with_path_and_problem(tmp_path: Path) -> None:
     file = tmp_path / "checkpoint"
     file.write_bytes(b"{")
     with pytest.raises(CheckpointError, match="not JSON") as caught:
@@ -303,20 +303,20 @@ def test_a_file_that_is_no_checkpoint_is_named_with_its_problem(tmp_path: Path) 
     assert str(caught.value).startswith(f"{file}: not JSON")
 
 
-def test_a_folder_in_its_place_is_an_error_that_says_so(tmp_path: Path) -> None:
+def test_a_directory_instead_of_the_checkpoint_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"directory|ordinary"):
         read(tmp_path)
 
 
 @pytest.mark.timeout(20)
-def test_a_pipe_in_its_place_blocks_nobody(tmp_path: Path) -> None:
+def test_a_pipe_instead_of_the_checkpoint_does_not_block(tmp_path: Path) -> None:
     pipe = tmp_path / "checkpoint"
     os.mkfifo(pipe)
     with pytest.raises(CheckpointError, match="not a regular file"):
         read(pipe)
 
 
-def test_a_file_as_large_as_no_checkpoint_is_not_read(tmp_path: Path) -> None:
+def test_an_oversized_checkpoint_is_not_read(tmp_path: Path) -> None:
     file = tmp_path / "checkpoint"
     with file.open("wb") as whole:
         whole.truncate(LARGEST + 1)
@@ -324,14 +324,14 @@ def test_a_file_as_large_as_no_checkpoint_is_not_read(tmp_path: Path) -> None:
         read(file)
 
 
-def test_a_name_that_leads_in_a_circle_is_an_error(tmp_path: Path) -> None:
+def test_a_symbolic_link_loop_is_an_error(tmp_path: Path) -> None:
     link = tmp_path / "checkpoint"
     link.symlink_to(link)
     with pytest.raises(CheckpointError, match="symbolic link"):
         read(link)
 
 
-def test_a_file_that_may_not_be_read_is_an_error(tmp_path: Path) -> None:
+def test_an_unreadable_checkpoint_is_an_error(tmp_path: Path) -> None:
     file = tmp_path / "checkpoint"
     file.write_bytes(document())
     file.chmod(0)

@@ -127,7 +127,7 @@ def locked(path: Path) -> bool:
 # Taking it. --------------------------------------------------------------------------------------
 
 
-def test_a_directory_that_nobody_has_is_ours_at_once(bench: Bench) -> None:
+def test_a_free_directory_is_locked_at_once(bench: Bench) -> None:
     directory = bench.watch()
     assert serving(directory)
     assert directory.present
@@ -139,7 +139,7 @@ def test_no_file_is_made_in_it(ours: Bench) -> None:
     assert list(ours.path.iterdir()) == []
 
 
-def test_it_is_released_explicitly_and_not_by_looking_no_more(bench: Bench) -> None:
+def test_the_lock_is_released_explicitly_not_by_stopping(bench: Bench) -> None:
     directory = bench.watch()
     directory.stop_looking()
     assert locked(bench.path)
@@ -149,7 +149,7 @@ def test_it_is_released_explicitly_and_not_by_looking_no_more(bench: Bench) -> N
     directory.release()
 
 
-def test_a_second_instance_waits_and_has_it_when_the_first_releases_it(bench: Bench) -> None:
+def test_a_second_instance_gets_the_lock_when_the_first_releases_it(bench: Bench) -> None:
     first = bench.watch()
     bench.since()
     second = bench.watch()
@@ -162,7 +162,7 @@ def test_a_second_instance_waits_and_has_it_when_the_first_releases_it(bench: Be
     assert bench.since()[0] == "ours"
 
 
-def test_a_second_instance_has_it_when_the_first_process_is_killed(bench: Bench) -> None:
+def test_a_second_instance_gets_the_lock_when_the_first_is_killed(bench: Bench) -> None:
     other = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(bench.path)],
         stdin=subprocess.PIPE,
@@ -179,7 +179,7 @@ def test_a_second_instance_has_it_when_the_first_process_is_killed(bench: Bench)
     assert serving(directory)
 
 
-def test_a_standby_does_not_tell_of_the_kubelet(bench: Bench) -> None:
+def test_a_standby_does_not_report_the_kubelet(bench: Bench) -> None:
     bench.kubelet()
     held = os.open(bench.path, os.O_RDONLY)
     fcntl.flock(held, fcntl.LOCK_EX)
@@ -191,7 +191,7 @@ def test_a_standby_does_not_tell_of_the_kubelet(bench: Bench) -> None:
     assert bench.since() == ["ours", "kubelet seen"]
 
 
-def test_a_standby_that_stops_waiting_leaves_the_lock_to_others(bench: Bench) -> None:
+def test_a_standby_that_stops_does_not_take_the_lock(bench: Bench) -> None:
     held = os.open(bench.path, os.O_RDONLY)
     fcntl.flock(held, fcntl.LOCK_EX)
     directory = bench.watch()
@@ -203,7 +203,7 @@ def test_a_standby_that_stops_waiting_leaves_the_lock_to_others(bench: Bench) ->
     assert "ours" not in bench.told
 
 
-def test_a_lock_of_a_directory_that_was_replaced_meanwhile_comes_too_late(bench: Bench) -> None:
+def test_a_lock_on_a_replaced_directory_is_discarded(bench: Bench) -> None:
     held = os.open(bench.path, os.O_RDONLY)
     fcntl.flock(held, fcntl.LOCK_EX)
     directory = bench.watch()
@@ -220,7 +220,7 @@ def test_a_lock_of_a_directory_that_was_replaced_meanwhile_comes_too_late(bench:
 # Its coming and going. ---------------------------------------------------------------------------
 
 
-def test_a_directory_that_comes_later_is_taken(bench: Bench) -> None:
+def test_a_directory_that_appears_later_is_locked(bench: Bench) -> None:
     bench.path.rmdir()
     directory = bench.watch()
     assert (directory.ours, directory.present) == (False, False)
@@ -233,7 +233,7 @@ def test_a_directory_that_comes_later_is_taken(bench: Bench) -> None:
     assert directory.present
 
 
-def test_the_nearest_folder_there_is_is_watched(bench: Bench) -> None:
+def test_the_nearest_existing_parent_is_watched(bench: Bench) -> None:
     shutil.rmtree(bench.path)
     bench.path = bench.path / "deep" / "below"
     bench.watch()
@@ -243,7 +243,7 @@ def test_the_nearest_folder_there_is_is_watched(bench: Bench) -> None:
     assert bench.path in bench.sources[-1].folders
 
 
-def test_a_deleted_directory_is_lost_and_its_successor_taken(ours: Bench) -> None:
+def test_a_deleted_directory_is_lost_and_its_successor_locked(ours: Bench) -> None:
     (directory,) = ours.made
     ours.path.rmdir()
     assert ours.second()[:1] == ["lost"]
@@ -254,7 +254,7 @@ def test_a_deleted_directory_is_lost_and_its_successor_taken(ours: Bench) -> Non
     assert locked(ours.path)
 
 
-def test_a_replaced_directory_is_lost_and_taken_in_one_look(ours: Bench) -> None:
+def test_a_replaced_directory_is_lost_and_locked_in_one_check(ours: Bench) -> None:
     old = ours.path.with_name("old")
     ours.path.rename(old)
     ours.path.mkdir()
@@ -263,7 +263,7 @@ def test_a_replaced_directory_is_lost_and_taken_in_one_look(ours: Bench) -> None
     assert not locked(old)
 
 
-def test_a_directory_that_was_replaced_by_another_ones_is_waited_for(ours: Bench) -> None:
+def test_a_replacement_locked_by_another_instance_is_waited_for(ours: Bench) -> None:
     ours.path.rename(ours.path.with_name("old"))
     ours.path.mkdir()
     held = os.open(ours.path, os.O_RDONLY)
@@ -274,7 +274,7 @@ def test_a_directory_that_was_replaced_by_another_ones_is_waited_for(ours: Bench
     assert "ours" in ours.since()
 
 
-def test_a_name_that_leads_elsewhere_from_now_on_is_a_replaced_directory(bench: Bench) -> None:
+def test_a_changed_symbolic_link_is_a_replaced_directory(bench: Bench) -> None:
     first, second = bench.path.with_name("first"), bench.path.with_name("second")
     first.mkdir()
     second.mkdir()
@@ -301,7 +301,7 @@ def test_a_mount_of_a_deleted_directory_is_stuck(bench: Bench) -> None:
     os.close(kept)
 
 
-def test_a_file_in_its_place_is_said_once_and_made_up_for_later(bench: Bench) -> None:
+def test_a_file_instead_of_the_directory_is_logged_once_and_recovered_from(bench: Bench) -> None:
     bench.path.rmdir()
     bench.path.touch()
     with listening() as said:
@@ -314,7 +314,7 @@ def test_a_file_in_its_place_is_said_once_and_made_up_for_later(bench: Bench) ->
     assert "ours" in bench.second()
 
 
-def test_coming_and_going_leaves_no_descriptor_behind(ours: Bench) -> None:
+def test_repeated_starts_leak_no_descriptor(ours: Bench) -> None:
     before = descriptors()
     for _ in range(20):
         ours.path.rmdir()
@@ -327,7 +327,7 @@ def test_coming_and_going_leaves_no_descriptor_behind(ours: Bench) -> None:
 # What happens in it. -----------------------------------------------------------------------------
 
 
-def test_a_kubelet_that_is_there_already_is_seen_after_the_directory_is_ours(bench: Bench) -> None:
+def test_a_running_kubelet_is_seen_after_the_lock_is_held(bench: Bench) -> None:
     bench.kubelet()
     bench.watch()
     told = bench.since()
@@ -335,20 +335,20 @@ def test_a_kubelet_that_is_there_already_is_seen_after_the_directory_is_ours(ben
     assert told.count("kubelet seen") == 1
 
 
-def test_a_kubelet_that_comes_is_seen_once(ours: Bench) -> None:
+def test_a_kubelet_that_appears_is_reported_once(ours: Bench) -> None:
     ours.kubelet()
     assert ours.hint() == ["kubelet seen"]
     assert ours.hint() == []
     assert ours.second() == []
 
 
-def test_a_kubelet_that_restarts_between_two_looks_is_seen(ours: Bench) -> None:
+def test_a_kubelet_that_restarts_between_two_checks_is_noticed(ours: Bench) -> None:
     for _ in range(5):
         ours.kubelet()  # often with the inode number of the one before
         assert ours.second() == ["kubelet seen"]
 
 
-def test_a_kubelet_that_goes_is_told(ours: Bench) -> None:
+def test_a_kubelet_that_disappears_is_reported(ours: Bench) -> None:
     ours.kubelet()
     ours.second()
     (ours.path / KUBELET_SOCKET).unlink()
@@ -358,7 +358,7 @@ def test_a_kubelet_that_goes_is_told(ours: Bench) -> None:
     assert ours.second() == ["kubelet seen"]
 
 
-def test_a_checkpoint_that_is_written_is_told(ours: Bench) -> None:
+def test_a_written_checkpoint_is_reported(ours: Bench) -> None:
     file = ours.path / CHECKPOINT
     for text in ("a", "b"):
         file.with_suffix(".new").write_text(text)
@@ -369,7 +369,7 @@ def test_a_checkpoint_that_is_written_is_told(ours: Bench) -> None:
     assert ours.hint() == ["checkpoint"]
 
 
-def test_a_standby_hears_of_the_checkpoint_too(bench: Bench) -> None:
+def test_the_checkpoint_is_reported_to_a_standby_too(bench: Bench) -> None:
     held = os.open(bench.path, os.O_RDONLY)
     fcntl.flock(held, fcntl.LOCK_EX)
     bench.watch()
@@ -380,13 +380,13 @@ def test_a_standby_hears_of_the_checkpoint_too(bench: Bench) -> None:
     bench.clock.let_in()
 
 
-def test_other_files_are_no_news(ours: Bench) -> None:
+def test_other_files_are_not_reported(ours: Bench) -> None:
     (ours.path / "sgpud-0123.sock").touch()
     (ours.path / "other.sock").touch()
     assert ours.hint() == []
 
 
-def test_a_burst_of_hints_is_one_look(ours: Bench) -> None:
+def test_a_burst_of_hints_is_one_check(ours: Bench) -> None:
     ours.kubelet()
     for _ in range(50):
         ours.sources[-1].touch(ours.path)
@@ -396,7 +396,7 @@ def test_a_burst_of_hints_is_one_look(ours: Bench) -> None:
     assert len(ours.clock.getDelayedCalls()) == 1
 
 
-def test_after_the_end_nothing_is_told(ours: Bench) -> None:
+def test_nothing_is_reported_after_stop(ours: Bench) -> None:
     (directory,) = ours.made
     ours.kubelet()
     ours.sources[-1].touch(ours.path)

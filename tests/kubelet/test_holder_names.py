@@ -82,7 +82,7 @@ def test_the_memory_cap_is_read_back_from_the_names_of_the_devices() -> None:
     assert holder.cap == 0
 
 
-def test_terms_that_are_none_are_left_out() -> None:
+def test_invalid_terms_are_left_out() -> None:
     for value in ("", "x", "-5", "1e9", "٣", "9" * 19, "0"):
         envs = {
             "SGPUD_GPU_UUIDS": UUID,
@@ -136,7 +136,7 @@ class HoldersTests(SynchronousTestCase):
     def names(self) -> dict[str, str]:
         return {one.pod: f"{one.namespace}/{one.name}" for one in self.learned[-1].holders}
 
-    def test_a_pod_gets_its_name_from_the_ids_that_both_name(self) -> None:
+    def test_a_pod_gets_its_name_from_matching_ids(self) -> None:
         self.write(entry("uid-a", 1, 2), entry("uid-b", 3), entry("uid-b", 4, container="side"))
         self.holders.start()
         self.assertEqual(self.names, {"uid-a": "/", "uid-b": "/"})
@@ -145,7 +145,7 @@ class HoldersTests(SynchronousTestCase):
         self.assertEqual(self.names, {"uid-a": "default/a", "uid-b": "default/b"})
         self.assertEqual(len(self.learned), 2)
 
-    def test_the_same_ids_given_to_another_pod_do_not_pass_the_name_on(self) -> None:
+    def test_another_pod_with_the_same_ids_does_not_inherit_the_name(self) -> None:
         self.write(entry("uid-a", 1))
         self.holders.start()
         self.tick()
@@ -157,7 +157,7 @@ class HoldersTests(SynchronousTestCase):
         self.answer(named("b", 1))
         self.assertEqual(self.names, {"uid-b": "default/b"})
 
-    def test_a_new_pod_is_asked_for_at_once_and_then_every_second(self) -> None:
+    def test_a_new_pods_name_is_requested_at_once_and_then_every_second(self) -> None:
         self.write()
         self.holders.start()
         self.tick()
@@ -172,7 +172,7 @@ class HoldersTests(SynchronousTestCase):
             self.assertEqual(len(self.lists.asked), number)
             self.answer()
 
-    def test_a_new_pod_is_not_asked_for_again_before_the_next_second(self) -> None:
+    def test_a_new_pods_name_is_not_requested_twice_within_a_second(self) -> None:
         self.write(entry("uid-init", 1))
         self.holders.start()
         self.clock.advance(HINTED)
@@ -181,7 +181,7 @@ class HoldersTests(SynchronousTestCase):
         self.clock.advance(HINTED)
         self.assertEqual(len(self.lists.asked), 1)
 
-    def test_it_is_asked_every_five_seconds_while_something_waits(self) -> None:
+    def test_podresources_is_asked_every_five_seconds_while_a_grant_waits(self) -> None:
         self.waiting = True
         self.holders.start()
         for number in range(1, 4):
@@ -189,7 +189,7 @@ class HoldersTests(SynchronousTestCase):
             self.assertEqual(len(self.lists.asked), number)
             self.answer()
 
-    def test_what_ended_without_a_word_is_freed_by_a_nudge(self) -> None:
+    def test_a_pod_that_ended_unnoticed_is_freed_by_resending_the_list(self) -> None:
         self.write(entry("uid-a", 1), entry("uid-b", 2))
         self.waiting = True
         self.holders.start()
@@ -227,7 +227,7 @@ class HoldersTests(SynchronousTestCase):
         self.assertIn("garbage", self.learned[-1].doubt)
         self.assertEqual(self.names, {"uid-a": "default/a"})
 
-    def test_a_podresources_that_lies_costs_no_holder(self) -> None:
+    def test_a_wrong_podresources_answer_costs_no_holder(self) -> None:
         self.write(entry("uid-a", 1))
         self.holders.start()
         self.tick()

@@ -104,7 +104,7 @@ class HoldersTest(SynchronousTestCase):
         ]
         assert self.lists.asked == []
 
-    def test_what_was_read_already_is_not_read_at_the_start(self) -> None:
+    def test_a_known_checkpoint_is_not_read_again_at_start(self) -> None:
         self.record(*ids(0, 1))
         self.holders.take_over()
         self.holders.start()
@@ -112,12 +112,12 @@ class HoldersTest(SynchronousTestCase):
             {(POOL, GPU0): IntSet.of([8])}
         ]
 
-    def test_only_a_taking_over_tells_what_was_registered(self) -> None:
+    def test_registered_ids_are_reported_only_on_takeover(self) -> None:
         self.start(*ids(0, 1))
         self.holders.read()
         assert [dict(checkpoint.registered) for checkpoint in self.learned] == [{}, {}]
 
-    def test_a_taking_over_of_a_file_that_cannot_be_read_is_made_up_for(self) -> None:
+    def test_a_takeover_with_an_unreadable_file_is_caught_up_later(self) -> None:
         self.file.write_text("{")
         self.holders.take_over()
         assert self.learned[-1].registered == {}
@@ -151,13 +151,13 @@ class HoldersTest(SynchronousTestCase):
         self.seconds(OTHERWISE - WHILE_HELD)
         assert len(self.lists.asked) == 4
 
-    def test_no_second_question_while_the_first_one_is_open(self) -> None:
+    def test_there_is_only_one_request_at_a_time(self) -> None:
         self.start()
         self.waiting = True
         self.seconds(4 * WHILE_HELD)
         assert len(self.lists.asked) == 1
 
-    def test_a_kubelet_that_is_not_there_is_not_asked(self) -> None:
+    def test_an_absent_kubelet_is_not_asked(self) -> None:
         self.lists.reachable = False
         self.start()
         self.waiting = True
@@ -190,18 +190,18 @@ class HoldersTest(SynchronousTestCase):
         assert len(self.lists.asked) == before + 1
         self.lists.answer(*answer)
 
-    def test_no_nudge_where_the_kubelet_lists_all_that_the_file_holds(self) -> None:
+    def test_no_list_is_resent_if_the_kubelet_confirms_every_holder(self) -> None:
         self.start(*ids(0, 1, 2))
         self.ask(*ids(0, 1, 2))
         self.ask(*ids(0, 1, 2, 3))
         assert self.nudges == 0
 
-    def test_a_nudge_where_the_file_holds_what_the_kubelet_lacks(self) -> None:
+    def test_the_list_is_resent_if_the_kubelet_lacks_a_holder_of_the_file(self) -> None:
         self.start(*ids(0, 1, 2))
         self.ask(*ids(0, 1))
         assert self.nudges == 1
 
-    def test_the_books_after_a_nudge_need_no_other(self) -> None:
+    def test_a_new_checkpoint_after_resending_ends_it(self) -> None:
         self.start(*ids(0, 1, 2))
         self.ask(*ids(0, 1))
         self.record(*ids(0, 1))
@@ -210,32 +210,32 @@ class HoldersTest(SynchronousTestCase):
         assert self.nudges == 1
         assert self.learned[-1].holders[0].shares == {GPU0: IntSet.of([1])}
 
-    def test_a_pod_that_is_freed_later_than_it_ends_is_freed_by_a_second_nudge(self) -> None:
+    def test_a_pod_freed_after_its_end_is_freed_by_resending_twice(self) -> None:
         self.start(*ids(0, 1, 2))
         self.ask(*ids(0, 1))
         self.ask(*ids(0, 1))
         assert self.nudges == 2
 
-    def test_an_init_container_stays_in_the_file_and_nudges_ever_more_seldom(self) -> None:
+    def test_an_init_container_in_the_file_causes_resending_with_backoff(self) -> None:
         self.start(*ids(0, 1, 2))
         for _ in range(120):
             self.ask(*ids(0, 1))
         assert 6 <= self.nudges <= 8
 
-    def test_another_pod_that_ends_beside_an_init_container_nudges_again(self) -> None:
+    def test_another_pod_that_ends_beside_an_init_container_causes_resending(self) -> None:
         self.start(*ids(0, 1, 2, 3))
         self.ask(*ids(0, 1, 2))
         self.ask(*ids(0, 1))
         assert self.nudges == 2
 
-    def test_a_difference_that_comes_again_after_another_nudges_again(self) -> None:
+    def test_a_recurring_difference_causes_resending_again(self) -> None:
         self.start(*ids(0, 1, 2))
         self.ask(*ids(0, 1))
         self.ask()
         self.ask(*ids(0, 1))
         assert self.nudges == 3
 
-    def test_a_kubelet_that_fails_to_answer_provokes_nothing_and_is_asked_again(self) -> None:
+    def test_a_failed_request_causes_no_resending_and_is_retried(self) -> None:
         self.start(*ids(0, 1))
         self.waiting = True
         self.seconds(WHILE_HELD)
@@ -246,7 +246,7 @@ class HoldersTest(SynchronousTestCase):
         self.ask(*ids(0, 1))
         assert self.learned[-1].problem == ""
 
-    def test_a_grant_that_the_file_is_too_old_to_name_nudges_until_it_is_confirmed(self) -> None:
+    def test_a_grant_newer_than_the_file_causes_resending_until_confirmed(self) -> None:
         self.start(*ids(0, 1))
         self.ask(*ids(0, 1))
         self.unconfirmed = True
@@ -260,14 +260,14 @@ class HoldersTest(SynchronousTestCase):
         self.ask(*ids(0, 1))
         assert self.nudges == 2
 
-    def test_such_a_grant_nudges_where_the_kubelet_cannot_be_asked_too(self) -> None:
+    def test_a_grant_newer_than_the_file_causes_resending_without_podresources_too(self) -> None:
         self.lists.reachable = False
         self.start(*ids(0, 1))
         self.waiting = self.unconfirmed = True
         self.seconds(WHILE_HELD)
         assert self.nudges == 1
 
-    def test_one_nudge_serves_both_reasons(self) -> None:
+    def test_one_resending_serves_both_reasons(self) -> None:
         self.start(*ids(0, 1, 2))
         self.ask(*ids(0, 1, 2))
         self.unconfirmed = True
@@ -300,7 +300,7 @@ class HoldersTest(SynchronousTestCase):
         self.clock.advance(HINTED / 2)
         assert len(self.lists.asked) == before + 1
 
-    def test_a_hint_where_nothing_is_held_asks_nobody(self) -> None:
+    def test_a_hint_without_holders_causes_no_request(self) -> None:
         self.start()
         self.record()
         self.file.write_text('{"Data": {"PodDeviceEntries": null, "RegisteredDevices": {}}}')
@@ -309,7 +309,7 @@ class HoldersTest(SynchronousTestCase):
         self.clock.advance(HINTED)
         assert self.lists.asked == []
 
-    def test_a_slow_kubelet_is_asked_more_seldom(self) -> None:
+    def test_a_slow_kubelet_is_asked_less_often(self) -> None:
         self.start(*ids(0, 1))
         self.ask(*ids(0, 1))
         self.seconds(WHILE_HELD)
@@ -321,7 +321,7 @@ class HoldersTest(SynchronousTestCase):
         self.seconds(3)
         assert len(self.lists.asked) == before + 1
 
-    def test_a_kubelet_that_refuses_is_asked_ever_more_seldom(self) -> None:
+    def test_a_refusing_kubelet_is_asked_with_backoff(self) -> None:
         self.start(*ids(0, 1))
         times: list[float] = []
         for _ in range(8):
@@ -348,7 +348,7 @@ class HoldersTest(SynchronousTestCase):
         assert self.learned[-1].problem == ""
         assert self.learned[-1].holders[0].shares == {GPU0: IntSet.of([2])}
 
-    def test_a_kubelet_that_starts_without_a_file_knows_of_no_holder(self) -> None:
+    def test_a_kubelet_that_starts_without_a_file_has_no_holders(self) -> None:
         self.start(*ids(0, 1))
         self.file.unlink()
         self.holders.read()
@@ -368,7 +368,7 @@ class HoldersTest(SynchronousTestCase):
 
     # The file. -----------------------------------------------------------------------------------
 
-    def test_a_file_that_cannot_be_read_leaves_the_holders_known_last(self) -> None:
+    def test_an_unreadable_file_keeps_the_last_known_holders(self) -> None:
         self.start(*ids(0, 1))
         self.file.write_text("{")
         with listening() as said:
@@ -382,7 +382,7 @@ class HoldersTest(SynchronousTestCase):
         ]
         assert len(said.about("cannot be read")) == 1
 
-    def test_a_file_that_can_be_read_again_says_so_and_counts(self) -> None:
+    def test_a_file_that_is_readable_again_is_logged_and_used(self) -> None:
         self.start(*ids(0, 1))
         self.file.write_text("{")
         self.holders.read()
@@ -393,13 +393,13 @@ class HoldersTest(SynchronousTestCase):
         assert self.learned[-1].problem == ""
         assert self.learned[-1].holders[0].shares == {GPU0: IntSet.of([2])}
 
-    def test_a_file_that_is_bad_from_the_start_means_nobody_known_and_a_problem(self) -> None:
+    def test_an_unreadable_file_at_start_means_no_holders_and_a_problem(self) -> None:
         self.file.write_text("{")
         self.holders.start()
         assert self.learned[-1].holders == ()
         assert self.learned[-1].problem
 
-    def test_a_change_is_read_at_once_and_a_burst_of_them_once_more(self) -> None:
+    def test_a_change_is_read_at_once_and_a_burst_only_once_more(self) -> None:
         self.start()
         self.seconds(1)
         for _ in range(5):
@@ -435,7 +435,7 @@ class HoldersTest(SynchronousTestCase):
         self.addCleanup(self.holders.stop)
         return begun
 
-    def test_one_reading_at_a_time_and_one_more_for_all_changes_meanwhile(self) -> None:
+    def test_changes_during_a_read_cause_one_more_read(self) -> None:
         begun = self.in_thread()
         self.start(*ids(0, 1))
         assert self.learned == []
@@ -453,7 +453,7 @@ class HoldersTest(SynchronousTestCase):
         ]
         assert len(begun) == 2
 
-    def test_a_taking_over_does_not_wait_and_outdates_what_is_being_read(self) -> None:
+    def test_a_takeover_reads_at_once_and_discards_a_read_in_progress(self) -> None:
         begun = self.in_thread()
         self.start(*ids(0, 1))
         self.record(*ids(0, 2))
@@ -461,7 +461,7 @@ class HoldersTest(SynchronousTestCase):
         begun[0].callback(None)
         assert [one.holders[0].shares for one in self.learned] == [{GPU0: IntSet.of([2])}]
 
-    def test_what_is_read_after_the_stop_is_not_told(self) -> None:
+    def test_a_read_that_ends_after_the_stop_is_not_reported(self) -> None:
         begun = self.in_thread()
         self.start(*ids(0, 1))
         self.holders.stop()

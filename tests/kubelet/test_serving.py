@@ -141,7 +141,7 @@ class ServingTest(TestCase):
         instance.serving.release()
 
     @inlineCallbacks
-    def test_the_directory_is_taken_and_the_pool_registered_without_being_told(self) -> Steps:
+    def test_the_directory_is_locked_and_the_pool_registered_by_itself(self) -> Steps:
         one = self.instance()
         assert one.told == ["taken"]
         assert one.state == "serving"
@@ -150,7 +150,7 @@ class ServingTest(TestCase):
         yield one.when(lambda: one.serving.registered == 1)
 
     @inlineCallbacks
-    def test_a_kubelet_that_comes_later_or_restarts_is_noticed(self) -> Steps:
+    def test_a_kubelet_that_starts_later_or_restarts_is_noticed(self) -> Steps:
         yield deferToThread(self.kubelet.stop)
         one = self.instance()
         assert one.serving.registrations[POOL].phase is RegistrationPhase.ABSENT
@@ -160,7 +160,7 @@ class ServingTest(TestCase):
             yield one.live()
 
     @inlineCallbacks
-    def test_what_an_earlier_run_left_is_gone_before_anything_is_served(self) -> Steps:
+    def test_leftover_sockets_are_removed_before_serving(self) -> Steps:
         left = self.path / socket_name(POOL, "dead", 3)
         with socket.socket(socket.AF_UNIX) as stale:
             stale.bind(str(left))
@@ -171,7 +171,7 @@ class ServingTest(TestCase):
         yield one.live()
 
     @inlineCallbacks
-    def test_a_standby_waits_says_so_and_takes_over(self) -> Steps:
+    def test_a_standby_waits_logs_it_and_takes_over(self) -> Steps:
         first = self.instance()
         yield first.live()
         with listening() as said:
@@ -206,7 +206,7 @@ class ServingTest(TestCase):
         yield first.live()
 
     @inlineCallbacks
-    def test_a_directory_that_is_replaced_is_served_anew(self) -> Steps:
+    def test_a_replaced_directory_is_served_again(self) -> Steps:
         one = self.instance()
         yield one.live()
         yield deferToThread(self.kubelet.stop)
@@ -217,7 +217,7 @@ class ServingTest(TestCase):
         assert len(list(self.path.glob("sgpud-*"))) == 1
 
     @inlineCallbacks
-    def test_a_directory_that_comes_later_is_served(self) -> Steps:
+    def test_a_directory_that_appears_later_is_served(self) -> Steps:
         yield deferToThread(self.kubelet.stop)
         self.kubelet.disk.remove()
         one = self.instance()
@@ -228,7 +228,7 @@ class ServingTest(TestCase):
         assert one.state == "serving"
 
     @inlineCallbacks
-    def test_a_mount_of_a_deleted_directory_is_hopeless(self) -> Steps:
+    def test_a_mount_of_a_deleted_directory_is_fatal(self) -> Steps:
         gone = self.path.with_name("gone")
         gone.mkdir()
         kept = os.open(gone, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""The phases and the state of a registration, the events it takes, the effects it has."""
+"""The phases and the state of a registration, its events and its effects."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from attrs import frozen
 
 
 class RegistrationPhase(Enum):
-    """Where a pool's registration stands."""
+    """The phases of a pool's registration."""
 
     ABSENT = "no kubelet"
     SERVING = "serving"
@@ -17,7 +17,7 @@ class RegistrationPhase(Enum):
     LIVE = "live"
     SUPERSEDED = "superseded by another plugin"
     RETIRING = "retiring"
-    WAITING = "waiting to try again"
+    WAITING = "waiting to retry"
     STOPPING = "stopping"
     STOPPED = "stopped"
 
@@ -28,42 +28,42 @@ class RegistrationState:
 
     phase: RegistrationPhase = RegistrationPhase.ABSENT
     generation: int = 0
-    """Counts the endpoints; 0 before the first."""
+    """The number of its endpoint; 0 before the first."""
     attempt: int = 0
-    """Tries in a row that did not lead to a stable stream."""
+    """Consecutive attempts that did not lead to a stable stream."""
     streams: int = 0
     """Live streams of this generation."""
     settled: bool = False
     """Whether the stream has lived for `STABLE_AFTER`: its loss is then retried at once."""
     present: bool = False
-    """Whether kubelet.sock is there."""
+    """Whether kubelet.sock exists."""
     woken: bool = False
-    """A new kubelet.sock was seen during a try: when the try fails, the next one is at once."""
+    """A new kubelet.sock appeared during an attempt: if that fails, the next follows at once."""
     problem: str = ""
-    """Why the last try failed, or empty."""
-    unshown: int = 0
-    """Registrations in a row that were made because the kubelet's books showed nothing."""
+    """Why the last attempt failed, or empty."""
+    reclaims: int = 0
+    """Consecutive registrations because the kubelet showed none of our shares as allocatable."""
 
 
-class BooksContent(Enum):
-    """Whose ids the kubelet's books show for a resource."""
+class AllocatableOwner(Enum):
+    """Whose ids the kubelet shows as allocatable for a resource."""
 
     OURS = "ours"
     OTHERS = "another plugin's"
     NOTHING = "nothing"
 
 
-# What the machine is told.
+# Events.
 
 
 @frozen
 class KubeletAppeared:
-    """kubelet.sock is there, and it is another one than before."""
+    """kubelet.sock appeared, or was replaced."""
 
 
 @frozen
 class KubeletVanished:
-    """kubelet.sock is not there."""
+    """kubelet.sock was removed."""
 
 
 @frozen
@@ -75,7 +75,7 @@ class EndpointServed:
 
 @frozen
 class EndpointFailed:
-    """The endpoint could not be made."""
+    """The endpoint could not be created."""
 
     generation: int
     problem: str
@@ -98,43 +98,43 @@ class RegisterRefused:
 
 @frozen
 class StreamsChanged:
-    """ListAndWatch streams were opened or ended; so many live now."""
+    """ListAndWatch streams opened or ended; `live` are open now."""
 
     generation: int
     live: int
 
 
 @frozen
-class BooksRead:
-    """The kubelet's books were read: whose ids they show, and for how long."""
+class AllocatableRead:
+    """The kubelet's allocatable ids were read: whose they are, and since when."""
 
     generation: int
-    shows: BooksContent
+    shows: AllocatableOwner
     seconds: float
-    """For how long every reading of this generation has shown that."""
+    """For how long every reading of this generation has shown the same."""
     listing: bool = True
-    """Whether Healthy shares are listed: without one there is nothing of ours to be shown."""
+    """Whether Healthy shares are listed: without one, none of ours can be allocatable."""
     example: str = ""
     """An id of the other plugin."""
 
 
 @frozen
 class EndpointRetired:
-    """The endpoint is gone, and its streams with it."""
+    """The endpoint and its streams have ended."""
 
     generation: int
 
 
 @frozen
 class TimerExpired:
-    """The wait is over."""
+    """The timer has expired."""
 
     generation: int
 
 
 @frozen
 class StopRequested:
-    """No more registration: the daemon stops, or the pool goes."""
+    """Stop registering: the daemon stops, or the pool is removed."""
 
 
 Event = (
@@ -145,40 +145,40 @@ Event = (
     | RegisterAnswered
     | RegisterRefused
     | StreamsChanged
-    | BooksRead
+    | AllocatableRead
     | EndpointRetired
     | TimerExpired
     | StopRequested
 )
 
 
-# What the machine says to do.
+# Effects.
 
 
 @frozen
 class ServeEndpoint:
-    """Make an endpoint of this generation; answer Served or EndpointFailed."""
+    """Create an endpoint of this generation; answer EndpointServed or EndpointFailed."""
 
     generation: int
 
 
 @frozen
 class CallRegister:
-    """Call Register for the endpoint; answer Registered or Refused."""
+    """Call Register for the endpoint; answer RegisterAnswered or RegisterRefused."""
 
     generation: int
 
 
 @frozen
 class RetireEndpoint:
-    """End the endpoint and its streams; answer Retired."""
+    """End the endpoint and its streams; answer EndpointRetired."""
 
     generation: int
 
 
 @frozen
 class StartTimer:
-    """Answer TimerExpired after so many seconds. A change of phase cancels an earlier timer."""
+    """Answer TimerExpired after so many seconds. A phase change cancels an earlier timer."""
 
     generation: int
     seconds: float

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from attrs import evolve, frozen
 
 from sgpud.core.registration.events import (
-    BooksContent,
-    BooksRead,
+    AllocatableOwner,
+    AllocatableRead,
     CallRegister,
     Effect,
     EndpointFailed,
@@ -32,28 +32,28 @@ from sgpud.core.registration.events import (
 
 STREAM_WITHIN = 5.0
 """Seconds from Register's answer until the kubelet must have opened the stream: it does so at once
-(devicemanager: runClient follows Register), so a stream that is not there by then was lost."""
+(devicemanager: runClient follows Register), so a stream that is missing by then was lost."""
 STABLE_AFTER = 10.0
-"""Seconds a stream has to live for its loss to be retried at once: a kubelet that takes the
-registration and drops every stream must not be answered in a tight loop."""
+"""Seconds a stream has to live for its loss to be retried at once: a kubelet that accepts the
+registration and drops every stream must not cause a tight loop."""
 LONGEST_WAIT = 30.0
 MISSING_AFTER = 2.0
-"""Seconds for which the books show nothing of ours until the pool registers again: the plugin that
-registered after it has ended, and the kubelet has nobody to ask. Not at once: another plugin's
+"""Seconds without any of our ids after which the pool registers again: the plugin that registered
+after it has ended, and the kubelet has no plugin for the resource. Not at once: another plugin's
 restart takes a moment."""
 SUPERSEDED_AFTER = 0.2
-"""Seconds for which the books show another plugin's ids until that counts: a list of ours that is
-on its way replaces those of the plugin before it."""
+"""Seconds with another plugin's ids after which they count: a list of ours that the kubelet is
+about to read replaces those of the plugin before."""
 RECLAIM_AFTER = 10.0
-"""Seconds for which the books show our ids again until the pool registers again, where another
-plugin was seen: that one lists nothing, but the kubelet still asks it for every pod."""
-MOST_UNSHOWN = 3
-"""Registrations in a row because the books show nothing. After that a live stream is enough: these
-books are of a kubelet that does not show plugins' ids, or of another one."""
+"""Seconds with our ids after which a superseded pool registers again: the other plugin lists
+nothing, but the kubelet still asks it for every pod."""
+MAX_RECLAIMS = 3
+"""Consecutive registrations because none of our ids were allocatable. After that a live stream is
+enough: this kubelet does not report plugins' ids, or podresources is another kubelet's."""
 
 
 def backoff(attempt: int) -> float:
-    """Seconds to wait before try number `attempt` in a row: 0, then 0.1 doubling, at most 30."""
+    """Seconds before attempt number `attempt` in a row: 0, then 0.1 doubling, at most 30."""
     return 0.0 if attempt <= 0 else min(LONGEST_WAIT, 0.1 * 2.0 ** min(attempt - 1, 30))
 
 
@@ -70,11 +70,11 @@ def _serve(state: RegistrationState) -> Outcome:
 
 
 def _try(state: RegistrationState, _event: Event) -> Outcome:
-    return _serve(evolve(state, present=True, attempt=0, unshown=0))
+    return _serve(evolve(state, present=True, attempt=0, reclaims=0))
 
 
 def _retry(state: RegistrationState, _event: Event) -> Outcome:
-    """The next try after a retired endpoint or a wait: now, later, or when a kubelet comes."""
+    """The next attempt after a retired endpoint or a wait: now, later, or once a kubelet runs."""
     if not state.present:
         return evolve(state, phase=RegistrationPhase.ABSENT, attempt=0), ()
     delay = (
@@ -136,41 +136,41 @@ def _streams(state: RegistrationState, event: Event) -> Outcome:
 
 
 def _missing(state: RegistrationState, event: Event, problem: str) -> Outcome:
-    """The kubelet does not ask us: register again, at once the first time."""
+    """The kubelet does not use our plugin: register again, at once the first time."""
     lost, effects = _fail(problem)(state, event)
-    return evolve(lost, attempt=state.unshown, unshown=state.unshown + 1), effects
+    return evolve(lost, attempt=state.reclaims, reclaims=state.reclaims + 1), effects
 
 
 def _compare(state: RegistrationState, event: Event) -> Outcome:
-    """The books beside a live stream."""
-    if not isinstance(event, BooksRead):
+    """Compare the allocatable ids while a stream is live."""
+    if not isinstance(event, AllocatableRead):
         return state, ()
-    if event.shows is BooksContent.OURS:
-        return evolve(state, unshown=0), ()
-    if event.shows is BooksContent.OTHERS:
+    if event.shows is AllocatableOwner.OURS:
+        return evolve(state, reclaims=0), ()
+    if event.shows is AllocatableOwner.OTHERS:
         if event.seconds < SUPERSEDED_AFTER:
             return state, ()
         problem = f"another plugin registered it after sgpud and lists {event.example}"
-        taken = evolve(state, phase=RegistrationPhase.SUPERSEDED, problem=problem, unshown=0)
-        return taken, (HoldLists(state.generation),)
+        superseded = evolve(state, phase=RegistrationPhase.SUPERSEDED, problem=problem, reclaims=0)
+        return superseded, (HoldLists(state.generation),)
     lasts = event.listing and event.seconds >= MISSING_AFTER
-    if lasts and state.unshown < MOST_UNSHOWN:
+    if lasts and state.reclaims < MAX_RECLAIMS:
         return _missing(state, event, "the kubelet shows none of its shares")
     return state, ()
 
 
 def _outlast(state: RegistrationState, event: Event) -> Outcome:
-    """The books while another plugin serves the resource: no fight, but its end is seen."""
-    if not isinstance(event, BooksRead):
+    """Watch the allocatable ids while another plugin serves the resource: wait for its end."""
+    if not isinstance(event, AllocatableRead):
         return state, ()
-    after = {BooksContent.NOTHING: MISSING_AFTER, BooksContent.OURS: RECLAIM_AFTER}
+    after = {AllocatableOwner.NOTHING: MISSING_AFTER, AllocatableOwner.OURS: RECLAIM_AFTER}
     if event.seconds >= after.get(event.shows, float("inf")):
         return _missing(state, event, "the other plugin has ended")
     return state, ()
 
 
 def _note_seen(state: RegistrationState, _event: Event) -> Outcome:
-    return evolve(state, present=True, woken=True, unshown=0), ()
+    return evolve(state, present=True, woken=True, reclaims=0), ()
 
 
 def _note_gone(state: RegistrationState, _event: Event) -> Outcome:
@@ -178,7 +178,7 @@ def _note_gone(state: RegistrationState, _event: Event) -> Outcome:
 
 
 def _replaced(state: RegistrationState, event: Event) -> Outcome:
-    """Another kubelet.sock while the stream is awaited: the kubelet that answered is no more."""
+    """kubelet.sock was replaced while awaiting the stream: the kubelet that answered has ended."""
     seen, _ = _note_seen(state, event)
     return _fail("the kubelet was restarted before it opened the stream")(seen, event)
 
@@ -199,7 +199,7 @@ def _await_end(state: RegistrationState, _event: Event) -> Outcome:
 
 @frozen
 class TransitionRow:
-    """One line of the table: in this phase, on this event, do this, and be in one of these."""
+    """One row of the table: the action, and the phases it can lead to."""
 
     action: Action
     to: tuple[RegistrationPhase, ...]
@@ -242,13 +242,13 @@ TABLE: Mapping[tuple[RegistrationPhase, type], TransitionRow] = {
     (RegistrationPhase.LIVE, StreamsChanged): TransitionRow(
         _streams, (RegistrationPhase.LIVE, RegistrationPhase.RETIRING)
     ),
-    (RegistrationPhase.LIVE, BooksRead): TransitionRow(
+    (RegistrationPhase.LIVE, AllocatableRead): TransitionRow(
         _compare,
         (RegistrationPhase.LIVE, RegistrationPhase.SUPERSEDED, RegistrationPhase.RETIRING),
     ),
     (RegistrationPhase.LIVE, TimerExpired): TransitionRow(_settled, (RegistrationPhase.LIVE,)),
     (RegistrationPhase.LIVE, StopRequested): TransitionRow(_wind_up, (RegistrationPhase.STOPPING,)),
-    (RegistrationPhase.SUPERSEDED, BooksRead): TransitionRow(
+    (RegistrationPhase.SUPERSEDED, AllocatableRead): TransitionRow(
         _outlast, (RegistrationPhase.SUPERSEDED, RegistrationPhase.RETIRING)
     ),
     (RegistrationPhase.SUPERSEDED, StreamsChanged): TransitionRow(
@@ -277,9 +277,9 @@ _ENDED = (RegistrationPhase.STOPPING, RegistrationPhase.STOPPED)
 
 
 def step(state: RegistrationState, event: Event) -> Outcome:
-    """The state after an event, and what to do, in order.
+    """The state after an event, and the effects, in order.
 
-    Never an error: what fits nowhere is a late answer, and is ignored.
+    Never raises: an event without a row is a late answer, and is ignored.
     """
     if state.phase in _ENDED and not isinstance(event, EndpointRetired):
         return state, ()

@@ -13,13 +13,13 @@ from twisted.internet.defer import Deferred, gatherResults
 from sgpud.bridge import Reactor, Timer
 from sgpud.core.allocation.allocate import RefusedError
 from sgpud.core.registration.events import (
-    BooksRead,
+    AllocatableRead,
     KubeletAppeared,
     KubeletVanished,
     RegistrationState,
     StreamsChanged,
 )
-from sgpud.kubelet.deviceplugin.books import Allocatable, BooksMonitor, ListedIds
+from sgpud.kubelet.deviceplugin.allocatable import Allocatable, AllocatableMonitor, ListedIds
 from sgpud.kubelet.deviceplugin.endpoint import Endpoint, clear_stale, socket_name
 from sgpud.kubelet.deviceplugin.publisher import SnapshotPublisher
 from sgpud.kubelet.deviceplugin.registrar import Registrar
@@ -86,7 +86,7 @@ class DevicePlugin:
         self._present = False
         self._wanted: frozenset[str] = frozenset()
         self._registrars: dict[str, Registrar] = {}
-        self._books = BooksMonitor(reactor, ask, self)
+        self._allocatable = AllocatableMonitor(reactor, ask, self)
         self._looking = Timer(reactor)
         self._generations = 0
         self._registered = 0
@@ -114,14 +114,14 @@ class DevicePlugin:
         """The directory is ours: serve and register in it."""
         self._active = True
         self._settle()
-        self._books.start()
+        self._allocatable.start()
         self._looking.set(LOOK_EVERY, self._look)
 
     def deactivate(self) -> Deferred[None]:
         """The directory is no longer ours: retire everything; fires when that is done."""
         self._active = False
         self._present = False
-        self._books.stop()
+        self._allocatable.stop()
         self._looking.cancel()
         stopping = [registrar.stop() for registrar in tuple(self._registrars.values())]
         return gatherResults(stopping).addCallback(lambda _: None)
@@ -140,7 +140,7 @@ class DevicePlugin:
 
     def books_changed(self) -> None:
         """The kubelet may have written its books."""
-        self._books.hint()
+        self._allocatable.hint()
 
     def listed(self, resource: str) -> ListedIds:
         """What a pool lists now."""
@@ -150,7 +150,7 @@ class DevicePlugin:
             return ListedIds()
         return ListedIds(served.index.places, any(group.healthy for group in served.pool.groups))
 
-    def books_read(self, resource: str, event: BooksRead) -> None:
+    def allocatable_read(self, resource: str, event: AllocatableRead) -> None:
         """What the kubelet's books show of a pool."""
         registrar = self._registrars.get(resource)
         if registrar is not None:

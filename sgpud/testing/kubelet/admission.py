@@ -34,7 +34,7 @@ _T = TypeVar("_T")
 class Admission:
     """Admits one container at a time."""
 
-    books: DeviceManager
+    manager: DeviceManager
     rng: random.Random
     _serial: threading.Lock = field(init=False, factory=threading.Lock)
 
@@ -48,31 +48,31 @@ class Admission:
     ) -> Container:
         """Admit one container of a pod that has it in `wants`; AdmissionError fails the pod."""
         with self._serial:
-            life = self.books.life
-            step = _Step(self.books, self.rng, pod, name, pauses, timeout, numa, life)
-            self.books.free_finished()
+            life = self.manager.life
+            step = _Step(self.manager, self.rng, pod, name, pauses, timeout, numa, life)
+            self.manager.free_finished()
             try:
                 given = [step.give(resource, n) for resource, n in pod.wants[name].items()]
                 if any(given):
                     step.save()
             except AdmissionError:
-                with self.books.changed:
+                with self.manager.changed:
                     pod.finished = True
-                    self.books.changed.notify_all()
+                    self.manager.changed.notify_all()
                 raise
-            with self.books.changed:
+            with self.manager.changed:
                 if name not in pod.init:
                     pod.running.add(name)
-                self.books.changed.notify_all()
-                return container_of(self.books, pod, name)
+                self.manager.changed.notify_all()
+                return container_of(self.manager, pod, name)
 
 
-def container_of(books: DeviceManager, pod: Pod, name: str) -> Container:
+def container_of(manager: DeviceManager, pod: Pod, name: str) -> Container:
     """Give a container as the kubelet has it in memory."""
-    with books.changed:
+    with manager.changed:
         held = {
             slot.resource: one
-            for slot, one in books.allocations.items()
+            for slot, one in manager.allocations.items()
             if slot.pod_uid == pod.uid and slot.container == name
         }
         return Container(
@@ -90,7 +90,7 @@ def container_of(books: DeviceManager, pod: Pod, name: str) -> Container:
 class _Step:
     """The admission of one container."""
 
-    books: DeviceManager
+    manager: DeviceManager
     rng: random.Random
     pod: Pod
     name: str
@@ -112,17 +112,17 @@ class _Step:
         self._pause(Pause.AFTER_ALLOCATE)
         if not response.container_responses:
             raise AdmissionError(f"the answer to Allocate of {resource} has no container response")
-        with self.books.changed:
+        with self.manager.changed:
             by_node = self._by_node(resource, chosen)
-            self.books.allocations[slot] = PodDevices(by_node, response.container_responses[0])
-            self.books.changed.notify_all()
+            self.manager.allocations[slot] = PodDevices(by_node, response.container_responses[0])
+            self.manager.changed.notify_all()
         return True
 
     def save(self) -> None:
         """Write the checkpoint."""
         self._pause(Pause.BEFORE_CHECKPOINT)
         try:
-            self.books.write()
+            self.manager.write()
         except OSError as error:
             raise AdmissionError(f"cannot write the checkpoint: {error}") from error
 
@@ -131,12 +131,12 @@ class _Step:
         self._check_life()
 
     def _check_life(self) -> None:
-        if self.books.life != self.life:
+        if self.manager.life != self.life:
             raise KubeletRestarted
 
     def _choose(self, slot: Slot, size: int) -> tuple[str, ...]:
-        with self.books.changed:
-            held = self.books.allocations.get(slot)
+        with self.manager.changed:
+            held = self.manager.allocations.get(slot)
             previous = frozenset(held.ids) if held else frozenset()
             if held and len(previous) != size:
                 raise AdmissionError(
@@ -155,7 +155,7 @@ class _Step:
                 return ()
             picked = _Pick(self.rng, size)
             picked.take(self._reusable(slot.resource))
-            free = known.healthy - self.books.in_use(slot.resource) - picked.ids
+            free = known.healthy - self.manager.in_use(slot.resource) - picked.ids
             if len(free) < picked.needed:
                 raise AdmissionError(f"{size} of {slot.resource} requested, {len(free)} available")
             aligned = {i for i in free if known.listed[i].numa == self.numa}
@@ -188,7 +188,7 @@ class _Step:
             raise AdmissionError(str(error), error.code, error.details) from error
 
     def _reusable(self, resource: str) -> set[str]:
-        ours = {s: a for s, a in self.books.allocations.items() if s.pod_uid == self.pod.uid}
+        ours = {s: a for s, a in self.manager.allocations.items() if s.pod_uid == self.pod.uid}
         given: set[str] = set()
         taken: set[str] = set()
         for slot, one in ours.items():
@@ -197,7 +197,7 @@ class _Step:
         return given - taken
 
     def _known(self, resource: str) -> Resource:
-        known = self.books.resources.get(resource)
+        known = self.manager.resources.get(resource)
         if known is None:
             raise AdmissionError(f"{resource} is not registered")
         return known
@@ -213,8 +213,8 @@ class _Step:
         missing = tuple(i for i in ids if i not in listed)
         if missing:
             panic = KubeletPanic(resource, missing)
-            self.books.panics.append(panic)
-            self.books.changed.notify_all()
+            self.manager.panics.append(panic)
+            self.manager.changed.notify_all()
             raise panic
         nodes: dict[int, tuple[str, ...]] = {}
         for i in ids:

@@ -1,4 +1,4 @@
-"""What the stand-in kubelet knows, under one condition that every change notifies."""
+"""The state of the stand-in kubelet, under one condition that every change notifies."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ class Resource:
     healthy: set[str] = field(factory=set)
     unhealthy: set[str] = field(factory=set)
     listed: dict[str, ListedDevice] = field(factory=dict)
-    """The last list, whatever has become of its plugin."""
+    """The last list, also after its plugin has gone."""
     plugin: PluginClient | None = None
-    """The one connected last; None when it is gone."""
+    """The one that connected last; None once it has gone."""
     gone_since: float | None = None
     """Monotonic seconds since when no plugin serves it; None while one does."""
 
 
 @define(eq=False)
 class Pod:
-    """A pod as the API server knows it: the stand-in keeps it over its own restarts."""
+    """A pod as the API server knows it; it survives restarts of the stand-in."""
 
     uid: str
     namespace: str
@@ -57,19 +57,19 @@ class Pod:
 
 @define(eq=False)
 class DeviceManager:
-    """The device manager's state. `changed` guards all of it; `notify` after every change."""
+    """The device manager's state. `changed` guards all of it; notify it after every change."""
 
     clock: Callable[[], float]
     file: CheckpointFile
     keep: int
-    """How many records of one kind are remembered."""
+    """Records of one kind that are kept."""
     grace: float
     """Seconds after which a resource without a plugin is forgotten."""
     changed: threading.Condition = field(
         init=False, factory=lambda: threading.Condition(threading.RLock())
     )
     life: int = field(init=False, default=0)
-    """How many times the kubelet has stopped: an admission of an older life is not carried on."""
+    """How many times the kubelet has stopped: admissions end with the life they began in."""
     resources: dict[str, Resource] = field(init=False, factory=dict)
     allocations: dict[Slot, PodDevices] = field(init=False, factory=dict)
     pods: dict[str, Pod] = field(init=False, factory=dict)
@@ -80,13 +80,13 @@ class DeviceManager:
     calls: deque[RpcCall] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        """Make the logs."""
+        """Create the histories."""
         self.attempts = History(deque(maxlen=self.keep))
         self.registrations = History(deque(maxlen=self.keep))
         self.calls = deque(maxlen=self.keep)
 
     def start(self) -> None:
-        """Begin a life: read the checkpoint back; every resource in it is at zero until listed."""
+        """Start: read the checkpoint; every resource in it has no devices until listed."""
         with self.changed:
             self.allocations, registered = self.file.read()
             now = self.clock()
@@ -94,23 +94,23 @@ class DeviceManager:
             self.changed.notify_all()
 
     def stop(self) -> None:
-        """End a life."""
+        """Stop."""
         with self.changed:
             self.life += 1
             self.changed.notify_all()
 
     def log_of(self, resource: str) -> History[DeviceList]:
-        """Give the log of a resource's list messages; made on first use."""
+        """The history of a resource's list messages, created on first use."""
         return self.lists.setdefault(resource, History(deque(maxlen=self.keep)))
 
     def attempted(self, attempt: Attempt) -> None:
-        """Note a Register call."""
+        """Record a Register call."""
         with self.changed:
             self.attempts.add(attempt)
             self.changed.notify_all()
 
     def connected(self, plugin: PluginClient, registration: Registration) -> None:
-        """Note a plugin that was dialled back: it serves its resource from now on."""
+        """Record a plugin that was dialled: it serves its resource from now on."""
         with self.changed:
             resource = self.resources.setdefault(plugin.resource, Resource())
             resource.plugin = plugin
@@ -119,7 +119,7 @@ class DeviceManager:
             self.changed.notify_all()
 
     def disconnected(self, name: str) -> None:
-        """Note that a resource has no plugin any more: all its ids are unhealthy at once."""
+        """Record that a resource's plugin has gone: all its ids become unhealthy at once."""
         with self.changed:
             resource = self.resources.get(name)
             if resource is not None and resource.plugin is not None:
@@ -130,7 +130,7 @@ class DeviceManager:
                 self.changed.notify_all()
 
     def listed(self, message: DeviceList) -> None:
-        """Note a list message: it replaces the whole list and the checkpoint is written."""
+        """Record a list message: it replaces the whole list, and the checkpoint is written."""
         with self.changed:
             resource = self.resources.setdefault(message.resource, Resource())
             resource.listed = dict(message.devices)
@@ -143,20 +143,20 @@ class DeviceManager:
             self.changed.notify_all()
 
     def called(self, call: RpcCall) -> None:
-        """Note a call to a plugin."""
+        """Record a call to a plugin."""
         with self.changed:
             self.calls.append(call)
             self.changed.notify_all()
 
     def write(self) -> None:
-        """Write the checkpoint file; OSError when that cannot be done."""
+        """Write the checkpoint file; OSError."""
         with self.changed:
             self.file.write(
                 self.allocations, {name: one.healthy for name, one in self.resources.items()}
             )
 
     def free_finished(self) -> None:
-        """Free what pods hold that are finished or unknown. The file is not written."""
+        """Free what finished and unknown pods hold. The file is not written."""
         with self.changed:
             active = {uid for uid, pod in self.pods.items() if not pod.finished}
             self.allocations = {
@@ -165,7 +165,7 @@ class DeviceManager:
             self.changed.notify_all()
 
     def forget_expired(self) -> None:
-        """Drop each resource whose plugin has been gone for the grace time."""
+        """Drop each resource whose plugin has been gone for the grace period."""
         with self.changed:
             limit = self.clock() - self.grace
             expired = [
@@ -181,7 +181,7 @@ class DeviceManager:
                 self.changed.notify_all()
 
     def in_use(self, resource: str) -> set[str]:
-        """Give the ids that containers hold."""
+        """The ids that containers hold."""
         with self.changed:
             return {
                 i

@@ -29,7 +29,7 @@ class Gate:
         return self._reached.is_set()
 
     def reach(self) -> None:
-        """Say that somebody has come, before `hold`."""
+        """Record an arrival, before `hold`."""
         self._reached.set()
 
     def hold(self) -> None:
@@ -38,13 +38,13 @@ class Gate:
         self._open.wait()
 
     def release(self) -> None:
-        """Let go on whoever is held, now and later."""
+        """Release everything that is held, now and later."""
         self._open.set()
 
     def wait_reached(self, timeout: float) -> None:
         """Wait until somebody is held; TimeoutError after `timeout` seconds."""
         if not self._reached.wait(timeout):
-            raise TimeoutError(f"nobody came to the gate within {timeout} s")
+            raise TimeoutError(f"nothing arrived at the gate within {timeout} s")
 
 
 @frozen
@@ -70,7 +70,7 @@ class RegistrationFaults:
         self,
         times: int = 1,
         code: grpc.StatusCode = grpc.StatusCode.UNKNOWN,
-        message: str = "the stand-in kubelet was told to refuse",
+        message: str = "the stand-in kubelet is set to refuse",
     ) -> None:
         """Refuse the next `times` calls with this answer; the plugin is not dialled."""
         with self._lock:
@@ -100,7 +100,7 @@ class RegistrationFaults:
             self._live = True
 
     def end(self) -> None:
-        """Let go on whoever is held, and hold nobody until `begin`."""
+        """Release everything that is held, and hold nothing until `begin`."""
         with self._lock:
             self._live = False
             held = [gate for gate in self._gates if gate.reached]
@@ -123,7 +123,7 @@ class RegistrationFaults:
             gate.hold()
 
     def follows(self) -> bool:
-        """Tell whether the plugin registered now gets its ListAndWatch."""
+        """Whether the plugin that registers now gets its ListAndWatch."""
         with self._lock:
             if not self._unfollowed:
                 return True

@@ -39,14 +39,14 @@ class PluginError(Exception):
 class PluginClient:
     """One connection to a plugin. It has gRPC's default receive limit, 4 MiB, and no keepalive."""
 
-    def __init__(self, resource: str, socket: Path, books: DeviceManager) -> None:
+    def __init__(self, resource: str, socket: Path, manager: DeviceManager) -> None:
         """Make the channel; nothing is dialled before the first call."""
         self.resource = resource
         self.socket = socket
         self.options = api.DevicePluginOptions()
         self.reading = threading.Event()
         self.reading.set()
-        self._books = books
+        self._manager = manager
         self._channel = grpc.insecure_channel(f"unix:{socket}", options=_OWN_CONNECTION)
         self._thread: threading.Thread | None = None
 
@@ -133,11 +133,11 @@ class PluginClient:
     def _follow(self, ended: Callable[[PluginClient], None]) -> None:
         try:
             for data in self._stream(b""):
-                at = self._books.clock()
-                self._books.listed(self._decoded(at, data))
+                at = self._manager.clock()
+                self._manager.listed(self._decoded(at, data))
                 self.reading.wait()
         except (grpc.RpcError, ValueError, DecodeError):
-            # The stream has ended, whoever ended it (ValueError: the channel was closed before).
+            # The stream has ended, on either side (ValueError: the channel was closed before).
             pass
         finally:
             ended(self)
@@ -155,11 +155,11 @@ class PluginClient:
         timeout: float,
         ids: Callable[[Answer], tuple[str, ...]],
     ) -> Answer:
-        begin = self._books.clock()
+        begin = self._manager.clock()
 
         def note(ids: tuple[str, ...], code: grpc.StatusCode, details: str) -> None:
-            took = self._books.clock() - begin
-            self._books.called(RpcCall(begin, took, method, self.resource, ids, code, details))
+            took = self._manager.clock() - begin
+            self._manager.called(RpcCall(begin, took, method, self.resource, ids, code, details))
 
         try:
             response = self._call(method, request, answer, timeout)

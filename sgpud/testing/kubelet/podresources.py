@@ -35,22 +35,22 @@ class PodResourcesFault(enum.Enum):
 
     ABSENT = "there is no socket"
     HANGING = "no call is answered"
-    GARBAGE = "the answers are no messages"
+    GARBAGE = "the answers are not messages"
     FAILING = "every call is an error"
 
 
 class PodResourcesServer:
     """Serves List, Get and GetAllocatableResources while the kubelet runs."""
 
-    def __init__(self, path: Path | None, books: DeviceManager) -> None:
+    def __init__(self, path: Path | None, manager: DeviceManager) -> None:
         """Serve on this path; never, without one."""
         self.path = path
-        self._books = books
+        self._manager = manager
         self._fault: tuple[PodResourcesFault | None, Gate] = (None, Gate())
         self._server: BoundServer | None = None
         self._live = False
         self._tokens = BURST
-        self._counted = books.clock()
+        self._counted = manager.clock()
         self._lock = threading.Lock()
 
     def set_fault(self, fault: PodResourcesFault | None) -> None:
@@ -110,7 +110,7 @@ class PodResourcesServer:
             if fault is PodResourcesFault.GARBAGE:
                 return b"\xff\xff\xff garbage"
             if fault is PodResourcesFault.FAILING:
-                context.abort(grpc.StatusCode.INTERNAL, "the stand-in kubelet was told to fail")
+                context.abort(grpc.StatusCode.INTERNAL, "the stand-in kubelet is set to fail")
             if not self._within_rate():
                 context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "rejected by rate limit")
             return answer(request, context).SerializeToString()
@@ -119,7 +119,7 @@ class PodResourcesServer:
 
     def _within_rate(self) -> bool:
         with self._lock:
-            now = self._books.clock()
+            now = self._manager.clock()
             self._tokens = min(BURST, self._tokens + (now - self._counted) * QPS)
             self._counted = now
             if self._tokens < 1:
@@ -130,35 +130,35 @@ class PodResourcesServer:
     def _list(
         self, _: api.ListPodResourcesRequest, __: grpc.ServicerContext
     ) -> api.ListPodResourcesResponse:
-        with self._books.changed:
-            self._books.free_finished()
-            pods = [pod for pod in self._books.pods.values() if not pod.finished]
+        with self._manager.changed:
+            self._manager.free_finished()
+            pods = [pod for pod in self._manager.pods.values() if not pod.finished]
             return api.ListPodResourcesResponse(pod_resources=map(self._pod, pods))
 
     def _get(
         self, request: api.GetPodResourcesRequest, context: grpc.ServicerContext
     ) -> api.GetPodResourcesResponse:
-        with self._books.changed, contextlib.suppress(StopIteration):
+        with self._manager.changed, contextlib.suppress(StopIteration):
             pod = next(
                 pod
-                for pod in self._books.pods.values()
+                for pod in self._manager.pods.values()
                 if (pod.name, pod.namespace) == (request.pod_name, request.pod_namespace)
             )
             return api.GetPodResourcesResponse(pod_resources=self._pod(pod))
         context.abort(
             grpc.StatusCode.UNKNOWN,
-            f"there is no pod {request.pod_namespace}/{request.pod_name}",
+            f"no such pod: {request.pod_namespace}/{request.pod_name}",
         )
         raise AssertionError  # abort has raised
 
     def _allocatable(
         self, _: api.AllocatableResourcesRequest, __: grpc.ServicerContext
     ) -> api.AllocatableResourcesResponse:
-        with self._books.changed:
+        with self._manager.changed:
             return api.AllocatableResourcesResponse(
                 devices=[
                     _devices(name, i, known.listed[i].numa)
-                    for name, known in self._books.resources.items()
+                    for name, known in self._manager.resources.items()
                     for i in known.healthy
                 ]
             )
@@ -167,7 +167,7 @@ class PodResourcesServer:
         held: dict[str, list[api.ContainerDevices]] = {
             name: [] for name in pod.wants if name not in pod.init
         }
-        for slot, one in self._books.allocations.items():
+        for slot, one in self._manager.allocations.items():
             if slot.pod_uid == pod.uid and slot.container in held:
                 held[slot.container] += _allocated(slot.resource, one)
         return api.PodResources(

@@ -197,7 +197,7 @@ class History(Generic[T]):
     """How many the reader has seen."""
 
     def add(self, item: T) -> None:
-        """Append, forgetting the oldest one where there is no room."""
+        """Append; beyond the limit the oldest one is dropped."""
         self.items.append(item)
         self.count += 1
 

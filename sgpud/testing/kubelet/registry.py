@@ -35,7 +35,7 @@ _MAX_DOMAIN = 253 - len("requests.")
 
 
 def valid_resource(name: str) -> bool:
-    """Tell whether a name is one of an extended resource: domain/name, not Kubernetes' own."""
+    """Whether a name is an extended resource's: domain/name, not Kubernetes' own."""
     domain, slash, last = name.partition("/")
     return bool(
         slash
@@ -51,11 +51,15 @@ class Registry:
     """The registration server and the connections to the plugins of one kubelet life."""
 
     def __init__(
-        self, directory: Path, books: DeviceManager, faults: RegistrationFaults, dial_timeout: float
+        self,
+        directory: Path,
+        manager: DeviceManager,
+        faults: RegistrationFaults,
+        dial_timeout: float,
     ) -> None:
         """Clear the directory's stale sockets and serve kubelet.sock."""
         self._directory = directory
-        self._books = books
+        self._manager = manager
         self._faults = faults
         self._dial_timeout = dial_timeout
         self._lock = threading.Lock()
@@ -81,7 +85,7 @@ class Registry:
             client = self._clients.pop(resource, None)
         if client is not None:
             client.close()
-            self._books.disconnected(resource)
+            self._manager.disconnected(resource)
         return client
 
     def drop(self, resource: str) -> None:
@@ -100,14 +104,14 @@ class Registry:
         self._faults.end()
         for client in clients:
             client.close()
-            self._books.disconnected(client.resource)
+            self._manager.disconnected(client.resource)
         self._server.close(leave_socket=leave_socket)
         for client in clients:
             client.join(ENDING)
 
     def _register(self, request: api.RegisterRequest, context: grpc.ServicerContext) -> api.Empty:
         name, endpoint = request.resource_name, request.endpoint
-        self._books.attempted(Attempt(self._books.clock(), name, endpoint, request.version))
+        self._manager.attempted(Attempt(self._manager.clock(), name, endpoint, request.version))
         refusal = self._faults.before()
         if refusal is not None:
             context.abort(refusal.code, refusal.message)
@@ -115,7 +119,7 @@ class Registry:
             _fail(context, f'API version "{request.version}" is not supported, "{VERSION}" is')
         if not valid_resource(name):
             _fail(context, f'"{name}" is not the name of an extended resource')
-        client = PluginClient(name, self._directory / endpoint, self._books)
+        client = PluginClient(name, self._directory / endpoint, self._manager)
         with self._lock:
             if self._stopped:
                 client.close()
@@ -129,10 +133,10 @@ class Registry:
                 self._clients.pop(name, None)
             client.close()
             _fail(context, f"cannot connect to {endpoint}: {error}")
-        self._books.connected(
+        self._manager.connected(
             client,
             Registration(
-                self._books.clock(),
+                self._manager.clock(),
                 name,
                 endpoint,
                 client.options.get_preferred_allocation_available,

@@ -73,9 +73,9 @@ class StandInKubelet(KubeletView):
         self.checkpoint = CheckpointFile(plugin_dir)
         self.disk = Disk(plugin_dir)
         super().__init__(DeviceManager(clock, self.checkpoint, keep, grace))
-        self.pod_resources = PodResourcesServer(pod_resources, self._books)
+        self.pod_resources = PodResourcesServer(pod_resources, self._manager)
         self._dial_timeout = dial_timeout
-        self._admission = Admission(self._books, random.Random(seed))  # noqa: S311 - repeatable
+        self._admission = Admission(self._manager, random.Random(seed))  # noqa: S311 - repeatable
         self._registry: Registry | None = None
 
     def __enter__(self) -> Self:
@@ -107,15 +107,17 @@ class StandInKubelet(KubeletView):
     def start(self) -> None:
         """Read the checkpoint, clear stale sockets, listen on kubelet.sock."""
         if self._registry is None:
-            self._books.start()
-            self._registry = Registry(self.plugin_dir, self._books, self.faults, self._dial_timeout)
+            self._manager.start()
+            self._registry = Registry(
+                self.plugin_dir, self._manager, self.faults, self._dial_timeout
+            )
             self.pod_resources.start()
 
     def stop(self, *, leave_socket: bool = False) -> None:
         """End every connection and stop listening; containers run on."""
         registry, self._registry = self._registry, None
         if registry is not None:
-            self._books.stop()
+            self._manager.stop()
             self.pod_resources.stop()
             registry.stop(leave_socket=leave_socket)
 
@@ -127,8 +129,8 @@ class StandInKubelet(KubeletView):
     def reboot(self) -> None:
         """Restart with every container dead; the pods are there to be readmitted."""
         self.stop()
-        with self._books.changed:
-            for pod in self._books.pods.values():
+        with self._manager.changed:
+            for pod in self._manager.pods.values():
                 pod.running.clear()
         self.start()
 
@@ -163,8 +165,8 @@ class StandInKubelet(KubeletView):
         is the topology manager's hint. `pauses` are functions that run at points of the admission;
         each is given the ids chosen so far.
         """
-        with self._books.changed:
-            known = self._books.pods.setdefault(pod_uid, Pod(pod_uid, namespace, pod))
+        with self._manager.changed:
+            known = self._manager.pods.setdefault(pod_uid, Pod(pod_uid, namespace, pod))
             known.wants[container] = dict(wants)
             if init:
                 known.init.add(container)
@@ -181,24 +183,24 @@ class StandInKubelet(KubeletView):
 
     def terminate(self, pod_uid: str) -> None:
         """End a pod. What it holds is freed by the next Allocate or podresources List only."""
-        with self._books.changed:
+        with self._manager.changed:
             pod = self._pod(pod_uid)
             pod.running.clear()
             pod.finished = True
-            self._books.changed.notify_all()
+            self._manager.changed.notify_all()
 
     def container(self, pod_uid: str, name: str) -> Container:
         """Give a container with what the kubelet has in memory for it."""
-        return container_of(self._books, self._pod(pod_uid), name)
+        return container_of(self._manager, self._pod(pod_uid), name)
 
     def exit_container(self, pod_uid: str, name: str) -> None:
         """Let a container exit, its pod going on."""
-        with self._books.changed:
+        with self._manager.changed:
             self._pod(pod_uid).running.discard(name)
 
     def restart_container(self, pod_uid: str, name: str) -> Container:
         """Start a container again in place: from the cached answer, the plugin is not asked."""
-        with self._books.changed:
+        with self._manager.changed:
             self._pod(pod_uid).running.add(name)
             return self.container(pod_uid, name)
 
@@ -213,5 +215,5 @@ class StandInKubelet(KubeletView):
                     raise PreStartError(error.code, error.details) from error
 
     def _pod(self, uid: str) -> Pod:
-        with self._books.changed:
-            return self._books.pods[uid]
+        with self._manager.changed:
+            return self._manager.pods[uid]

@@ -32,14 +32,14 @@ class KubeletView:
     yet, so that nothing is missed between two calls.
     """
 
-    def __init__(self, books: DeviceManager) -> None:
-        self._books = books
+    def __init__(self, manager: DeviceManager) -> None:
+        self._manager = manager
 
     @property
     def panics(self) -> list[KubeletPanic]:
         """Each time the real kubelet would have crashed."""
-        with self._books.changed:
-            return list(self._books.panics)
+        with self._manager.changed:
+            return list(self._manager.panics)
 
     def assert_no_panics(self) -> None:
         """Raise the first KubeletPanic there has been."""
@@ -49,97 +49,97 @@ class KubeletView:
     @property
     def attempts(self) -> list[Attempt]:
         """The Register calls so far, refused ones too."""
-        with self._books.changed:
-            return list(self._books.attempts.items)
+        with self._manager.changed:
+            return list(self._manager.attempts.items)
 
     @property
     def registrations(self) -> list[Registration]:
         """The accepted registrations so far."""
-        with self._books.changed:
-            return list(self._books.registrations.items)
+        with self._manager.changed:
+            return list(self._manager.registrations.items)
 
     @property
     def calls(self) -> list[RpcCall]:
         """The calls made to plugins by admissions."""
-        with self._books.changed:
-            return list(self._books.calls)
+        with self._manager.changed:
+            return list(self._manager.calls)
 
     def lists(self, resource: str) -> list[DeviceList]:
         """Give every list message of a resource."""
-        with self._books.changed:
-            return list(self._books.log_of(resource).items)
+        with self._manager.changed:
+            return list(self._manager.log_of(resource).items)
 
     def capacity(self, resource: str) -> int:
         """Give the number of ids, healthy or not; 0 when unknown or expired."""
-        with self._books.changed:
-            self._books.forget_expired()
-            known = self._books.resources.get(resource)
+        with self._manager.changed:
+            self._manager.forget_expired()
+            known = self._manager.resources.get(resource)
             return len(known.healthy) + len(known.unhealthy) if known else 0
 
     def allocatable(self, resource: str) -> int:
         """Give the number of healthy ids, held or not."""
-        with self._books.changed:
-            known = self._books.resources.get(resource)
+        with self._manager.changed:
+            known = self._manager.resources.get(resource)
             return len(known.healthy) if known else 0
 
     def devices(self, resource: str) -> dict[str, ListedDevice]:
         """Give the ids of the last list with (health as sent, NUMA node or None)."""
-        with self._books.changed:
-            known = self._books.resources.get(resource)
+        with self._manager.changed:
+            known = self._manager.resources.get(resource)
             return dict(known.listed) if known else {}
 
     def in_use(self, resource: str) -> set[str]:
         """Give the ids that containers hold, as far as the kubelet has noticed their ends."""
-        return self._books.in_use(resource)
+        return self._manager.in_use(resource)
 
     def registered(self, resource: str) -> bool:
-        """Tell whether a plugin is connected for a resource."""
-        with self._books.changed:
-            known = self._books.resources.get(resource)
+        """Whether a plugin is connected for a resource."""
+        with self._manager.changed:
+            known = self._manager.resources.get(resource)
             return known is not None and known.plugin is not None
 
     def plugin(self, resource: str) -> PluginClient:
         """Give the connection to a resource's plugin; LookupError without one."""
-        with self._books.changed:
-            known = self._books.resources.get(resource)
+        with self._manager.changed:
+            known = self._manager.resources.get(resource)
             if known is None or known.plugin is None:
                 raise LookupError(resource)
             return known.plugin
 
     def next_attempt(self, timeout: float) -> Attempt:
         """Give the next Register call, refused or not, waiting for it."""
-        return self._next(lambda: self._books.attempts, "Register call", timeout)
+        return self._next(lambda: self._manager.attempts, "Register call", timeout)
 
     def next_registration(self, timeout: float) -> Registration:
         """Give the next accepted registration, waiting for it."""
-        return self._next(lambda: self._books.registrations, "registration", timeout)
+        return self._next(lambda: self._manager.registrations, "registration", timeout)
 
     def next_devices(self, resource: str, timeout: float) -> DeviceList:
         """Give the next list message of a resource, waiting for it."""
-        return self._next(lambda: self._books.log_of(resource), f"list of {resource}", timeout)
+        return self._next(lambda: self._manager.log_of(resource), f"list of {resource}", timeout)
 
     def skip(self) -> None:
         """Let the next_ methods give only what comes after this moment."""
-        with self._books.changed:
-            for log in (self._books.attempts, self._books.registrations):
+        with self._manager.changed:
+            for log in (self._manager.attempts, self._manager.registrations):
                 log.cursor = log.count
-            for lists in self._books.lists.values():
+            for lists in self._manager.lists.values():
                 lists.cursor = lists.count
 
     def wait_for(self, predicate: Callable[[Self], T], timeout: float) -> T:
         """Give the predicate's first true value; it is called now and after every change.
 
-        It is called with the kubelet's books locked: let it look and not act.
+        It is called with the device manager locked: it must not call the kubelet.
         """
-        with self._books.changed:
-            value = self._books.changed.wait_for(lambda: predicate(self), timeout)
+        with self._manager.changed:
+            value = self._manager.changed.wait_for(lambda: predicate(self), timeout)
             if not value:
                 raise TimeoutError(f"not so within {timeout} s; {self._summary()}")
             return value
 
     def _next(self, log: Callable[[], History[T]], what: str, timeout: float) -> T:
-        with self._books.changed:
-            item = self._books.changed.wait_for(lambda: log().unread(), timeout)
+        with self._manager.changed:
+            item = self._manager.changed.wait_for(lambda: log().unread(), timeout)
             if item is None:
                 raise TimeoutError(f"no {what} within {timeout} s; {self._summary()}")
             log().cursor += 1
@@ -149,10 +149,10 @@ class KubeletView:
         resources = [
             f"{name} has {len(one.healthy)} healthy and {len(one.unhealthy)} unhealthy ids and"
             f" {'a' if one.plugin else 'no'} plugin"
-            for name, one in self._books.resources.items()
+            for name, one in self._manager.resources.items()
         ]
         counts = (
-            f"{self._books.attempts.count} Register calls,"
-            f" {self._books.registrations.count} registrations so far"
+            f"{self._manager.attempts.count} Register calls,"
+            f" {self._manager.registrations.count} registrations so far"
         )
         return "; ".join([counts, *resources])

@@ -175,7 +175,7 @@ def test_problems_are_shown_first() -> None:
         unknown=("holders",),
         notes=("a note",),
         dead=("reconciler",),
-        pools=(evolve(POOL, registration="waiting to try again", problem="refused"),),
+        pools=(evolve(POOL, registration="waiting to retry", problem="refused"),),
         gpus=(evolve(STATE, fresh=False, used=GIB, measured_ago=99.0, use_problem="why"),),
     )
     text = "\n".join(lines(view))
@@ -188,7 +188,7 @@ def test_problems_are_shown_first() -> None:
         "Usage: needs hostPID: true",
         "Not known yet: holders",
         "Note: a note",
-        "example.com/gpu: waiting to try again (refused)",
+        "example.com/gpu: waiting to retry (refused)",
         "memory as of 99 s ago",
         "use per container is unknown: why",
     ):

@@ -35,7 +35,7 @@ def test_one_that_serves_is_ready_when_the_kubelet_follows_every_list() -> None:
     assert (found.unready, found.pools[0].streams, found.at) == ((), 1, 1000.0)
     waits = RegistrationState(phase=RegistrationPhase.WAITING, problem="refused")
     assert seen(of, "serving", {POOL: waits}).unready == (
-        f"the kubelet does not follow {POOL}: waiting to try again (refused)",
+        f"the kubelet does not follow {POOL}: waiting to retry (refused)",
     )
     assert "not registered" in seen(of, "serving", {}).unready[0]
 

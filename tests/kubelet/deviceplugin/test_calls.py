@@ -77,25 +77,25 @@ class CallTest(TestCase):
         return b""
 
     @inlineCallbacks
-    def test_the_answer_comes_as_it_was_sent(self) -> Steps:
+    def test_the_answer_is_returned_unchanged(self) -> Steps:
         self.serve(lambda request, _: request + b" \xff\x00")
         assert (yield self.call()) == b"asked \xff\x00"
 
     @inlineCallbacks
-    def test_a_refusal_is_told_in_one_line(self) -> Steps:
+    def test_a_refusal_is_reported_on_one_line(self) -> Steps:
         self.serve(refuse)
         error = yield self.assertFailure(self.call(), grpc.RpcError)
         assert why(error) == "UNAVAILABLE: not now: later"
 
     @inlineCallbacks
-    def test_what_raises_on_the_other_side_is_told_in_one_line(self) -> Steps:
+    def test_an_error_of_the_server_is_reported_on_one_line(self) -> Steps:
         self.serve(lambda request, _: request[99:99] + bytes(request[99]))
         error = yield self.assertFailure(self.call(), grpc.RpcError)
         assert why(error).startswith("UNKNOWN: ")
         assert "\n" not in why(error)
 
     @inlineCallbacks
-    def test_a_socket_that_is_not_there_is_told_in_one_line(self) -> Steps:
+    def test_a_missing_socket_is_reported_on_one_line(self) -> Steps:
         error = yield self.assertFailure(self.call(), grpc.RpcError)
         assert why(error).startswith("UNAVAILABLE: ")
         assert "\n" not in why(error)
@@ -139,17 +139,17 @@ class CallTest(TestCase):
         return PodResourcesClient(self.socket, reactor).held()
 
     @inlineCallbacks
-    def test_ids_of_ours_are_found_in_every_container(self) -> Steps:
+    def test_our_ids_are_found_in_every_container(self) -> Steps:
         self.serve(lambda _request, _: listed(["eth0", *ids(0, 1)], [*ids(0, 2, 3), ""]))
         assert (yield self.held()) == (NamedPod("default", "pod", frozenset(ids(0, 1, 2, 3))),)
 
     @inlineCallbacks
-    def test_nobody_holds_where_the_answer_is_empty(self) -> Steps:
+    def test_an_empty_answer_means_no_holders(self) -> Steps:
         self.serve(lambda _request, _: b"")
         assert (yield self.held()) == ()
 
     @inlineCallbacks
-    def test_garbage_is_an_error_and_no_answer(self) -> Steps:
+    def test_garbage_is_an_error(self) -> Steps:
         self.serve(lambda _request, _: self.answers)
         for garbage in (b"\x0a\xff\xff\xff", listed(ids(0, 1))[:-1]):
             self.answers = garbage
@@ -157,25 +157,25 @@ class CallTest(TestCase):
             assert "\n" not in why(error)
 
     @inlineCallbacks
-    def test_an_answer_larger_than_the_usual_limit_is_taken(self) -> Steps:
+    def test_an_answer_larger_than_grpcs_default_limit_is_accepted(self) -> Steps:
         many = ids(0, *range(100_000))
         self.serve(lambda _request, _: listed(many))
         assert len(listed(many)) > 4 * 1024 * 1024
         (pod,) = yield self.held()
         assert len(pod.ids) == 100_000
 
-    def test_it_is_reachable_where_there_is_a_socket(self) -> None:
+    def test_podresources_is_available_if_there_is_a_socket(self) -> None:
         asks = PodResourcesClient(self.socket, reactor)
         assert not asks.reachable
         self.serve(lambda request, _: request)
         assert asks.reachable
 
-    def test_a_file_is_nothing_to_ask_at(self) -> None:
+    def test_a_regular_file_is_not_available(self) -> None:
         self.socket.touch()
         assert not PodResourcesClient(self.socket, reactor).reachable
         assert not PodResourcesClient(Path("/nonexistent/kubelet.sock"), reactor).reachable
 
-    def test_a_folder_that_may_not_be_entered_has_nothing_to_ask_at(self) -> None:
+    def test_a_forbidden_folder_is_not_available(self) -> None:
         asks = PodResourcesClient(self.socket, reactor)
         self.serve(lambda request, _: request)
         with without_privilege():

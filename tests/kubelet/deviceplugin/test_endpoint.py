@@ -50,7 +50,7 @@ def bind(path: Path) -> socket.socket:
 
 
 @given(st.text(), st.integers(0, 10**9))
-def test_a_name_fits_and_is_known_as_ours(resource: str, generation: int) -> None:
+def test_a_socket_name_fits_and_is_recognised(resource: str, generation: int) -> None:
     name = socket_name(resource.encode("ascii", "replace").decode(), NONCE, generation)
     assert len(name) <= SOCKET_NAME
     assert re.fullmatch(r"[a-z0-9.-]+", name)
@@ -88,7 +88,7 @@ def test_only_sockets_of_ours_are_cleared(tmp_path: Path) -> None:
             each.close()
 
 
-def test_a_socket_that_cannot_be_removed_hinders_nothing(tmp_path: Path) -> None:
+def test_a_socket_that_cannot_be_removed_is_ignored(tmp_path: Path) -> None:
     with short_folder() as folder:
         folder.chmod(0o555)
         bound = bind(folder / socket_name(POOL, NONCE, 1))
@@ -103,7 +103,7 @@ def test_a_socket_that_cannot_be_removed_hinders_nothing(tmp_path: Path) -> None
 # Whether one could be bound. ---------------------------------------------------------------------
 
 
-def test_a_try_leaves_nothing_behind() -> None:
+def test_a_bind_check_leaves_nothing_behind() -> None:
     with short_folder() as folder:
         before = descriptors()
         assert try_bind(folder, NONCE) == ""
@@ -112,7 +112,7 @@ def test_a_try_leaves_nothing_behind() -> None:
         assert descriptors() <= before
 
 
-def test_a_try_says_why_it_could_not_be(tmp_path: Path) -> None:
+def test_a_failed_bind_check_says_why(tmp_path: Path) -> None:
     assert "No such file" in try_bind(tmp_path / "absent", NONCE)
     with short_folder() as folder, without_privilege():
         assert "denied" in try_bind(folder, NONCE)
@@ -229,14 +229,14 @@ class EndpointTest(TestCase):
         yield self.assertFailure(asked, grpc.RpcError)
 
     @inlineCallbacks
-    def test_a_socket_file_that_somebody_deleted_is_no_error(self) -> Steps:
+    def test_a_deleted_socket_file_is_not_an_error(self) -> Steps:
         endpoint = self.endpoint()
         endpoint.start()
         endpoint.path.unlink()
         yield endpoint.stop()
 
     @inlineCallbacks
-    def test_the_end_of_one_generation_leaves_the_next_alone(self) -> Steps:
+    def test_the_end_of_one_generation_does_not_affect_the_next(self) -> Steps:
         first = self.endpoint()
         second = self.endpoint(self.folder / socket_name(POOL, NONCE, 2))
         first.start()
@@ -246,7 +246,7 @@ class EndpointTest(TestCase):
         yield second.stop()
 
     @inlineCallbacks
-    def test_a_stop_without_a_start_is_at_once(self) -> Steps:
+    def test_a_stop_without_a_start_fires_at_once(self) -> Steps:
         yield self.endpoint().stop()
 
     @inlineCallbacks

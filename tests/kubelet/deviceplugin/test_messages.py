@@ -72,7 +72,9 @@ def test_a_message_is_never_longer_than_the_core_counted(pool: Pool) -> None:
 
 
 @given(groups())
-def test_the_core_counts_exactly_what_a_sick_gpu_with_a_numa_node_takes(group: GpuShares) -> None:
+def test_the_core_computes_the_exact_size_for_an_unhealthy_gpu_with_a_numa_node(
+    group: GpuShares,
+) -> None:
     sick = evolve(group, availability=Availability.UNHEALTHY, gpu=gpu(0, numa=1))
     message = list_message(Pool(POOL, (sick,), numa=True))
     assert len(message.data) == listed_bytes(group.uuid, group.listed)
@@ -80,7 +82,7 @@ def test_the_core_counts_exactly_what_a_sick_gpu_with_a_numa_node_takes(group: G
 
 @pytest.mark.slow
 @given(pools, pools)
-def test_what_a_message_was_made_of_before_never_shows(before: Pool, after: Pool) -> None:
+def test_a_message_does_not_depend_on_earlier_ones(before: Pool, after: Pool) -> None:
     assert list_message(after, list_message(before)) == list_message(after)
 
 
@@ -116,7 +118,7 @@ def test_an_empty_pool_is_an_empty_message() -> None:
     assert list_message(Pool(POOL)).data == b""
 
 
-def test_the_fullest_list_that_the_core_lets_through_is_one_that_the_kubelet_takes() -> None:
+def test_the_largest_allowed_list_is_accepted_by_the_kubelet() -> None:
     begun = node(sharing(10_000, numa=True), [gpu(number) for number in range(8)])
     assert begun.listing.past_limit != ()
     pool = pool_of(planned(begun))
@@ -135,7 +137,7 @@ def test_the_longest_id_is_encoded() -> None:
     assert (len(device.ID), device.topology.nodes[0].ID) == (LONGEST_ID, 1)
 
 
-def test_an_answer_is_told_whole() -> None:
+def test_an_answer_is_encoded_completely() -> None:
     answer = Injection(
         {"A": "1", "B": ""},
         (HostMount("/host", "/container"), HostMount("/h", "/c", read_only=False)),

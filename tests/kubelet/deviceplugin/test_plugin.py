@@ -115,7 +115,7 @@ class PluginTest(TestCase):
         assert self.kubelet.registrations[0].preferred
 
     @inlineCallbacks
-    def test_nothing_is_served_before_the_directory_is_ours_and_a_kubelet_there(self) -> Steps:
+    def test_nothing_is_served_before_the_lock_is_held_and_a_kubelet_runs(self) -> Steps:
         self.serve()
         assert self.phases() == {}
         self.plugin.activate()
@@ -125,7 +125,7 @@ class PluginTest(TestCase):
         yield self.live(POOL, times=1)
 
     @inlineCallbacks
-    def test_pools_register_side_by_side_under_names_of_their_own(self) -> Steps:
+    def test_pools_register_in_parallel_under_distinct_names(self) -> Steps:
         self.start(GpuRule(uuid(1), resource=OTHER))
         yield self.live(POOL, OTHER, times=2)
         endpoints = {each.resource: each.endpoint for each in self.kubelet.registrations}
@@ -133,7 +133,7 @@ class PluginTest(TestCase):
         assert len(set(endpoints.values())) == 2
 
     @inlineCallbacks
-    def test_a_pool_that_comes_leaves_the_others_alone(self) -> Steps:
+    def test_an_added_pool_does_not_affect_the_others(self) -> Steps:
         self.start()
         yield self.live(POOL, times=1)
         self.serve(GpuRule(uuid(1), resource=OTHER))
@@ -141,7 +141,7 @@ class PluginTest(TestCase):
         assert len(self.kubelet.registrations) == 2
 
     @inlineCallbacks
-    def test_a_pool_that_goes_is_retired_and_still_counted(self) -> Steps:
+    def test_a_removed_pool_is_retired_and_still_counted(self) -> Steps:
         self.start(GpuRule(uuid(1), resource=OTHER))
         yield self.live(POOL, OTHER, times=2)
         self.serve()
@@ -151,7 +151,7 @@ class PluginTest(TestCase):
         assert self.kubelet.registered(POOL)
 
     @inlineCallbacks
-    def test_a_pool_that_comes_back_while_it_retires_is_registered_anew(self) -> Steps:
+    def test_a_pool_added_again_while_it_retires_is_registered_again(self) -> Steps:
         self.start()
         yield self.live(POOL, times=1)
         self.plugin.update([])
@@ -163,7 +163,7 @@ class PluginTest(TestCase):
         assert (yield self.devices(POOL))
 
     @inlineCallbacks
-    def test_all_is_retired_and_gone_when_the_directory_is_given_up(self) -> Steps:
+    def test_giving_up_the_directory_retires_everything(self) -> Steps:
         self.start(GpuRule(uuid(1), resource=OTHER))
         yield self.live(POOL, OTHER, times=2)
         yield self.plugin.deactivate()
@@ -175,13 +175,13 @@ class PluginTest(TestCase):
         yield self.live(POOL, OTHER, times=4)
 
     @inlineCallbacks
-    def test_giving_up_what_never_began_is_at_once(self) -> Steps:
+    def test_giving_up_without_a_start_fires_at_once(self) -> Steps:
         yield self.plugin.deactivate()
         self.plugin.activate()
         assert self.phases() == {}
 
     @inlineCallbacks
-    def test_a_kubelet_that_restarts_is_registered_with_anew(self) -> Steps:
+    def test_a_restarted_kubelet_is_registered_with_again(self) -> Steps:
         self.start()
         yield self.live(POOL, times=1)
         yield deferToThread(self.kubelet.restart)
@@ -204,7 +204,7 @@ class PluginTest(TestCase):
         yield self.live(POOL, OTHER, times=3)
 
     @inlineCallbacks
-    def test_what_is_refused_is_heard_on_the_reactor(self) -> Steps:
+    def test_refusals_are_reported_on_the_reactor(self) -> Steps:
         self.start()
         yield self.live(POOL, times=1)
         yield self.devices(POOL)
@@ -229,7 +229,7 @@ class PluginTest(TestCase):
         return deferToThread(wait_for, lambda seen: seen.allocatable(POOL) == count, WITHIN)
 
     @inlineCallbacks
-    def test_a_rival_that_registers_later_is_seen_and_outlived(self) -> Steps:
+    def test_a_rival_that_registers_later_is_noticed_and_outlived(self) -> Steps:
         self.start()
         yield self.live(POOL, times=1)
         yield self.allocatable(8)
@@ -265,7 +265,7 @@ class PluginTest(TestCase):
         assert len(self.kubelet.registrations) == 3
 
     @inlineCallbacks
-    def test_a_rival_that_nobody_saw_is_outlived_too(self) -> Steps:
+    def test_an_unnoticed_rival_is_outlived_too(self) -> Steps:
         """It ends before anybody looks: the stream lives, and the books show nothing."""
         self.start()
         yield self.live(POOL, times=1)

@@ -62,7 +62,7 @@ def test_the_same_plan_keeps_the_very_message_and_index() -> None:
     assert served(on).index is before.index
 
 
-def test_another_health_keeps_the_index_and_makes_another_message() -> None:
+def test_another_health_keeps_the_index_and_rebuilds_the_message() -> None:
     healthy = configured(sharing())
     on = publisher(planned(healthy))
     before = served(on)
@@ -72,7 +72,7 @@ def test_another_health_keeps_the_index_and_makes_another_message() -> None:
     assert served(on).message.data.count(b"Unhealthy") == 4
 
 
-def test_other_ids_make_both_anew_and_keep_the_part_of_a_gpu_that_stays() -> None:
+def test_other_ids_rebuild_both_but_reuse_unchanged_gpus() -> None:
     on = publisher()
     before = served(on)
     assert on.put(plan_of(4, GpuRule(uuid(1), factor=9)))
@@ -144,7 +144,7 @@ def test_a_nudge_does_not_take_the_grants_and_needs_a_plan() -> None:
     assert len(on.grants()) == 1
 
 
-def test_a_follower_sees_the_latest_snapshot_only() -> None:
+def test_a_subscriber_sees_only_the_latest_snapshot() -> None:
     on = publisher()
     follower: Subscription[Snapshot | None] = on.subscribe()
     seen = iter(follower)

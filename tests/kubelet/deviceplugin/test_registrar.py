@@ -10,8 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from sgpud.bridge import Reactor
 from sgpud.core.registration.events import (
-    BooksContent,
-    BooksRead,
+    AllocatableOwner,
+    AllocatableRead,
     KubeletAppeared,
     KubeletVanished,
     RegistrationPhase,
@@ -137,13 +137,13 @@ class RegistrarTest(SynchronousTestCase):
         self.clock.pump([1] * 100)
         assert self.story == ["serve 1", "register"]
 
-    def test_whoever_shows_it_hears_of_every_transition(self) -> None:
+    def test_every_transition_is_reported(self) -> None:
         self.live()
         assert self.changes >= 4
 
     # What can fail. ------------------------------------------------------------------------------
 
-    def test_a_refusal_retires_the_endpoint_and_tries_again_after_the_back_off(self) -> None:
+    def test_a_refusal_retires_the_endpoint_and_retries_after_the_backoff(self) -> None:
         self.registrar.tell(KubeletAppeared())
         with listening() as said:
             self.refuse()
@@ -154,7 +154,7 @@ class RegistrarTest(SynchronousTestCase):
         self.clock.advance(0.01)
         assert self.story[3:] == ["serve 2", "register"]
 
-    def test_a_kubelet_that_refuses_for_ever_is_asked_ever_less_often(self) -> None:
+    def test_a_kubelet_that_keeps_refusing_is_asked_with_backoff(self) -> None:
         self.registrar.tell(KubeletAppeared())
         for attempt in range(1, 12):
             self.refuse()
@@ -175,7 +175,7 @@ class RegistrarTest(SynchronousTestCase):
         assert self.story[2:] == ["end 1"]
         assert "opened no stream" in self.registrar.state.problem
 
-    def test_a_stream_that_ends_early_is_tried_again_with_patience(self) -> None:
+    def test_a_stream_that_ends_early_is_retried_with_backoff(self) -> None:
         self.live()
         self.registrar.tell(StreamsChanged(1, 0))
         assert self.phase() is RegistrationPhase.WAITING
@@ -188,7 +188,7 @@ class RegistrarTest(SynchronousTestCase):
         self.registrar.tell(StreamsChanged(1, 0))
         assert self.story[2:] == ["end 1", "serve 2", "register"]
 
-    def test_the_next_endpoint_is_not_served_before_the_last_one_has_ended(self) -> None:
+    def test_the_next_endpoint_is_served_only_after_the_last_one_has_ended(self) -> None:
         self.end = Deferred()
         self.live()
         self.clock.advance(STABLE_AFTER)
@@ -198,7 +198,7 @@ class RegistrarTest(SynchronousTestCase):
         self.end.callback(None)
         assert self.story[3:] == ["serve 2", "register"]
 
-    def test_an_endpoint_that_ends_badly_is_over_all_the_same(self) -> None:
+    def test_an_endpoint_that_fails_to_stop_counts_as_ended(self) -> None:
         self.end = Deferred()
         self.live()
         self.clock.advance(STABLE_AFTER)
@@ -207,7 +207,7 @@ class RegistrarTest(SynchronousTestCase):
         assert self.story[3:] == ["serve 2", "register"]
         assert len(self.flushLoggedErrors(OSError)) == 1
 
-    def test_an_endpoint_that_cannot_be_made_is_a_failed_try(self) -> None:
+    def test_an_endpoint_that_cannot_be_created_is_a_failed_attempt(self) -> None:
         self.fails = True
         with listening() as said:
             self.registrar.tell(KubeletAppeared())
@@ -217,7 +217,7 @@ class RegistrarTest(SynchronousTestCase):
         self.clock.advance(backoff(1))
         assert self.story[1:] == ["serve 2", "register"]
 
-    def test_without_a_kubelet_nothing_is_tried(self) -> None:
+    def test_without_a_kubelet_nothing_is_attempted(self) -> None:
         self.registrar.tell(KubeletAppeared())
         self.registrar.tell(KubeletVanished())
         self.refuse()
@@ -236,7 +236,7 @@ class RegistrarTest(SynchronousTestCase):
 
     # What comes late. ----------------------------------------------------------------------------
 
-    def test_answers_about_an_endpoint_that_was_retired_change_nothing(self) -> None:
+    def test_answers_for_a_retired_endpoint_are_ignored(self) -> None:
         self.live()
         self.registrar.tell(StreamsChanged(1, 0))
         self.clock.advance(backoff(1))
@@ -246,7 +246,7 @@ class RegistrarTest(SynchronousTestCase):
         assert self.registrar.state == state
         assert self.story[-2:] == ["serve 2", "register"]
 
-    def test_an_answer_to_register_that_comes_after_the_stop_counts_no_more(self) -> None:
+    def test_an_answer_to_register_after_the_stop_is_ignored(self) -> None:
         self.registrar.tell(KubeletAppeared())
         self.successResultOf(self.registrar.stop())
         assert self.story[2:] == ["call cancelled", "end 1"]
@@ -263,7 +263,7 @@ class RegistrarTest(SynchronousTestCase):
         self.end.callback(None)
         self.successResultOf(stopped)
 
-    def test_a_stop_before_anything_and_a_second_stop_are_at_once(self) -> None:
+    def test_a_stop_before_the_start_and_a_second_stop_fire_at_once(self) -> None:
         self.successResultOf(self.registrar.stop())
         self.registrar.stop()
         self.registrar.tell(KubeletAppeared())
@@ -287,18 +287,20 @@ class RegistrarTest(SynchronousTestCase):
     def test_another_plugin_is_named_in_the_log_and_its_list_is_left_alone(self) -> None:
         self.live()
         with listening() as said:
-            self.registrar.tell(BooksRead(1, BooksContent.OTHERS, 1.0, example="GPU-9::1"))
+            self.registrar.tell(
+                AllocatableRead(1, AllocatableOwner.OTHERS, 1.0, example="GPU-9::1")
+            )
         assert self.phase() is RegistrationPhase.SUPERSEDED
         assert self.story[-1] == "hold 1"
         (line,) = said.lines
         assert "another plugin registered it after sgpud and lists GPU-9::1" in line
         assert "remove it from this node" in line
         with listening() as said:
-            self.registrar.tell(BooksRead(1, BooksContent.NOTHING, 2.0))
+            self.registrar.tell(AllocatableRead(1, AllocatableOwner.NOTHING, 2.0))
         assert self.story[-3:] == ["end 1", "serve 2", "register"]
         assert said.about("the other plugin has ended; registering again")
 
-    def test_only_an_endpoint_that_is_there_is_looked_at(self) -> None:
+    def test_only_an_existing_endpoint_is_checked(self) -> None:
         self.registrar.end_unread()
         self.live()
         self.registrar.end_unread()

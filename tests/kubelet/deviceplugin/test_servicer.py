@@ -166,7 +166,7 @@ def refusal(line: Line, *wanted: str) -> tuple[grpc.StatusCode, str]:
 # Unary calls. ------------------------------------------------------------------------------------
 
 
-def test_the_options_say_what_is_offered(line: Line) -> None:
+def test_the_options_match_the_capabilities(line: Line) -> None:
     options = api.DevicePluginOptions.FromString(line.ask("GetDevicePluginOptions"))
     assert options.get_preferred_allocation_available
     assert not options.pre_start_required
@@ -195,7 +195,7 @@ def test_garbage_is_an_invalid_argument(line: Line, method: str, garbage: bytes)
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 @given(request=st.binary(max_size=60))
-def test_any_bytes_get_an_answer_or_a_refusal_of_ours(
+def test_any_bytes_get_an_answer_or_a_refusal(
     line: Line, method: str, refusals: set[grpc.StatusCode], request: bytes
 ) -> None:
     try:
@@ -204,7 +204,7 @@ def test_any_bytes_get_an_answer_or_a_refusal_of_ours(
         assert error.code() in refusals  # noqa: PT017 - an answer is as good
 
 
-def test_a_container_gets_its_gpu_and_the_grant_is_noted(line: Line) -> None:
+def test_a_container_gets_its_gpu_and_the_grant_is_recorded(line: Line) -> None:
     line.serve(shared())
     answer = line.allocate(ids(0, 3))
     assert answer.container_responses[0].envs["SGPUD_GPU_UUIDS"] == uuid(0)
@@ -222,7 +222,7 @@ def test_each_container_of_a_request_gets_its_own(line: Line) -> None:
     assert len(line.publisher.grants()) == 2
 
 
-def test_of_two_containers_the_refusal_of_one_leaves_no_grant_of_the_other(line: Line) -> None:
+def test_a_refused_container_leaves_no_grant_of_another_in_the_request(line: Line) -> None:
     line.serve(shared())
     request = api.AllocateRequest()
     for wanted in (ids(0, 1), ids(0, 99)):
@@ -245,14 +245,14 @@ def test_of_two_containers_the_refusal_of_one_leaves_no_grant_of_the_other(line:
     ],
     ids=["containers", "fields", "groups", "numbers", "ids", "bytes"],
 )
-def test_what_no_kubelet_sends_is_refused(line: Line, method: str, request_: bytes) -> None:
+def test_an_implausible_request_is_refused(line: Line, method: str, request_: bytes) -> None:
     line.serve(shared())
     found, message = code(line, method, request_)
     assert (found, "sgpud: the request" in message) == (grpc.StatusCode.INVALID_ARGUMENT, True)
     assert line.publisher.grants() == []
 
 
-def test_a_request_for_every_share_of_the_largest_pool_is_one_of_a_kubelet(line: Line) -> None:
+def test_a_request_for_every_share_of_the_largest_pool_is_accepted(line: Line) -> None:
     line.serve(shared(28_000))
     every = [*ids(0, *range(28_000)), *ids(1, *range(28_000))]
     assert len(line.prefer(every, every, 2)) == 2
@@ -263,7 +263,7 @@ def test_a_request_without_containers_is_answered_without_any(line: Line) -> Non
     assert line.ask("GetPreferredAllocation") == b""
 
 
-def test_what_is_wrong_with_the_request_is_an_invalid_argument(line: Line) -> None:
+def test_an_invalid_request_is_an_invalid_argument(line: Line) -> None:
     line.serve(shared())
     for wanted, rule in (
         ([], RefusalRule.NOTHING),
@@ -278,7 +278,7 @@ def test_what_is_wrong_with_the_request_is_an_invalid_argument(line: Line) -> No
     assert line.publisher.grants() == []
 
 
-def test_what_stands_against_it_on_the_node_is_a_failed_precondition(line: Line) -> None:
+def test_an_obstacle_on_the_node_is_a_failed_precondition(line: Line) -> None:
     line.serve(fallen(shared(), uuid(0)))
     found, message = refusal(line, *ids(0, 1))
     assert found is grpc.StatusCode.FAILED_PRECONDITION
@@ -300,12 +300,12 @@ def test_before_the_first_plan_nothing_is_known(line: Line) -> None:
     assert f"{POOL} is not served" in message
 
 
-def test_a_pool_that_has_gone_is_not_served(line: Line) -> None:
+def test_a_removed_pool_is_not_served(line: Line) -> None:
     line.serve(shared(resource=OTHER))
     assert f"{POOL} is not served" in refusal(line, *ids(0, 1))[1]
 
 
-def test_a_share_that_drains_is_still_given(line: Line) -> None:
+def test_a_draining_share_is_still_granted(line: Line) -> None:
     line.serve(advance(evolve(shared(), sharing=sharing(1)), 1.0, 1001.0))
     assert len(line.allocate(ids(0, 3)).container_responses) == 1
 
@@ -313,7 +313,7 @@ def test_a_share_that_drains_is_still_given(line: Line) -> None:
 # GetPreferredAllocation. -------------------------------------------------------------------------
 
 
-def test_the_choice_is_the_cores(line: Line) -> None:
+def test_the_preference_is_the_cores(line: Line) -> None:
     line.serve(shared())
     snapshot = line.publisher.snapshot
     assert snapshot is not None
@@ -333,7 +333,7 @@ known = st.sampled_from([share_id(uuid(one), number) for one in range(3) for num
     st.integers(-(2**31), 2**31 - 1),
     st.booleans(),
 )
-def test_a_choice_never_fails(
+def test_a_preference_never_fails(
     line: Line,
     available: list[str],
     must: list[str],
@@ -349,7 +349,7 @@ def test_a_choice_never_fails(
     assert set(must) <= set(chosen) or len(chosen) < len(set(must))
 
 
-def test_an_error_in_the_choice_is_logged_and_any_valid_answer_is_given(line: Line) -> None:
+def test_an_error_in_the_preference_is_logged_and_a_valid_answer_returned(line: Line) -> None:
     line.serve(shared())
     snapshot = line.publisher.snapshot
     assert snapshot is not None
@@ -367,7 +367,7 @@ def test_an_error_in_the_choice_is_logged_and_any_valid_answer_is_given(line: Li
 # ListAndWatch. -----------------------------------------------------------------------------------
 
 
-def test_a_stream_begins_with_the_list_of_now(line: Line) -> None:
+def test_a_stream_begins_with_the_current_list(line: Line) -> None:
     line.serve(shared(1))
     assert line.watch().next() == {ids(0, 0)[0]: "Healthy", ids(1, 0)[0]: "Healthy"}
 
@@ -380,7 +380,7 @@ def test_a_stream_before_the_first_plan_waits_for_it(line: Line) -> None:
     assert len(watch.next() or {}) == 2
 
 
-def test_every_change_is_sent_and_nothing_where_nothing_changed(line: Line) -> None:
+def test_changes_are_sent_and_identical_lists_are_not(line: Line) -> None:
     line.serve(shared(1))
     watch = line.watch()
     assert len(watch.next() or {}) == 2
@@ -413,7 +413,7 @@ def test_a_plan_without_the_pool_sends_nothing(line: Line) -> None:
     assert len(watch.next() or {}) == 4
 
 
-def test_a_sick_gpu_turns_its_shares_unhealthy_on_the_open_stream(line: Line) -> None:
+def test_an_unhealthy_gpu_makes_its_shares_unhealthy_on_the_open_stream(line: Line) -> None:
     line.serve(shared(1))
     watch = line.watch()
     watch.next()
@@ -421,7 +421,7 @@ def test_a_sick_gpu_turns_its_shares_unhealthy_on_the_open_stream(line: Line) ->
     assert watch.next() == {ids(0, 0)[0]: "Healthy", ids(1, 0)[0]: "Unhealthy"}
 
 
-def test_of_more_streams_than_allowed_the_newest_is_refused(line: Line) -> None:
+def test_a_stream_beyond_the_limit_is_refused(line: Line) -> None:
     """The first one is the kubelet's: whoever comes after it must not end it."""
     line.serve(shared(1))
     watches = []
@@ -437,7 +437,7 @@ def test_of_more_streams_than_allowed_the_newest_is_refused(line: Line) -> None:
         assert len(watch.next() or {}) == 4
 
 
-def test_the_end_of_the_first_stream_is_the_end_of_all(line: Line) -> None:
+def test_the_end_of_the_first_stream_ends_all(line: Line) -> None:
     """What others read does not keep the pool registered."""
     line.serve(shared(1))
     first = line.watch()
@@ -496,7 +496,7 @@ def test_a_storm_of_streams_leaves_workers_for_allocate(line: Line) -> None:
     assert line.allocate(ids(1, 0)).container_responses
 
 
-def test_a_stream_ends_when_the_kubelet_goes(line: Line) -> None:
+def test_a_stream_ends_when_the_kubelet_disconnects(line: Line) -> None:
     line.serve(shared(1))
     for _ in range(2 * WORKERS):
         watch = line.watch()
@@ -525,7 +525,7 @@ def test_the_close_ends_every_stream(line: Line) -> None:
     line.told.reach(0)
 
 
-def test_the_number_of_live_streams_is_told(line: Line) -> None:
+def test_the_number_of_live_streams_is_reported(line: Line) -> None:
     line.serve(shared(1))
     for _ in range(STREAMS):
         assert line.watch().next()
@@ -573,7 +573,7 @@ def test_every_answer_leaves_a_decision(line: Line) -> None:
     ]
 
 
-def test_a_choice_that_fails_leaves_a_decision_too(line: Line) -> None:
+def test_a_preference_that_fails_leaves_a_decision_too(line: Line) -> None:
     line.serve(shared())
     snapshot = line.publisher.snapshot
     assert snapshot is not None

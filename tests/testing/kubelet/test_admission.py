@@ -94,7 +94,7 @@ def test_a_resource_without_its_plugin_fails_the_pod(
         admit(kubelet)
 
 
-def test_a_refusal_fails_the_pod_for_good_with_the_plugin_s_words(
+def test_a_refusal_fails_the_pod_with_the_plugins_message(
     kubelet: StandInKubelet, plugin: ScriptedPlugin
 ) -> None:
     def refuse(_: api.AllocateRequest) -> api.AllocateResponse:
@@ -116,7 +116,7 @@ def test_an_answer_without_a_container_fails_the_pod(
         admit(kubelet)
 
 
-def test_a_plugin_that_never_answers_hangs_the_kubelet_which_is_said(
+def test_a_plugin_that_never_answers_raises_plugin_hung(
     kubelet: StandInKubelet, plugin: ScriptedPlugin
 ) -> None:
     answer = threading.Event()
@@ -217,7 +217,7 @@ def test_an_error_of_the_preference_fails_the_pod(
     assert plugin.allocations == []
 
 
-def test_a_hint_takes_all_aligned_ids_first_and_asks_for_the_rest(
+def test_a_topology_hint_uses_aligned_ids_first_and_asks_for_the_rest(
     kubelet: StandInKubelet, plugin: ScriptedPlugin
 ) -> None:
     preferring(plugin, "c")
@@ -235,7 +235,7 @@ def test_a_hint_takes_all_aligned_ids_first_and_asks_for_the_rest(
     assert asked.allocation_size == 3
 
 
-def test_a_hint_lets_the_plugin_choose_among_the_aligned_ids_when_there_are_more(
+def test_a_topology_hint_lets_the_plugin_choose_among_the_aligned_ids(
     kubelet: StandInKubelet, plugin: ScriptedPlugin
 ) -> None:
     preferring(plugin, "b")
@@ -313,7 +313,7 @@ def test_an_id_that_leaves_the_list_before_allocate_is_done_panics_the_kubelet(
     assert not kubelet.running
 
 
-def test_an_id_that_turns_unhealthy_meanwhile_does_not(
+def test_an_id_that_becomes_unhealthy_during_allocate_does_not_panic_the_kubelet(
     kubelet: StandInKubelet, plugin: ScriptedPlugin
 ) -> None:
     def sicken(_: tuple[str, ...]) -> None:
@@ -412,7 +412,7 @@ def test_after_a_reboot_a_pod_is_lost_when_its_ids_are_not_healthy(kubelet: Stan
             kubelet.readmit("uid")
 
 
-def test_prestart_is_called_where_it_is_wanted_and_its_failure_loses_nothing(
+def test_prestart_is_called_if_required_and_its_failure_loses_nothing(
     kubelet: StandInKubelet, plugin: ScriptedPlugin
 ) -> None:
     started: list[tuple[str, ...]] = []
@@ -433,7 +433,7 @@ def test_prestart_is_called_where_it_is_wanted_and_its_failure_loses_nothing(
 
 
 @pytest.mark.usefixtures("plugin")
-def test_prestart_is_not_called_where_it_is_not_wanted(kubelet: StandInKubelet) -> None:
+def test_prestart_is_not_called_if_not_required(kubelet: StandInKubelet) -> None:
     admit(kubelet)
     kubelet.prestart("uid", "main")
     assert [one.method for one in kubelet.calls] == ["Allocate"]

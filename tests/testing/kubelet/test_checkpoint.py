@@ -52,7 +52,7 @@ def test_no_entry_is_null() -> None:
     assert json.loads(encode({}, {}))["Data"]["PodDeviceEntries"] is None
 
 
-def test_what_is_written_is_read_back() -> None:
+def test_a_written_checkpoint_is_read_back() -> None:
     data = encode({SLOT: ALLOCATION}, {RESOURCE: ["a"]})
     assert decode(data) == ({SLOT: ALLOCATION}, {RESOURCE: ["a"]})
 
@@ -68,7 +68,7 @@ def test_what_is_written_is_read_back() -> None:
         encode({}, {})[:-1],
     ],
 )
-def test_what_is_wrong_is_a_value_error(data: bytes) -> None:
+def test_an_invalid_checkpoint_is_a_value_error(data: bytes) -> None:
     with pytest.raises(ValueError, match=r".+"):
         decode(data)
 
@@ -116,7 +116,7 @@ def test_another_kubelet_on_that_directory_reads_it(
 @pytest.mark.parametrize(
     "fault", [CheckpointFault.ABSENT, CheckpointFault.CORRUPT, CheckpointFault.OTHER_SHAPE]
 )
-def test_a_restart_on_a_wrong_file_knows_of_no_allocation(
+def test_a_restart_with_an_invalid_file_has_no_allocations(
     kubelet: StandInKubelet, plugin: ScriptedPlugin, fault: CheckpointFault
 ) -> None:
     kubelet.checkpoint.fault = fault
@@ -133,7 +133,7 @@ def test_an_absent_file_is_not_there(kubelet: StandInKubelet, plugin: ScriptedPl
     assert not kubelet.checkpoint.path.exists()
 
 
-def test_a_corrupt_file_is_no_json(kubelet: StandInKubelet, plugin: ScriptedPlugin) -> None:
+def test_a_corrupt_file_is_not_json(kubelet: StandInKubelet, plugin: ScriptedPlugin) -> None:
     kubelet.checkpoint.fault = CheckpointFault.CORRUPT
     listed(kubelet, plugin)
     with pytest.raises(ValueError, match=r"Unterminated|Expecting"):

@@ -108,8 +108,8 @@ def test_a_hang_asked_for_before_a_restart_is_for_the_next_life(
         call.result(5)
 
 
-def test_a_gate_that_nobody_comes_to_is_said() -> None:
-    with pytest.raises(TimeoutError, match="nobody came"):
+def test_a_gate_without_arrivals_times_out() -> None:
+    with pytest.raises(TimeoutError, match="nothing arrived"):
         Gate().wait_reached(0.01)
 
 

@@ -87,7 +87,7 @@ def test_get_of_an_unknown_pod_is_an_error(client: Client) -> None:
     request = api.GetPodResourcesRequest(pod_name="pod", pod_namespace="nowhere")
     with pytest.raises(grpc.RpcError) as caught:
         client.call("Get", request, api.GetPodResourcesResponse)
-    assert caught.value.details() == "there is no pod nowhere/pod"
+    assert caught.value.details() == "no such pod: nowhere/pod"
 
 
 def test_allocatable_resources_are_the_healthy_ids(client: Client) -> None:
@@ -124,7 +124,7 @@ def test_it_is_gone_with_the_kubelet(kubelet: StandInKubelet) -> None:
     assert not path.exists()
 
 
-def test_absent_there_is_no_socket_until_it_is_mended(
+def test_an_absent_podresources_has_no_socket_until_restored(
     kubelet: StandInKubelet, client: Client
 ) -> None:
     path = kubelet.pod_resources.path
@@ -137,7 +137,7 @@ def test_absent_there_is_no_socket_until_it_is_mended(
     assert client.status() is grpc.StatusCode.OK
 
 
-def test_hanging_nothing_is_answered_until_it_is_mended(
+def test_a_hanging_podresources_answers_nothing_until_restored(
     kubelet: StandInKubelet, client: Client
 ) -> None:
     kubelet.pod_resources.set_fault(PodResourcesFault.HANGING)
@@ -155,16 +155,18 @@ def test_a_hanging_call_does_not_keep_the_kubelet_from_stopping(
     assert not kubelet.running
 
 
-def test_garbage_is_no_message(kubelet: StandInKubelet, client: Client) -> None:
+def test_garbage_is_not_a_message(kubelet: StandInKubelet, client: Client) -> None:
     kubelet.pod_resources.set_fault(PodResourcesFault.GARBAGE)
     assert client.status() is grpc.StatusCode.INTERNAL
 
 
-def test_failing_every_call_is_an_error(kubelet: StandInKubelet, client: Client) -> None:
+def test_a_failing_podresources_answers_with_errors(
+    kubelet: StandInKubelet, client: Client
+) -> None:
     kubelet.pod_resources.set_fault(PodResourcesFault.FAILING)
     assert client.status() is grpc.StatusCode.INTERNAL
 
 
-def test_without_a_path_there_is_none(directory: Any) -> None:
+def test_without_a_path_there_is_no_podresources(directory: Any) -> None:
     with StandInKubelet(directory) as kubelet:
         assert kubelet.pod_resources.path is None

@@ -91,7 +91,7 @@ def test_another_version_is_refused(kubelet: StandInKubelet, plugin: ScriptedPlu
     assert [one.version for one in kubelet.attempts] == ["v1beta2"]
 
 
-def test_a_name_that_is_no_extended_resource_is_refused(plugin: ScriptedPlugin) -> None:
+def test_a_name_that_is_not_an_extended_resource_is_refused(plugin: ScriptedPlugin) -> None:
     assert "kubernetes.io/gpu" in (refused(plugin, resource="kubernetes.io/gpu").details() or "")
 
 
@@ -115,7 +115,7 @@ def test_resource_names(name: str, *, valid: bool) -> None:
     assert valid_resource(name) is valid
 
 
-def test_an_endpoint_that_nobody_serves_is_refused_after_the_dial_timeout(directory: Path) -> None:
+def test_an_endpoint_without_a_server_is_refused_after_the_dial_timeout(directory: Path) -> None:
     with (
         StandInKubelet(directory, dial_timeout=0.2) as kubelet,
         ScriptedPlugin(directory) as plugin,
@@ -125,7 +125,7 @@ def test_an_endpoint_that_nobody_serves_is_refused_after_the_dial_timeout(direct
         assert not kubelet.registered(RESOURCE)
 
 
-def test_a_stream_that_ends_takes_everything_to_unhealthy_at_once(
+def test_the_end_of_a_stream_makes_everything_unhealthy_at_once(
     kubelet: StandInKubelet, plugin: ScriptedPlugin
 ) -> None:
     registered(kubelet, plugin)
@@ -170,7 +170,7 @@ def test_the_end_of_an_old_stream_disconnects_the_new_client_of_that_name(
         assert kubelet.allocatable(RESOURCE) == 0
 
 
-def test_an_old_stream_left_alone_does_no_harm(
+def test_an_old_stream_that_stays_open_does_no_harm(
     kubelet: StandInKubelet, plugin: ScriptedPlugin
 ) -> None:
     registered(kubelet, plugin)
@@ -206,7 +206,7 @@ def test_stop_removes_its_socket(kubelet: StandInKubelet) -> None:
     assert not kubelet.running
 
 
-def test_stop_can_leave_a_stale_socket_that_nothing_has_touched(kubelet: StandInKubelet) -> None:
+def test_stop_can_leave_a_stale_socket(kubelet: StandInKubelet) -> None:
     before = kubelet.socket.stat()
     kubelet.stop(leave_socket=True)
     after = kubelet.socket.stat()

@@ -18,7 +18,7 @@ def test_each_call_gives_the_next_record_even_one_that_is_past(
     assert [set(kubelet.next_devices(RESOURCE, 5).devices) for _ in "abc"] == [{"a"}, {"b"}, {"c"}]
 
 
-def test_a_wait_that_is_in_vain_says_what_there_is(
+def test_a_wait_that_times_out_lists_the_records(
     kubelet: StandInKubelet, plugin: ScriptedPlugin
 ) -> None:
     plugin.register()
@@ -42,7 +42,7 @@ def test_skip_moves_past_what_there_is(kubelet: StandInKubelet, plugin: Scripted
         kubelet.next_attempt(0.01)
 
 
-def test_wait_for_gives_the_value(kubelet: StandInKubelet, plugin: ScriptedPlugin) -> None:
+def test_wait_for_returns_the_value(kubelet: StandInKubelet, plugin: ScriptedPlugin) -> None:
     plugin.send({"a": True, "b": True})
     plugin.register()
     assert kubelet.wait_for(lambda k: k.allocatable(RESOURCE), 5) == 2

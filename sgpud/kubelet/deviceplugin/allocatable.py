@@ -1,4 +1,4 @@
-"""Reads the kubelet's own books beside each live stream: whether the allocatable ids are ours."""
+"""Checks, while a stream lives, whether the ids that the kubelet counts as allocatable are ours."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from twisted.python.failure import Failure
 
 from sgpud.bridge import Clock, Timer
 from sgpud.core.registration.events import (
-    BooksContent,
-    BooksRead,
+    AllocatableOwner,
+    AllocatableRead,
     RegistrationPhase,
     RegistrationState,
 )
@@ -23,17 +23,17 @@ Allocatable = Mapping[str, frozenset[str]]
 """The ids that the kubelet counts as allocatable, by resource."""
 
 EVERY = 1.0
-"""Seconds between two looks while everything is as it should be."""
-CLOSELY = 0.25
-"""Seconds between two looks while something is not, or is not known yet."""
+"""Seconds between two checks while all is well."""
+EVERY_SUSPECT = 0.25
+"""Seconds between two checks while ids are missing, foreign, or not known yet."""
 SETTLES_WITHIN = 5.0
-"""Seconds after which nothing more comes of books that show nothing."""
-HINTED = 0.1
-"""Seconds between two looks at least, whatever hints there are."""
+"""Seconds of missing ids after which closer checks bring nothing more."""
+MIN_INTERVAL = 0.1
+"""Seconds between two checks at least, whatever hints arrive."""
 DUTY = 20.0
-"""An answer that took long to come and to read is asked for this many times more seldom."""
-SELDOM = 30.0
-"""Seconds between two looks at most, while podresources refuses."""
+"""The interval is at least so many times the time that the last answer took."""
+MAX_INTERVAL = 30.0
+"""Seconds between two checks at most, while podresources fails."""
 _SERVED = (RegistrationPhase.LIVE, RegistrationPhase.SUPERSEDED)
 
 
@@ -42,35 +42,35 @@ class ListedIds:
     """What one pool lists."""
 
     every: Collection[str] = field(factory=frozenset)
-    """Its ids, whatever their health: a set or a dictionary."""
+    """Its ids, healthy or not: a set or a dictionary."""
     any_healthy: bool = False
 
 
-class BooksObserver(Protocol):
-    """Whose registrations are compared with the books."""
+class AllocatableObserver(Protocol):
+    """The pools whose registrations are checked."""
 
     @property
     def registrations(self) -> Mapping[str, RegistrationState]:
-        """Where each pool's registration stands."""
+        """The state of each pool's registration."""
 
     def listed(self, resource: str) -> ListedIds:
         """What the pool lists now."""
 
-    def books_read(self, resource: str, event: BooksRead) -> None:
-        """Take in what the books show of a pool."""
+    def allocatable_read(self, resource: str, event: AllocatableRead) -> None:
+        """The allocatable ids of a pool were read."""
 
 
 @frozen
 class _Shown:
-    """What the books have shown of one generation of one pool, and since when."""
+    """What was allocatable of one generation of one pool, and since when."""
 
     generation: int
-    shows: BooksContent | None
+    shows: AllocatableOwner | None
     since: float
 
 
-class BooksMonitor:
-    """Asks podresources while a stream lives, and tells what it shows."""
+class AllocatableMonitor:
+    """Asks podresources while a stream lives, and reports the owner of the allocatable ids."""
 
     _log = Logger()
 
@@ -78,7 +78,7 @@ class BooksMonitor:
         self,
         reactor: Clock,
         ask: Callable[[Collection[str]], Deferred[Allocatable]],
-        observer: BooksObserver,
+        observer: AllocatableObserver,
     ) -> None:
         """`ask` asks for the allocatable ids of these resources."""
         self._reactor = reactor
@@ -92,27 +92,27 @@ class BooksMonitor:
         self._next = Timer(reactor)
 
     def start(self) -> None:
-        """Look from now on."""
-        self._look_in(EVERY)
+        """Start checking."""
+        self._check_in(EVERY)
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop checking."""
         self._next.cancel()
         asking, self._asking = self._asking, None
         if asking is not None:
             asking.cancel()
 
     def hint(self) -> None:
-        """The kubelet may have written something: another plugin's list, for instance."""
+        """The kubelet may have changed something, e.g. read another plugin's list."""
         if self._next.active and not self._failures:
-            self._look_in(HINTED)
+            self._check_in(MIN_INTERVAL)
 
-    def _look_in(self, delay: float) -> None:
-        """Have the next look in `delay` seconds, or before, but not too soon after the last."""
-        soonest = self._asked_at + max(HINTED, DUTY * self._took) - self._reactor.seconds()
-        self._next.at_most(max(delay, soonest), self._look)
+    def _check_in(self, delay: float) -> None:
+        """Check in at most `delay` seconds, but not too soon after the last check."""
+        soonest = self._asked_at + max(MIN_INTERVAL, DUTY * self._took) - self._reactor.seconds()
+        self._next.at_most(max(delay, soonest), self._check)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         now = self._reactor.seconds()
         asked = {
             resource: state.generation
@@ -122,7 +122,7 @@ class BooksMonitor:
         known = {
             name: one for name, one in self._shown.items() if asked.get(name) == one.generation
         }
-        # Of a registration this young the books may still show the plugin before it.
+        # A new registration may still show the ids of the plugin before it.
         young = {
             name: _Shown(number, None, now) for name, number in asked.items() if name not in known
         }
@@ -130,7 +130,7 @@ class BooksMonitor:
         if young:
             self._failures = 0
         if not known:
-            self._look_in(CLOSELY if young else EVERY)
+            self._check_in(EVERY_SUSPECT if young else EVERY)
             return
         self._asked_at = now
         self._asking = self._ask(tuple(known))
@@ -150,37 +150,37 @@ class BooksMonitor:
     def _refused(self, failure: Failure) -> None:
         if not self._failures:
             self._log.debug(
-                "podresources does not say what is allocatable: {problem}",
+                "Cannot get the allocatable ids from podresources: {problem}",
                 problem=why(failure.value),
             )
         self._failures += 1
-        # What lasts has to be seen to last.
+        # A duration counts only if it was observed without a gap.
         self._shown = {name: _Shown(one.generation, None, 0.0) for name, one in self._shown.items()}
         self._took = 0.0
-        self._look_in(min(SELDOM, EVERY * 2.0 ** min(self._failures, 10)))
+        self._check_in(min(MAX_INTERVAL, EVERY * 2.0 ** min(self._failures, 10)))
 
     def _compare(self, allocatable: Allocatable, asked: Mapping[str, _Shown]) -> None:
         now = self._reactor.seconds()
         self._failures = 0
-        closely = False
+        suspect = False
         for resource, before in asked.items():
             found = allocatable.get(resource, frozenset())
             listed = self._observer.listed(resource)
             others = found.difference(listed.every)
             shows = (
-                BooksContent.OTHERS
+                AllocatableOwner.OTHERS
                 if others
-                else BooksContent.OURS
+                else AllocatableOwner.OURS
                 if found
-                else BooksContent.NOTHING
+                else AllocatableOwner.NOTHING
             )
             since = before.since if before.shows is shows else now
             self._shown[resource] = _Shown(before.generation, shows, since)
-            if shows is not BooksContent.OURS and (listed.any_healthy or others):
-                closely = closely or now - since < SETTLES_WITHIN or bool(others)
-            self._observer.books_read(
+            if shows is not AllocatableOwner.OURS and (listed.any_healthy or others):
+                suspect = suspect or now - since < SETTLES_WITHIN or bool(others)
+            self._observer.allocatable_read(
                 resource,
-                BooksRead(
+                AllocatableRead(
                     before.generation,
                     shows,
                     now - since,
@@ -188,4 +188,4 @@ class BooksMonitor:
                     min(others, default=""),
                 ),
             )
-        self._look_in(CLOSELY if closely else EVERY)
+        self._check_in(EVERY_SUSPECT if suspect else EVERY)

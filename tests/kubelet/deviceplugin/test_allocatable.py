@@ -10,20 +10,20 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from sgpud.core.registration.events import (
-    BooksContent,
-    BooksRead,
+    AllocatableOwner,
+    AllocatableRead,
     RegistrationPhase,
     RegistrationState,
 )
-from sgpud.kubelet.deviceplugin.books import (
-    CLOSELY,
+from sgpud.kubelet.deviceplugin.allocatable import (
     DUTY,
     EVERY,
-    HINTED,
-    SELDOM,
+    EVERY_SUSPECT,
+    MAX_INTERVAL,
+    MIN_INTERVAL,
     SETTLES_WITHIN,
     Allocatable,
-    BooksMonitor,
+    AllocatableMonitor,
     ListedIds,
 )
 from tests.core.values import OTHER, POOL, ids
@@ -38,16 +38,16 @@ class Pools:
 
     registrations: dict[str, RegistrationState] = field(factory=lambda: {POOL: LIVE})
     healthy: bool = True
-    events: list[tuple[str, BooksRead]] = field(factory=list)
+    events: list[tuple[str, AllocatableRead]] = field(factory=list)
 
     def listed(self, _resource: str) -> ListedIds:
         return ListedIds(OURS, self.healthy)
 
-    def books_read(self, resource: str, event: BooksRead) -> None:
+    def allocatable_read(self, resource: str, event: AllocatableRead) -> None:
         self.events.append((resource, event))
 
     @property
-    def shown(self) -> list[tuple[BooksContent, float]]:
+    def shown(self) -> list[tuple[AllocatableOwner, float]]:
         return [(event.shows, event.seconds) for _, event in self.events]
 
 
@@ -58,7 +58,7 @@ class BooksTest(SynchronousTestCase):
         self.asked: list[Deferred[Allocatable]] = []
         self.wanted: list[tuple[str, ...]] = []
         self.cancelled = 0
-        self.monitor = BooksMonitor(self.clock, self.ask, self.pools)
+        self.monitor = AllocatableMonitor(self.clock, self.ask, self.pools)
         self.monitor.start()
         self.addCleanup(self.monitor.stop)
 
@@ -79,7 +79,7 @@ class BooksTest(SynchronousTestCase):
 
     def settled(self) -> None:
         """The first look at a live stream, which asks nothing, and the second one, which does."""
-        self.seconds(EVERY + CLOSELY)
+        self.seconds(EVERY + EVERY_SUSPECT)
         assert len(self.asked) == 1
 
     def test_nothing_is_asked_without_a_live_stream(self) -> None:
@@ -91,41 +91,43 @@ class BooksTest(SynchronousTestCase):
         self.seconds(60)
         assert self.asked == []
 
-    def test_a_young_stream_is_left_alone_and_then_compared_once_a_second(self) -> None:
+    def test_a_new_stream_is_given_time_and_then_checked_once_a_second(self) -> None:
         self.seconds(EVERY)
         assert self.asked == []
-        self.seconds(CLOSELY)
+        self.seconds(EVERY_SUSPECT)
         self.answer(OURS)
         for times in range(2, 6):
             self.seconds(EVERY)
             assert len(self.asked) == times
             self.answer(OURS)
-        assert {shows for shows, _ in self.pools.shown} == {BooksContent.OURS}
+        assert {shows for shows, _ in self.pools.shown} == {AllocatableOwner.OURS}
         assert set(self.wanted) == {(POOL,)}
 
-    def test_what_is_amiss_is_looked_at_closely_and_timed(self) -> None:
+    def test_missing_ids_are_checked_more_often_and_timed(self) -> None:
         self.settled()
         self.answer(OURS)
         self.seconds(EVERY)
         self.answer(())
         for _ in range(4):
-            self.seconds(CLOSELY)
+            self.seconds(EVERY_SUSPECT)
             self.answer(())
         shown = [(shows, round(seconds, 2)) for shows, seconds in self.pools.shown]
-        assert shown[0] == (BooksContent.OURS, 0.0)
-        assert shown[1:] == [(BooksContent.NOTHING, CLOSELY * times) for times in range(5)]
+        assert shown[0] == (AllocatableOwner.OURS, 0.0)
+        assert shown[1:] == [
+            (AllocatableOwner.NOTHING, EVERY_SUSPECT * times) for times in range(5)
+        ]
 
-    def test_nothing_for_long_is_looked_at_seldom_again(self) -> None:
+    def test_ids_missing_for_long_are_checked_less_often(self) -> None:
         self.settled()
         self.answer(())
         while self.pools.shown[-1][1] < SETTLES_WITHIN:
-            self.seconds(CLOSELY)
+            self.seconds(EVERY_SUSPECT)
             self.answer(())
         before = len(self.asked)
         self.seconds(EVERY - 0.1)
         assert len(self.asked) == before
 
-    def test_where_nothing_is_healthy_nothing_is_amiss(self) -> None:
+    def test_without_healthy_shares_nothing_is_suspect(self) -> None:
         self.pools.healthy = False
         self.settled()
         self.answer(())
@@ -133,19 +135,19 @@ class BooksTest(SynchronousTestCase):
         self.seconds(EVERY - 0.1)
         assert len(self.asked) == 1
 
-    def test_one_foreign_id_is_another_plugin_s_list(self) -> None:
+    def test_one_foreign_id_means_another_plugin(self) -> None:
         self.settled()
         self.answer({*OURS, "GPU-z::1", "GPU-y::1"})
         (_, event) = self.pools.events[-1]
-        assert (event.shows, event.example) == (BooksContent.OTHERS, "GPU-y::1")
+        assert (event.shows, event.example) == (AllocatableOwner.OTHERS, "GPU-y::1")
 
     def test_a_generation_is_not_blamed_for_the_one_before(self) -> None:
         self.settled()
         self.answer(())
         self.pools.registrations = {POOL: evolve(LIVE, generation=2), OTHER: LIVE}
-        self.seconds(CLOSELY)
+        self.seconds(EVERY_SUSPECT)
         assert len(self.asked) == 1
-        self.seconds(CLOSELY)
+        self.seconds(EVERY_SUSPECT)
         self.answer(())
         found = [(name, event.generation, event.seconds) for name, event in self.pools.events[1:]]
         assert found == [(POOL, 2, 0.0), (OTHER, 1, 0.0)]
@@ -158,9 +160,9 @@ class BooksTest(SynchronousTestCase):
             self.seconds(1 / 32)
             if self.asked[-1].called is False:
                 self.answer(OURS)
-        assert 10 <= len(self.asked) <= 2 + 2 / HINTED
+        assert 10 <= len(self.asked) <= 2 + 2 / MIN_INTERVAL
 
-    def test_a_slow_answer_is_asked_for_more_seldom(self) -> None:
+    def test_a_slow_answer_is_requested_less_often(self) -> None:
         self.settled()
         self.seconds(0.25)
         self.answer(OURS)
@@ -170,18 +172,18 @@ class BooksTest(SynchronousTestCase):
         self.seconds(0.25)
         assert len(self.asked) == 2
 
-    def test_a_refusal_is_asked_again_ever_more_seldom_and_forgets_what_was_seen(self) -> None:
+    def test_failures_are_retried_with_backoff_and_reset_durations(self) -> None:
         self.settled()
         self.answer(())
-        self.seconds(CLOSELY)
+        self.seconds(EVERY_SUSPECT)
         self.asked[-1].errback(OSError("no socket"))
         waits = [self.refused_again() for _ in range(9)]
         assert waits == sorted(waits)
         assert waits[0] >= 2 * EVERY
-        assert SELDOM - 0.1 <= waits[-1] <= SELDOM + 0.1
+        assert MAX_INTERVAL - 0.1 <= waits[-1] <= MAX_INTERVAL + 0.1
         self.pools.events.clear()
         self.refused_again(answered=True)
-        assert self.pools.shown[-1] == (BooksContent.NOTHING, 0.0)
+        assert self.pools.shown[-1] == (AllocatableOwner.NOTHING, 0.0)
 
     def refused_again(self, *, answered: bool = False) -> float:
         """Wait for the next question, and refuse it; how long that took."""
@@ -194,7 +196,7 @@ class BooksTest(SynchronousTestCase):
             self.asked[-1].errback(OSError("no socket"))
         return self.clock.seconds() - began
 
-    def test_a_stop_ends_the_question(self) -> None:
+    def test_stopping_cancels_the_request(self) -> None:
         self.settled()
         self.monitor.stop()
         assert self.cancelled == 1
