@@ -157,7 +157,7 @@ def doctor(call: Invocation) -> int:
 def status(call: Invocation) -> int:
     """Show the node."""
     from sgpud.cli.screens import status  # noqa: PLC0415 - the others do not need it
-    from sgpud.serve.http.client import read_status  # noqa: PLC0415
+    from sgpud.serve.control.client import read_status  # noqa: PLC0415
 
     found = read_status(Path(call.arguments.run_dir))
     style = status.StatusStyle(_columns(call), colour=_colours(call))
@@ -169,7 +169,7 @@ def top(call: Invocation) -> int:
     """Show it live on a terminal, or once if the output is not a terminal."""
     from sgpud.cli.screens import status  # noqa: PLC0415 - the others do not need it
     from sgpud.cli.screens.top import Top  # noqa: PLC0415
-    from sgpud.serve.http.client import read_status  # noqa: PLC0415
+    from sgpud.serve.control.client import read_status  # noqa: PLC0415
 
     run = Path(call.arguments.run_dir)
     found = output.clean(read_status(run))

@@ -12,7 +12,6 @@ import json
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
-from ipaddress import ip_address
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -256,15 +255,6 @@ class Credentials:
             return read_regular(path, LARGEST)
         except OSError as error:
             raise CredentialsError(f"cannot read {path}: {error.strerror or error}") from error
-
-
-def is_address(host: str) -> bool:
-    """Whether a host is an IP address."""
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _token(raw: bytes, path: Path) -> str:

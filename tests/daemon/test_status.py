@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from sgpud.serve.http.client import StatusError, read_status
+from sgpud.serve.control.client import StatusError, read_status
 from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.cgroups import hierarchy, process
 from tests.daemon.node import GPUS, RESOURCE, A, B, Node

@@ -9,10 +9,9 @@ from typing import Any
 
 from attrs import frozen
 
-from sgpud.cli.convert.draft import ConvertError, Draft
+from sgpud.cli.convert.draft import ConvertError, Draft, document
 from sgpud.cli.convert.gke import convert_gke, is_gke
 from sgpud.cli.convert.nvidia import convert_nvidia, is_nvidia
-from sgpud.cli.convert.write import document
 from sgpud.config.load import parse
 from sgpud.config.problems import ConfigError
 from sgpud.yaml_reader import LARGEST, YamlError, read_documents

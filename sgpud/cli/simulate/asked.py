@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 
 from attrs import frozen
 
-from sgpud.cli.simulate.engine.fitting import never_fits
+from sgpud.cli.simulate.engine.simulation import never_fits
 from sgpud.cli.simulate.engine.values import PodRequest
 from sgpud.config.problems import ConfigError, Problem
 from sgpud.core.planning.plan import Plan

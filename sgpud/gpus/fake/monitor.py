@@ -12,9 +12,8 @@ from sgpud.core.gpu.observations import GpuEvent, GpuProcesses, Sample
 from sgpud.gpus.fake.file import FakeNode
 from sgpud.gpus.fake.script import ScriptedEvent
 from sgpud.gpus.fake.world import FakeState, after, event_of
-from sgpud.gpus.nvml.calls import CallCounts
 from sgpud.gpus.nvml.faults import GpuFault, GpuFaultKind
-from sgpud.gpus.nvml.monitor import RELEASE, discarded, ignored
+from sgpud.gpus.nvml.monitor import RELEASE, CallCounts, discarded, ignored
 from sgpud.gpus.nvml.probe.protocol import MEASURE_EVERY
 
 DRIVER = "fake"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -16,13 +16,39 @@ from sgpud.bridge import Reactor, Timer
 from sgpud.core.gpu.gpu import Gpu, UnreadableGpu
 from sgpud.core.gpu.observations import EventKind, GpuEvent, GpuProcesses, Sample
 from sgpud.core.json_checks import UUID
-from sgpud.gpus.nvml.calls import CallCounts
+from sgpud.core.status.view import CallTimes
 from sgpud.gpus.nvml.child import Starter
 from sgpud.gpus.nvml.driver_files import CHECK_EVERY, signs
 from sgpud.gpus.nvml.faults import GpuFault, GpuFaultKind, back_off
 from sgpud.gpus.nvml.messages import EventMessage, Facts, GpuErrorMessage, Inventory, SamplesMessage
 from sgpud.gpus.nvml.probe.protocol import MEASURE_EVERY
 from sgpud.gpus.nvml.run import ProbeRun, ProbeTimeouts, Start
+
+
+class CallCounts:
+    """The counts of all processes of one monitor."""
+
+    def __init__(self) -> None:
+        """All counts start at 0."""
+        self._starts = 0
+        self._times: dict[str, tuple[int, float]] = {}
+
+    def started(self) -> None:
+        """A process was started."""
+        self._starts += 1
+
+    def took(self, calls: Iterable[tuple[str, int, float]]) -> None:
+        """Calls, how often each was made, and how many seconds it took."""
+        for call, times, seconds in calls:
+            before = self._times.get(call, (0, 0.0))
+            self._times[call] = (before[0] + times, before[1] + seconds)
+
+    @property
+    def counted(self) -> tuple[int, tuple[CallTimes, ...]]:
+        """The number of processes started, and the times of their calls."""
+        times = (CallTimes(call, *counted) for call, counted in sorted(self._times.items()))
+        return self._starts, tuple(times)
+
 
 RELEASE = 15 * 60.0
 """Seconds after which a release ends on its own: time to unload a driver or to reset a GPU, but not

@@ -12,10 +12,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sgpud.cli.convert.command import run
-from sgpud.cli.convert.draft import ConvertError
+from sgpud.cli.convert.draft import ConvertError, document
 from sgpud.cli.convert.gke import convert_gke
 from sgpud.cli.convert.nvidia import convert_nvidia
-from sgpud.cli.convert.write import document
 from sgpud.cli.main import main
 from sgpud.config.load import parse
 from sgpud.core.sharing.rules import InjectionMethod, Multiple, ShareTerms

@@ -7,8 +7,13 @@ from itertools import pairwise
 import pytest
 from attrs import evolve
 
-from sgpud.cli.simulate.engine.fitting import never_fits
-from sgpud.cli.simulate.engine.simulation import LONGEST, MADE_AGAIN, empty_plan, simulate
+from sgpud.cli.simulate.engine.simulation import (
+    LONGEST,
+    MADE_AGAIN,
+    empty_plan,
+    never_fits,
+    simulate,
+)
 from sgpud.cli.simulate.engine.summary import sums, waited, waits
 from sgpud.cli.simulate.engine.values import (
     Cluster,

@@ -11,9 +11,8 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sgpud.cli.simulate.engine.fitting import never_fits
 from sgpud.cli.simulate.engine.node import Given, ShortError, SimulatedNode
-from sgpud.cli.simulate.engine.simulation import empty_plan, simulate
+from sgpud.cli.simulate.engine.simulation import empty_plan, never_fits, simulate
 from sgpud.cli.simulate.engine.values import Cluster, PodOutcome, PodRequest, PodResult, WaitReason
 from sgpud.core.allocation.allocate import RefusedError, allocate, index
 from sgpud.core.allocation.preference import pick, prefer

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from sgpud.gpus.nvml.probe.bursts import MOST_KINDS, BurstCounter
+from sgpud.gpus.nvml.probe.events import MOST_KINDS, BurstCounter
 from sgpud.gpus.nvml.probe.protocol import COALESCE
 
 

@@ -1,7 +1,7 @@
 """What is counted of the NVML processes and their calls."""
 
 from sgpud.core.status.view import CallTimes
-from sgpud.gpus.nvml.calls import CallCounts
+from sgpud.gpus.nvml.monitor import CallCounts
 
 
 def test_processes_and_their_calls_are_added_up() -> None:

@@ -19,8 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from sgpud.config.values import HttpSettings
 from sgpud.core.allocation.decisions import Decision, DecisionKind
 from sgpud.core.status.view import document
-from sgpud.serve.http.access import Router
-from sgpud.serve.http.hosts import accepted, is_loopback
+from sgpud.serve.http.access import Router, accepted, is_loopback
 from sgpud.serve.http.pages import SHOWN, pages
 from sgpud.serve.http.site import StatusSite
 from tests.node_view import VIEW

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sgpud.serve.http.client import StatusError, read_status
+from sgpud.serve.control.client import StatusError, read_status
 
 
 def answer(folder: Path, *parts: bytes, hang: threading.Event | None = None) -> threading.Thread:

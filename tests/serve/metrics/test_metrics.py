@@ -16,8 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sgpud.core.allocation.allocate import RefusalRule
 from sgpud.core.status.gpus import HealthView, UsageView
 from sgpud.core.status.view import ConfigurationView, Counters, NodeView
-from sgpud.serve.metrics.collector import FAMILIES, make_registry
-from sgpud.serve.metrics.exposition import exposed
+from sgpud.serve.metrics.collector import FAMILIES, exposed, make_registry
 from tests.node_view import CONTAINER, GIB, GPU, POOL, STATE, VIEW
 from tools.metrics_page import PAGE, page
 

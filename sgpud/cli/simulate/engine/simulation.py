@@ -13,22 +13,73 @@ from itertools import chain
 
 from attrs import define, evolve, field
 
-from sgpud.cli.simulate.engine.fitting import fits
-from sgpud.cli.simulate.engine.node import ShortError, SimulatedNode
-from sgpud.cli.simulate.engine.pods import GpuTrack, SimulatedPod
+from sgpud.cli.simulate.engine.node import Given, ShortError, SimulatedNode
 from sgpud.cli.simulate.engine.scheduler import Ask, Scheduler
 from sgpud.cli.simulate.engine.values import (
     Cluster,
     GpuHistory,
     PodFailure,
+    PodOutcome,
     PodRequest,
+    PodResult,
     SimulationResult,
+    UsageStep,
     WaitReason,
 )
 from sgpud.core.allocation.allocate import RefusedError
 from sgpud.core.planning.plan import GpuShares, Plan, Pool
 from sgpud.core.sharing.limits import check_size
 from sgpud.core.sharing.rules import Multiple
+
+
+@define
+class SimulatedPod:
+    """A request while it is played."""
+
+    request: PodRequest
+    queued: int = 0
+    """The step in which it began to wait."""
+    tries: int = 0
+    placed: float | None = None
+    ended: float | None = None
+    node: int | None = None
+    given: Given = ()
+    given_up: bool = False
+    waits: set[WaitReason] = field(factory=set)
+    failures: list[PodFailure] = field(factory=list)
+
+    def entry(self, positions: Sequence[int]) -> PodResult:
+        """What became of it; `positions` on the node of the GPUs of its pool."""
+        end = PodOutcome.PLACED if self.placed is not None else PodOutcome.WAITING
+        return PodResult(
+            self.request,
+            PodOutcome.FAILED if self.given_up else end,
+            self.placed,
+            self.ended,
+            self.node,
+            {positions[position]: count for position, count in self.given},
+            tuple(wait for wait in WaitReason if wait in self.waits),
+            tuple(self.failures),
+        )
+
+
+@define
+class GpuTrack:
+    """What one GPU has now, and had."""
+
+    of: GpuHistory
+    held: int = 0
+    memory: int = 0
+    uses: list[UsageStep] = field(factory=list)
+
+    def move(self, now: float, shares: int, memory: int) -> None:
+        """Add so many shares and bytes from now on."""
+        self.held += shares
+        self.memory += memory
+        if self.uses and self.uses[-1].at == now:
+            del self.uses[-1]
+        self.uses.append(UsageStep(now, self.held, self.memory))
+
 
 REPORT_EVERY = 10.0
 """Seconds between a node's status reports (the kubelet's nodeStatusUpdateFrequency)."""
@@ -238,3 +289,28 @@ class _Run:
         pod.waits.update(
             wait for wait in WaitReason if self.seen.get((ask, wait), -1) >= pod.queued
         )
+
+
+def never_fits(plan: Plan, resource: str, shares: int) -> str | None:
+    """Why no node with this plan could ever place a request; None where an empty one can."""
+    pool = plan.pool(resource)
+    sizes = [len(group.active) for group in pool.groups] if pool else []
+    if pool is None or not any(sizes):
+        known = ", ".join(each.resource for each in plan.pools if each.groups)
+        return f"no GPU is shared as {resource}, but as {known or 'nothing'}"
+    if fits(pool.multiple, sizes, shares):
+        return None
+    return (
+        f"{shares} shares never fit: a node has {len(sizes)} GPUs with up to {max(sizes)} shares "
+        f'of {resource}, and several shares in one container are "{pool.multiple.value}"'
+    )
+
+
+def fits(multiple: Multiple, room: Sequence[int], shares: int) -> bool:
+    """Whether GPUs with so many free shares each can take a request together."""
+    if multiple is Multiple.DISTINCT:
+        return sum(free > 0 for free in room) >= shares
+    if multiple is Multiple.ANY:
+        return sum(room) >= shares
+    one = multiple is Multiple.SAME or shares == 1
+    return one and max(room, default=0) >= shares
