@@ -216,6 +216,7 @@ class Dra:
                 plan.host,
                 {gpu.uuid: gpu for gpu in node.gpus or ()},
                 {uuid: part.shares for (_, uuid), part in node.partitions().items()},
+                plan.cap_factor,
             )
         )
         self._front.reports(self._health(node, found))

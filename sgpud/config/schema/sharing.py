@@ -77,8 +77,8 @@ SHARING = (
         "How much memory one share represents. With a size, each GPU has as many shares as fit into"
         " its memory, less what the driver reserves and reserve_memory, and duplication_factor is"
         ' ignored: a pod that requests 12 of "1GiB" gets 12 GiB of one GPU, as SGPUD_MEMORY_BYTES'
-        " says in its environment. [limits] says what keeps it within that. If the size changes, pods"
-        ' keep what they have. "0": shares are places. At least 64MiB.',
+        " says in its environment. [limits] says what keeps it within that. If the size changes,"
+        ' pods keep what they have. "0": shares are places. At least 64MiB.',
     ),
     Key(
         "reserve_memory",

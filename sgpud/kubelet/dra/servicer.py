@@ -62,6 +62,8 @@ class DraSnapshot:
     """By UUID."""
     factors: Mapping[str, int] = field(factory=dict)
     """Into how many places each GPU is shared, by UUID."""
+    cap_factor: float = 0.0
+    """As in Plan."""
 
 
 @frozen
@@ -266,7 +268,14 @@ class DraServicer:
         for device, uuid in made.uuids.items():
             if uuid not in snapshot.gpus:
                 raise PrepareRefusedError("device", f"{device}: the GPU is gone from this node")
-        edits = injections(made, snapshot.gpus, snapshot.factors, snapshot.choice, snapshot.host)
+        edits = injections(
+            made,
+            snapshot.gpus,
+            snapshot.factors,
+            snapshot.choice,
+            snapshot.host,
+            snapshot.cap_factor,
+        )
         return injected(made, self._driver, edits)
 
     def _unprepare_all(self, request: bytes, context: grpc.ServicerContext) -> bytes:

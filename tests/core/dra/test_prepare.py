@@ -127,6 +127,25 @@ def test_containers_get_the_variables_of_the_device_plugin() -> None:
     }
 
 
+def test_a_claim_s_containers_get_a_memory_limit_where_it_can_hold() -> None:
+    gpus = {uuid(0): gpu(0), uuid(1): gpu(1)}
+
+    def limit(*amounts: int, method: InjectionMethod = InjectionMethod.CDI) -> str | None:
+        parts = zip((ONE, TWO), map(amount, amounts), strict=False)
+        choice = InjectionChoice(method, "set")
+        (found,) = injections(prepared(claim("a", *parts)), gpus, {}, choice, NodeHost(), 1.5)
+        return found.injection.envs.get("NVIDIA_GPU_MEMORY_LIMIT")
+
+    assert limit(12 * GIB) == str(18 * 1024)
+    assert limit(12 * GIB, 4 * GIB) == str(18 * 1024), "one value for all GPUs"
+    assert limit(12 * GIB, 0) is None, "the other GPU promises no memory"
+    assert limit(12 * GIB, method=InjectionMethod.DEVICE_NODES) is None
+    choice = InjectionChoice(InjectionMethod.CDI, "set")
+    made = prepared(claim("a", (ONE, amount(12 * GIB))))
+    (found,) = injections(made, gpus, {}, choice, NodeHost())
+    assert "NVIDIA_GPU_MEMORY_LIMIT" not in found.injection.envs
+
+
 def test_each_request_gets_variables_of_its_own() -> None:
     choice = InjectionChoice(InjectionMethod.DEVICE_NODES, "set")
     one, two = claim("a", (ONE, amount(0))), claim("b", (TWO, amount(0)), request="other")
