@@ -104,7 +104,7 @@ def test_the_last_share_of_every_gpu_while_it_is_taken_away(
     for number in range(9):
         admit_with(kubelet, Pause.BEFORE_ALLOCATE, lambda: None, f"pod-{number}")
     container = admit_with(kubelet, Pause.BEFORE_ALLOCATE, lambda: shrink(node, daemon))
-    assert set(container.ids[RESOURCE]) == {i for i in shares(10, 10) if i.endswith("-9")}
+    assert set(container.ids[RESOURCE]) == {i for i in shares(10, 10) if i.endswith("::9")}
     kubelet.wait_for(lambda k: healthy(k) == shares(10, 10), WITHIN)
 
 
