@@ -10,7 +10,7 @@ UV_COMPILE := uv pip compile --quiet --universal --python-version 3.10 --fork-st
 	--generate-hashes --no-header --no-annotate --upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: help venv kube demo test test-debian test-browser check format bench bench-debian bench-boot build-dep deb test-boot autopkgtest piuparts image test-image proto pins clean
+.PHONY: help venv kube demo demo-dra test test-debian test-browser check format bench bench-debian bench-boot build-dep deb test-boot autopkgtest piuparts image test-image proto pins clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -26,6 +26,9 @@ kube: $(READY) ## install kubectl and helm in .venv/bin, for the tests of deploy
 
 demo: $(READY) ## show sgpud with fake GPUs and a stand-in kubelet
 	$(BIN)/python -m sgpud.testing.demo
+
+demo-dra: $(READY) ## the same as a driver of Dynamic Resource Allocation, with a stand-in API server
+	$(BIN)/python -m sgpud.testing.dra_demo
 
 test: $(READY) ## run the whole test suite (TESTS="-m 'not slow'" for the edit loop)
 	$(BIN)/python -m pytest $(PARALLEL) -m "not browser" $(TESTS)

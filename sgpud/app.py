@@ -205,7 +205,13 @@ class Daemon:
     ) -> Front:
         """What is served to the kubelet."""
         changed = self._announcer.changed
+        state = self._options.state
         if config.kubelet.api is not KubeletApi.DRA:
+            if any((state / "claims").glob("*.json")):
+                self._log.warn(
+                    "Pods of this node hold GPUs that DRA gave them, which the device plugin does"
+                    " not count: drain the node, or their GPUs are given to others as well"
+                )
             return DevicePlugin(
                 self._reactor,
                 self._publisher,
@@ -217,7 +223,6 @@ class Daemon:
             )
         from sgpud.dra import Dra  # noqa: PLC0415 - a device plugin does without TLS
 
-        state = self._options.state
         self._dra = Dra(self._reactor, config, environment, state, nonce, self._learned, changed)
         return self._dra
 

@@ -37,6 +37,12 @@ from sgpud.core.status.view import DraCalls, DraView
 from sgpud.files import boot_id
 from sgpud.folder_watcher import FolderWatcher
 from sgpud.kubelet.dra.cdi_folder import CdiFolder
+from sgpud.kubelet.dra.checkpoint import (
+    CHECKPOINT,
+    DraCheckpointError,
+    RecordedClaim,
+    read_recorded,
+)
 from sgpud.kubelet.dra.front import DraFront, DraObserver
 from sgpud.kubelet.dra.records import RecordFolder
 from sgpud.kubelet.dra.servicer import (
@@ -95,9 +101,10 @@ class Dra:
             self._servicer,
             self._store,
             partial(FolderWatcher, reactor),
-            DraObserver(self._loaded, changed),
+            DraObserver(self._loaded, changed, self._compare),
         )
-        self._slices = SlicePublisher(reactor, ApiClient(reactor, self._credentials), changed)
+        self._api = ApiClient(reactor, self._credentials)
+        self._slices = SlicePublisher(reactor, self._api, changed)
         self._slices.reorder_every = dra.reorder_every
         self._front.publishes_with(self._slices)
         self._node_name = ""
@@ -105,6 +112,7 @@ class Dra:
         self._books = CheckpointState()
         self._plan: Plan | None = None
         self._is_loaded = False
+        self._recorded: Mapping[str, RecordedClaim] = {}
         self._problem = ""
         self._naming = Timer(reactor)
         self._started = False
@@ -167,6 +175,7 @@ class Dra:
         """End everything; the slice stays."""
         self._naming.cancel()
         self._slices.stop()
+        self._api.reset()
         self._reader.close()
         return self._front.deactivate()
 
@@ -190,6 +199,12 @@ class Dra:
 
     def allocatable_read(self, books: CheckpointState) -> None:
         """What the kubelet's checkpoint says: containers that a device plugin gave shares to."""
+        if books.holders and not self._books.holders:
+            self._log.warn(
+                "{count} containers hold shares that the device plugin gave them, which DRA does"
+                " not count: drain the node, or their GPUs are given to others as well",
+                count=len(books.holders),
+            )
         self._books = books
         self._claims_changed()
 
@@ -251,6 +266,19 @@ class Dra:
             self._front.claims_changed()
             node = self._node or Node()
             self._learned(claims_as_holders(self._store.claims, node, self._books))
+
+    def _compare(self) -> None:
+        """Compare the claims with the kubelet's record, where that has changed; in a thread."""
+        path = Path(self._config.kubelet.plugin_directory).parent / CHECKPOINT
+        try:
+            recorded = read_recorded(path, self._config.dra.driver)
+        except DraCheckpointError as problem:
+            # Before the first claim there is none.
+            self._log.debug("{problem}", problem=str(problem))
+            return
+        if recorded != self._recorded:
+            self._servicer.compare(recorded)
+            self._recorded = recorded
 
     def _registered(self, problem: str) -> None:
         self._front.notified(problem)

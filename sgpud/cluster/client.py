@@ -144,6 +144,8 @@ class ApiClient:
     def reset(self) -> None:
         """Cut every connection: one that hangs may not be the only one."""
         connections, self._connections = self._connections, []
+        if self._pool is not None:
+            self._pool.closeCachedConnections()
         self._access = self._agent = self._pool = None
         for connection in connections:
             connection.abortConnection()

@@ -25,6 +25,8 @@ from sgpud.cluster.credentials import Access, CredentialsError
 
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 _NODE = "system:node:"
+COMMON_NAME = "2.5.4.3"
+"""The object identifier of a subject's common name (X.520)."""
 
 
 def connection_creator(access: Access) -> IOpenSSLClientConnectionCreator:
@@ -68,7 +70,9 @@ def blocking_context(access: Access) -> ssl.SSLContext:
 def node_of(access: Access) -> str:
     """The node whose kubelet the certificate is of, or empty."""
     try:
-        name = Certificate.loadPEM(access.certificate).getSubject().commonName.decode()
-    except (OpenSslError, ValueError, TypeError, AttributeError, UnicodeDecodeError):
+        subject = Certificate.loadPEM(access.certificate).original.to_cryptography().subject
+    except (OpenSslError, ValueError, TypeError):
         return ""
+    named = (str(each.value) for each in subject if each.oid.dotted_string == COMMON_NAME)
+    name = next(named, "")
     return name[len(_NODE) :] if name.startswith(_NODE) else ""

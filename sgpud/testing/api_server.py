@@ -82,7 +82,7 @@ class ApiServer:
         class Handler(_Handler):
             server_of = api
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self._server = _Server(("127.0.0.1", port), Handler)
         self._server.daemon_threads = True
         Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
@@ -384,6 +384,13 @@ class ApiServer:
                     yield {"type": kind, "object": found}
             metadata = {"resourceVersion": str(seen)}
             yield {"type": "BOOKMARK", "object": {"kind": "ResourceSlice", "metadata": metadata}}
+
+
+class _Server(ThreadingHTTPServer):
+    """Says nothing of connections that break: clients are killed and cut here."""
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Nothing."""
 
 
 class _Handler(BaseHTTPRequestHandler):

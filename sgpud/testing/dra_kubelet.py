@@ -139,6 +139,11 @@ class DraKubelet:
         self._save()
         return {uid: entry.error for uid, entry in answer.claims.items()}
 
+    def forget(self, claim: Mapping[str, Any]) -> None:
+        """Lose a claim from the checkpoint."""
+        self._books.pop(claim["metadata"]["uid"], None)
+        self._save()
+
     def environment(self, uid: str, cdi: Path) -> dict[str, str]:
         """The variables that a container with a prepared claim gets: from the CDI specs.
 

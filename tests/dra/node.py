@@ -56,7 +56,7 @@ class DraNode:
             access.write_text(kubeconfig)
         number = len(self.processes)
         run = self.root / f"run{number}"
-        words = ["--config", str(file), "--simulate", str(gpus)]
+        words = ["--config", str(file), "--fake-gpus", str(gpus)]
         words += ["--plugin-dir", str(self.kubelet.root / "device-plugins")]
         words += ["--state-dir", str(self.state), "--run-dir", str(run)]
         chosen = (

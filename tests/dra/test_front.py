@@ -435,3 +435,42 @@ def test_without_credentials_it_says_so_and_comes_up_later(node: DraNode) -> Non
     process.said('contexts has no ""')
     node.api.write_kubeconfig(node.root / "kubeconfig")
     node.wait(lambda: bool(node.api.slices), "it is published")
+
+
+def test_a_claim_whose_file_was_lost_is_restored_from_the_kubelets_record(node: DraNode) -> None:
+    process = node.serve()
+    node.registered()
+    claim = limits(node, "pod")
+    said = started(node, claim)
+    process.end(signal.SIGKILL)
+    for folder in (node.state / "claims", node.cdi):
+        for path in folder.glob("*.json"):
+            path.unlink()
+    node.kubelet.drivers.clear()
+    second = node.serve()
+    second.said("Restored claim default/pod from the API server")
+    assert claim is not None
+    assert node.kubelet.environment(claim["metadata"]["uid"], node.cdi) == {
+        **said,
+        "SGPUD_SINCE": node.kubelet.environment(claim["metadata"]["uid"], node.cdi)["SGPUD_SINCE"],
+    }
+
+
+def test_a_claim_that_the_kubelet_forgot_is_dropped(node: DraNode) -> None:
+    process = node.serve()
+    node.registered()
+    old, kept = limits(node, "old"), limits(node, "kept")
+    started(node, old)
+    started(node, kept)
+    process.end(signal.SIGKILL)
+    for path in (node.state / "claims").glob("*.json"):
+        document = json.loads(path.read_text())
+        document["content"]["since"] -= 100
+        document["checksum"] = checksum(document["content"])
+        path.write_text(json.dumps(document))
+    assert old is not None
+    node.kubelet.forget(old)
+    node.kubelet.drivers.clear()
+    second = node.serve()
+    second.said("the kubelet forgot it")
+    eventually(lambda: len(node.specs()) == 1, "its spec is gone")

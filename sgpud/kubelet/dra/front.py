@@ -34,6 +34,8 @@ HEARTBEAT = 10.0
 """Seconds between two reports of the health; the kubelet wants one in 30."""
 GUARD_EVERY = 30.0
 """Seconds between looks at the CDI specs without a hint."""
+FIRST_GUARD = 2.0
+"""Seconds until the first one, when the GPUs are known."""
 TRY_AGAIN = 5.0
 """Seconds until a socket that could not be served is tried again."""
 
@@ -47,12 +49,14 @@ class SliceControl(Protocol):
 
 @frozen
 class DraObserver:
-    """What is told of the driver, on the reactor."""
+    """What is told of the driver, on the reactor but for the last."""
 
     loaded: Callable[[], None]
     """The claims that earlier runs prepared are known."""
     changed: Callable[[], None]
     """Something that people see has changed."""
+    compare: Callable[[], None]
+    """In a thread, now and then: compare the claims with the kubelet's record."""
 
 
 class DraFront:
@@ -189,7 +193,7 @@ class DraFront:
         self._observer.loaded()
         self._serve()
         self._later(HEARTBEAT, self._beat)
-        self._later(GUARD_EVERY, self._guard_again)
+        self._later(FIRST_GUARD, self._guard_again)
         self._watch_specs()
 
     def _serve(self) -> None:
@@ -263,15 +267,20 @@ class DraFront:
     def _guard_again(self) -> None:
         self._watch_specs()
         if not self._guarding:
-            self._guard()
+            self._guard(compare=True)
         self._later(GUARD_EVERY, self._guard_again)
 
-    def _guard(self) -> None:
+    def _guard(self, *, compare: bool = False) -> None:
         self._guarding = True
+
+        def look() -> None:
+            self._store.guard()
+            if compare:
+                self._observer.compare()
 
         def done(result: object) -> None:
             self._guarding = False
             if isinstance(result, Failure):
                 self._log.failure("Looking at the CDI specs failed", result)
 
-        in_thread(self._reactor, self._store.guard).addBoth(done)
+        in_thread(self._reactor, look).addBoth(done)

@@ -27,6 +27,7 @@ from sgpud.core.gpu.gpu import Gpu
 from sgpud.kubelet.api import dra_pb2 as api
 from sgpud.kubelet.api import drahealth_pb2 as health_api
 from sgpud.kubelet.api import pluginregistration_pb2 as registration_api
+from sgpud.kubelet.dra.checkpoint import RecordedClaim
 from sgpud.kubelet.dra.store import UID, ClaimStore
 
 PLUGIN, HEALTH, OLD_HEALTH = (
@@ -43,6 +44,10 @@ ANSWER_WITHIN = 30.0
 """Seconds for all claims of a call: the kubelet gives up after 45."""
 FACTS_WITHIN = 10.0
 """Seconds to wait for the GPUs to be known."""
+RESTORE_WITHIN = 5.0
+"""Seconds for reading a claim that was lost here."""
+LEFTOVER_AFTER = 60
+"""Seconds after which the kubelet has a prepared claim on record."""
 HEALTH_TIMEOUT = 30
 """Seconds after which the kubelet takes a device for unknown of which it hears nothing."""
 STREAMS = 4
@@ -245,6 +250,32 @@ class DraServicer:
             claim = known.injected.prepared.claim
         snapshot = self._known_facts(end) or snapshot
         return self._store.add(lambda others: self._decided(claim, snapshot, others))
+
+    def compare(self, recorded: Mapping[str, RecordedClaim]) -> None:
+        """Have the claims as the kubelet has them on record; blocks.
+
+        A claim of which a file was lost or corrupt is read from the API server once more; one that
+        the kubelet no longer knows is dropped.
+        """
+        known = {claim.uid: claim for claim in self._store.claims}
+        for claim in known.values():
+            if claim.uid not in recorded and claim.since + LEFTOVER_AFTER < self._wall():
+                self._log.warn("Dropping claim {uid}: the kubelet forgot it", uid=claim.uid)
+                self._store.remove(claim.uid)
+        for lost in recorded.values():
+            if not lost.prepared or lost.uid in known or self._closed:
+                continue
+            name = f"{lost.namespace}/{lost.name}"
+            try:
+                self._prepared(lost.namespace, lost.name, lost.uid, monotonic() + RESTORE_WITHIN)
+            except SgpudError as problem:
+                self._log.warn(
+                    "Cannot restore claim {claim}, which the kubelet has as prepared: {problem}",
+                    claim=name,
+                    problem=str(problem),
+                )
+            else:
+                self._log.info("Restored claim {claim} from the API server", claim=name)
 
     def _known_facts(self, end: float) -> DraSnapshot:
         with self._facts:

@@ -1,0 +1,170 @@
+"""TLS to the API server: from the reactor and from a thread, as a node with its certificate."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import subprocess
+import sys
+import time
+from base64 import b64encode
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+from twisted.internet import reactor as installed  # noqa: TID251 - it runs what is tested
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.trial.unittest import TestCase
+
+from sgpud.cluster import tls
+from sgpud.cluster.claims import ClaimReader, UnreadableClaimError
+from sgpud.cluster.client import ApiCall, ApiClient, ApiError
+from sgpud.cluster.credentials import Credentials
+from tests.cluster.certificates import Pair, authority
+
+reactor: Any = installed
+Steps = Any
+CLAIM = {
+    "metadata": {"name": "c", "namespace": "n", "uid": "u"},
+    "status": {"allocation": {"devices": {"results": []}}},
+}
+AUTHORITY, OTHER = authority(), authority("other")
+SERVER = AUTHORITY.signs("kube-apiserver", "127.0.0.1")
+NODE = AUTHORITY.signs("system:node:worker-7")
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Tells who called."""
+
+    def do_GET(self) -> None:
+        connection: Any = self.connection
+        subject = dict(part[0] for part in connection.getpeercert()["subject"])
+        raw = json.dumps({**CLAIM, "caller": subject["commonName"]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(raw)))
+        self.end_headers()
+        self.wfile.write(raw)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as it is called
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    """Says nothing of handshakes that fail: they are what is tested."""
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        pass
+
+
+class TlsTest(TestCase):
+    timeout = 30
+
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        (self.folder / "server.pem").write_bytes(SERVER.certificate + SERVER.key)
+        context.load_cert_chain(self.folder / "server.pem")
+        context.load_verify_locations(cadata=AUTHORITY.pair.certificate.decode())
+        context.verify_mode = ssl.CERT_REQUIRED
+        self.server = Server(("127.0.0.1", 0), Handler)
+        self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+        thread = Thread(target=self.server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        self.addCleanup(self.server.server_close)
+        self.addCleanup(self.server.shutdown)
+
+    def credentials(
+        self, ca: bytes = AUTHORITY.pair.certificate, pair: Pair = NODE, name: str = ""
+    ) -> Credentials:
+        (self.folder / "node.pem").write_bytes(pair.certificate + pair.key)
+        found = {
+            "server": f"https://127.0.0.1:{self.server.server_address[1]}",
+            "certificate-authority-data": b64encode(ca).decode(),
+            "tls-server-name": name,
+        }
+        config = {
+            "current-context": "c",
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+            "clusters": [{"name": "c", "cluster": found}],
+            # The kubelet's own file names the same PEM for both.
+            "users": [
+                {"name": "u", "user": {"client-certificate": "node.pem", "client-key": "node.pem"}}
+            ],
+        }
+        path = self.folder / "kubelet.conf"
+        path.write_text(json.dumps(config))
+        return Credentials(str(path), {}, time.time)
+
+    def get(self, credentials: Credentials) -> Deferred[dict[str, Any]]:
+        client = ApiClient(reactor, credentials)
+        self.addCleanup(client.reset)
+        return Deferred.fromCoroutine(client.call(ApiCall("GET", "/x")))
+
+    @inlineCallbacks
+    def test_the_reactor_calls_as_the_node(self) -> Steps:
+        answer = yield self.get(self.credentials())
+        assert answer["caller"] == "system:node:worker-7"
+
+    def test_a_thread_calls_as_the_node(self) -> None:
+        reader = ClaimReader(self.credentials(), "d", time.monotonic)
+        assert reader.read("n", "c", "u", 5).uid == "u"
+
+    @inlineCallbacks
+    def test_another_authority_is_not_believed(self) -> Steps:
+        credentials = self.credentials(OTHER.pair.certificate)
+        with self.assertRaisesRegex(ApiError, "certificate"):
+            yield self.get(credentials)
+        reader = ClaimReader(credentials, "d", time.monotonic)
+        with self.assertRaisesRegex(UnreadableClaimError, "certificate"):
+            reader.read("n", "c", "u", 0.2)
+
+    @inlineCallbacks
+    def test_a_name_that_the_certificate_has_not_is_not_believed(self) -> Steps:
+        credentials = self.credentials(name="evil.example.com")
+        with self.assertRaises(ApiError):
+            yield self.get(credentials)
+        reader = ClaimReader(credentials, "d", time.monotonic)
+        with self.assertRaisesRegex(UnreadableClaimError, "evil.example.com"):
+            reader.read("n", "c", "u", 0.2)
+
+    @inlineCallbacks
+    def test_a_name_of_its_own_is_checked_instead_of_the_address(self) -> Steps:
+        credentials = self.credentials(name="api.example.com")
+        answer = yield self.get(credentials)
+        assert answer["caller"] == "system:node:worker-7"
+        reader = ClaimReader(credentials, "d", time.monotonic)
+        assert reader.read("n", "c", "u", 5).uid == "u"
+
+    @inlineCallbacks
+    def test_a_certificate_that_rotates_is_used_from_then_on(self) -> Steps:
+        client = ApiClient(reactor, self.credentials())
+        self.addCleanup(client.reset)
+        ask = ApiCall("GET", "/x")
+        yield Deferred.fromCoroutine(client.call(ask))
+        fresh = AUTHORITY.signs("system:node:worker-7-rotated")
+        (self.folder / "node.pem").write_bytes(fresh.certificate + fresh.key)
+        answer = yield Deferred.fromCoroutine(client.call(ask))
+        assert answer["caller"] == "system:node:worker-7-rotated"
+
+    def test_the_certificate_names_the_node(self) -> None:
+        assert tls.node_of(self.credentials().access()) == "worker-7"
+        other = self.credentials(pair=AUTHORITY.signs("somebody"))
+        assert tls.node_of(other.access()) == ""
+
+
+@pytest.mark.slow
+def test_the_command_keeps_openssl_away_until_it_is_needed() -> None:
+    code = (
+        "import sys, sgpud.cli.main, sgpud.__main__ as _; from sgpud import app;"
+        "sys.modules.setdefault('OpenSSL', None);"
+        "print(sorted(m for m in sys.modules if m.startswith(('sgpud.cluster', 'sgpud.dra',"
+        " 'sgpud.kubelet.dra', 'sgpud.core.dra'))));"
+        "import sgpud.dra; print(sys.modules['OpenSSL'] is not None)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.splitlines() == ["[]", "True"]
