@@ -18,10 +18,11 @@ from benchmarks import report
 from benchmarks.calls import allocate, prefer, storm
 from benchmarks.eyes import eyes
 from benchmarks.health import health
+from benchmarks.imports import imports
 from benchmarks.memory import memory
 from benchmarks.report import NotMeasuredError, Number
 from benchmarks.resources import probe, resources
-from benchmarks.restarts import restart, takeover
+from benchmarks.restarts import restart, stopping, takeover
 from benchmarks.startup import startup
 
 
@@ -33,6 +34,7 @@ class Measurement(Protocol):
 
 
 MEASUREMENTS: Mapping[str, Measurement] = {
+    "imports": imports,
     "startup": startup,
     "allocate": allocate,
     "storm": storm,
@@ -40,6 +42,7 @@ MEASUREMENTS: Mapping[str, Measurement] = {
     "memory": memory,
     "restart": restart,
     "takeover": takeover,
+    "stopping": stopping,
     "resources": resources,
     "probe": probe,
     "eyes": eyes,

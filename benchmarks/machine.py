@@ -37,6 +37,15 @@ def processor_seconds(pid: int) -> float:
     return time.clock_gettime(((~pid) << 3) | 2)  # clock_getcpuclockid(3)
 
 
+def wake_ups(pid: int) -> int:
+    """How often threads of a process have begun to wait, which they end by waking up."""
+    total = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        words = (task / "status").read_text().split()
+        total += int(words[words.index("voluntary_ctxt_switches:") + 1])
+    return total
+
+
 def children(pid: int) -> list[int]:
     """The processes that a process has started and that still are."""
     found = []

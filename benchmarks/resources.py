@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks.client import Job, Side, allocates, call, prefers, processes
-from benchmarks.machine import Memory, children, memory, processor_seconds
+from benchmarks.machine import Memory, children, memory, processor_seconds, wake_ups
 from benchmarks.node import FLOOR, RESOURCE, Node, Process
 from benchmarks.report import NotMeasuredError, Number, Target
 
@@ -46,7 +46,7 @@ def resources(*, quick: bool) -> Iterator[Number]:
         threading.Event().wait(SETTLE)
         skeleton, floor = memory(bare.pid), memory(plain.pid)
         yield from _memory("idle", memory(daemon.pid), floor, skeleton, 6.0 + WEB)
-        yield _idle_processor(daemon, plain, bare)
+        yield from _idle(daemon, plain, bare)
         _load(node, daemon, quick=quick)
         yield from _memory(
             "after load", memory(daemon.pid), memory(plain.pid), skeleton, 12.0 + WEB
@@ -63,6 +63,14 @@ def probe(*, quick: bool) -> Iterator[Number]:
             raise NotMeasuredError(f"the daemon has {len(found)} child processes, not its probe")
         threading.Event().wait(SETTLE)
         yield _small("probe: RSS idle", memory(found[0]).rss)
+        pids = {"daemon": daemon.pid, "probe": found[0]}
+        used = {name: (processor_seconds(pid), wake_ups(pid)) for name, pid in pids.items()}
+        threading.Event().wait(WATCHED)
+        for name, (seconds, woken) in used.items():
+            part = (processor_seconds(pids[name]) - seconds) / WATCHED * 100
+            yield Number(f"on NVML: {name}, idle, of one core", "%", part)
+            wakes = (wake_ups(pids[name]) - woken) / WATCHED
+            yield Number(f"on NVML: {name}, idle wake-ups per second", "", wakes)
         _reload(node, daemon, 6 if quick else 20)
         yield _small("probe: RSS after load", memory(found[0]).rss)
 
@@ -113,14 +121,16 @@ def _small(name: str, value: float) -> Number:
     return Number(name, "MiB", value, target=Target(20, "20 MiB"))
 
 
-def _idle_processor(daemon: Process, plain: Process, bare: Process) -> Number:
+def _idle(daemon: Process, plain: Process, bare: Process) -> Iterator[Number]:
     pids = (daemon.pid, plain.pid, bare.pid)
-    before = [processor_seconds(pid) for pid in pids]
+    before, woken = [processor_seconds(pid) for pid in pids], [wake_ups(pid) for pid in pids]
     threading.Event().wait(WATCHED)
     used = [processor_seconds(pid) - was for pid, was in zip(pids, before, strict=True)]
+    wakes = [(wake_ups(pid) - was) / WATCHED for pid, was in zip(pids, woken, strict=True)]
     ours, floor, skeleton = (seconds / WATCHED * 100 for seconds in used)
     target = Target(floor + 0.1, "floor + 0.1 %")
-    return Number("idle processor, of one core", "%", ours, floor, skeleton, target)
+    yield Number("idle processor, of one core", "%", ours, floor, skeleton, target)
+    yield Number("idle wake-ups per second", "", wakes[0], wakes[1], wakes[2])
 
 
 def _load(node: Node, daemon: Process, *, quick: bool) -> None:

@@ -248,6 +248,10 @@ class Daemon:
         """Stop every part: first the endpoints, then the lock, then the rest."""
         if self._stopped is None:
             self._stopped = Deferred()
+            # Pods wait from here until the next one serves: what is not written yet is tried
+            # again while the endpoints end, and whoever wants to know is told meanwhile.
+            retired = maybeDeferred(self._serving.stop)
+            self._store.flush()
             self._log.info("Stopping")
             self._announcer.stop()
             self._late.stop()
@@ -255,10 +259,7 @@ class Daemon:
             self._reloads.stop()
             # Whatever one of them runs into, the others end, and the lock is released.
             ends: list[Deferred[Any]] = [
-                maybeDeferred(self._serving.stop)
-                .addBoth(self._save)
-                .addBoth(self._release)
-                .addBoth(self._hand_over),
+                retired.addBoth(self._save).addBoth(self._release).addBoth(self._hand_over),
                 maybeDeferred(self._source.stop),
             ]
             DeferredList(ends).addCallback(self._end)
