@@ -1,8 +1,11 @@
-# `make demo` and `make test` need Python 3.10 or newer and a C compiler, nothing else.
+# `make demo` and `make playground` need Python 3.10 or newer, `make test` a C compiler too.
 
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.complete
+# What only runs sgpud needs none of the tools for development: .venv where there is one, else one of its own.
+RUN_VENV := $(if $(wildcard $(READY)),$(VENV),.venv-run)
+RUN_READY := $(RUN_VENV)/.complete
 SUITE := bookworm
 PARALLEL := -n auto --dist loadgroup
 PROTO := sgpud/kubelet/api
@@ -10,7 +13,7 @@ UV_COMPILE := uv pip compile --quiet --universal --python-version 3.10 --fork-st
 	--generate-hashes --no-header --no-annotate --upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: help venv kube demo demo-dra test test-debian test-browser check format bench bench-debian bench-boot build-dep deb test-boot autopkgtest piuparts image test-image proto pins clean
+.PHONY: help venv kube demo playground demo-dra test test-debian test-browser check format bench bench-debian bench-boot build-dep deb test-boot autopkgtest piuparts image test-image proto pins clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -24,11 +27,17 @@ $(READY): tools/venv pyproject.toml requirements/build.txt requirements/dev.txt
 kube: $(READY) ## install kubectl and helm in .venv/bin, for the tests of deploy/
 	@[ -x $(BIN)/helm ] || tools/kube $(VENV)
 
-demo: $(READY) ## show sgpud with fake GPUs and a stand-in kubelet
-	$(BIN)/python -m sgpud.testing.demo
+.venv-run/.complete: tools/venv pyproject.toml requirements/build.txt requirements/run.txt
+	tools/venv .venv-run requirements/run.txt
 
-demo-dra: $(READY) ## the same as a driver of Dynamic Resource Allocation, with a stand-in API server
-	$(BIN)/python -m sgpud.testing.dra_demo
+demo: $(RUN_READY) ## show sgpud with fake GPUs and a stand-in kubelet
+	$(RUN_VENV)/bin/python -m sgpud.testing.demo
+
+playground: $(RUN_READY) ## play pods on fake GPUs until Ctrl-C; the page is http://127.0.0.1:9449/
+	@$(RUN_VENV)/bin/python -m sgpud.testing.playground $(PLAY)
+
+demo-dra: $(RUN_READY) ## the same as a driver of Dynamic Resource Allocation, with a stand-in API server
+	$(RUN_VENV)/bin/python -m sgpud.testing.dra_demo
 
 test: $(READY) ## run the whole test suite (TESTS="-m 'not slow'" for the edit loop)
 	$(BIN)/python -m pytest $(PARALLEL) -m "not browser" $(TESTS)
@@ -91,7 +100,8 @@ pins: ## update the pinned requirements, for Python 3.10 (needs uv)
 	$(UV_COMPILE) --output-file requirements/debian.txt requirements/debian.in
 	$(UV_COMPILE) --output-file requirements/package.txt requirements/package.in
 	$(UV_COMPILE) --output-file requirements/dev.txt pyproject.toml requirements/dev.in
+	$(UV_COMPILE) --constraint requirements/dev.txt --output-file requirements/run.txt pyproject.toml
 
 clean: ## remove everything that make created
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-run build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -58,10 +58,12 @@ class Machine:
     def add_python(self, name: str, *, too_old: bool = False) -> Path:
         return self.add(name, PYTHON.format(too_old=int(too_old), made=MADE))
 
-    def run(self, **env: str) -> "subprocess.CompletedProcess[str]":
+    def run(
+        self, requirements: str | None = None, **env: str
+    ) -> "subprocess.CompletedProcess[str]":
         env |= {"PATH": str(self.commands), "NOTES": str(self.notes), "WORKS": str(self.works)}
         return subprocess.run(
-            [str(SCRIPT), str(self.venv)],
+            [str(SCRIPT), str(self.venv), *([requirements] if requirements else [])],
             env=env, capture_output=True, text=True, timeout=30, check=False,
         )  # fmt: skip
 
@@ -85,6 +87,16 @@ def test_the_first_way_that_works_is_taken(machine: Machine, way: str) -> None:
         ".",
     ]
     assert (machine.venv / ".complete").exists()
+
+
+def test_other_requirements_are_installed_in_their_place(machine: Machine) -> None:
+    machine.add_python("python3")
+    (machine.works / "venv").touch()
+    done = machine.run(requirements="requirements/run.txt")
+    assert done.returncode == 0, done.stderr
+    asked = machine.notes.read_text()
+    assert "-r requirements/run.txt" in asked
+    assert "dev.txt" not in asked
 
 
 def test_root_installs_what_the_distribution_left_out(machine: Machine) -> None:

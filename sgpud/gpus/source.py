@@ -62,7 +62,8 @@ def source(
 
     `spawned`: the NVML process, if it was started already.
     """
-    locator = ProcessLocator(Path("/proc"), ours=fake_gpus is not None)
+    proc = Path("/proc" if fake_gpus is None else fake_gpus.proc)
+    locator = ProcessLocator(proc, ours=fake_gpus is not None)
     usage = UsageWatch(reactor, locator.look, observer.usage)
     seen = (observer.inventory, observer.fault, observer.error)
     more: dict[str, Any] = {

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -12,11 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sgpud.testing.kubelet.records import Container, DeviceList
-from sgpud.testing.kubelet.stand_in import StandInKubelet
+from sgpud.testing.local_node import WITHIN, LocalNode
 
 RESOURCE = "deepomatic.com/shared-gpu"
-WITHIN = 15.0
-"""Seconds that any step may take on a slow machine."""
 _GPUS = """\
 [[gpu]]
 product = "NVIDIA A100-SXM4-40GB"
@@ -38,31 +33,19 @@ def main() -> int:
 
 class _Demo:
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._config = folder / "sgpud.toml"
-        self._log = folder / "sgpud.log"
-        self._kubelet = StandInKubelet(folder / "device-plugins")
+        self._node = LocalNode(folder, _config(100), _GPUS)
+        self._kubelet = self._node.kubelet
         self._step = 0
 
     def run(self) -> int:
-        self._write(100)
-        fake_gpus = self._folder / "gpus.toml"
-        fake_gpus.write_text(_GPUS)
-        with self._kubelet:
-            self._say("Start sgpud with three fake GPUs, beside a stand-in kubelet")
-            started = time.monotonic()
-            daemon = self._start(fake_gpus)
-            try:
-                self._register(started)
-                held = self._place()
-                self._reload(held)
-                self._restart_kubelet(held)
-            except BaseException:
-                daemon.kill()
-                daemon.wait()
-                print(self._log.read_text(), file=sys.stderr)
-                raise
-            return self._stop(daemon)
+        self._say("Start sgpud with three fake GPUs, beside a stand-in kubelet")
+        started = time.monotonic()
+        with self._node:
+            self._register(started)
+            held = self._place()
+            self._reload(held)
+            self._restart_kubelet(held)
+            return self._stop()
 
     def _register(self, started: float) -> None:
         registration = self._kubelet.next_registration(timeout=WITHIN)
@@ -83,15 +66,8 @@ class _Demo:
 
     def _reload(self, held: Mapping[str, Container]) -> None:
         self._say("Edit sgpud.toml from 100 to 10 shares per GPU and reload, under those holders")
-        self._write(10)
-        answer = subprocess.run(
-            [sys.executable, "-m", "sgpud", "reload", "--run-dir", str(self._folder / "run")],
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=WITHIN,
-        )
-        for line in answer.stdout.splitlines():
+        self._node.configure(_config(10))
+        for line in self._node.command("reload").splitlines():
             self._tell(line)
         devices = self._kubelet.next_devices(RESOURCE, timeout=WITHIN)
         self._show(devices)
@@ -109,43 +85,17 @@ class _Demo:
         self._show(devices)
         self._check_held(devices, held)
 
-    def _stop(self, daemon: subprocess.Popen[bytes]) -> int:
+    def _stop(self) -> int:
         self._say("Stop sgpud")
         began = time.monotonic()
-        daemon.send_signal(signal.SIGTERM)
-        status = daemon.wait(timeout=WITHIN)
+        status = self._node.stop()
         left = sorted(path.name for path in self._kubelet.plugin_dir.glob("sgpud-*"))
         self._tell(
             f"ended with status {status} after {_ms(time.monotonic() - began)}, "
             f"sockets left: {', '.join(left) or 'none'}"
         )
-        self._kubelet.assert_no_panics()
         print("\nAll of it worked." if status == 0 and not left else "\nThat is not right.")
         return status or len(left)
-
-    def _start(self, fake_gpus: Path) -> subprocess.Popen[bytes]:
-        folder = self._folder
-        options = {
-            "--config": self._config,
-            "--fake-gpus": fake_gpus,
-            "--plugin-dir": folder / "device-plugins",
-            "--state-dir": folder / "state",
-            "--run-dir": folder / "run",
-        }
-        words = [str(word) for pair in options.items() for word in pair]
-        environment = {
-            name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ
-        }
-        with self._log.open("wb") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "sgpud", "run", *words], env=environment, stderr=log
-            )
-
-    def _write(self, factor: int) -> None:
-        self._config.write_text(
-            f'[sharing]\nresource = "{RESOURCE}"\nduplication_factor = {factor}\n\n'
-            '[log]\nformat = "text"\n'
-        )
 
     def _say(self, text: str) -> None:
         self._step += 1
@@ -173,6 +123,13 @@ class _Demo:
         self._tell(f"held shares still listed Healthy: {len(kept)} of {len(ids)}")
         if kept != ids:
             raise SystemExit(f"lost: {', '.join(sorted(ids - kept))}")
+
+
+def _config(factor: int) -> str:
+    return (
+        f'[sharing]\nresource = "{RESOURCE}"\nduplication_factor = {factor}\n\n'
+        '[log]\nformat = "text"\n'
+    )
 
 
 def _ms(seconds: float) -> str:

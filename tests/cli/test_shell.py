@@ -81,7 +81,7 @@ def test_no_file_names_the_machine_it_was_written_on() -> None:
     assert found(rf"(?<!\w){re.escape(str(ROOT))}/|/root[/]|[.]pyen[v]", text_files()) == []
 
 
-@pytest.mark.parametrize("pins", ["build", "debian", "dev", "package"])
+@pytest.mark.parametrize("pins", ["build", "debian", "dev", "package", "run"])
 def test_every_pin_has_one_version_and_hashes_and_names_no_index(pins: str) -> None:
     text = (ROOT / "requirements" / f"{pins}.txt").read_text()
     entries = re.split(r"\n(?=\S)", text.strip())
@@ -105,8 +105,15 @@ def test_what_sgpud_imports_at_run_time_is_pinned() -> None:
         *("attrs", "grpcio", "nvidia-ml-py", "prometheus-client"),
         *("protobuf", "pyyaml", "sdnotify", "tomli", "twisted"),
     }
-    pinned = re.findall(r"^([\w-]+)==", (ROOT / "requirements/dev.txt").read_text(), re.MULTILINE)
-    assert wanted <= set(pinned)
+    entries = re.compile(r"^([\w-]+)==(\S+)", re.MULTILINE)
+    dev, run = (
+        dict(entries.findall((ROOT / f"requirements/{name}.txt").read_text()))
+        for name in ("dev", "run")
+    )
+    assert wanted <= set(run)
+    # `make demo` runs the versions that the tests have seen, and brings no tool along.
+    assert run.items() <= dev.items()
+    assert not run.keys() & {"pytest", "mypy", "ruff", "hypothesis"}
 
 
 def test_make_alone_names_every_target(need_tool: Callable[[str], str]) -> None:

@@ -10,6 +10,9 @@ compute = "8.0"
 mig = ["3g.20gb", "1g.5gb"]  # its MIG instances; the name says their memory
 # uuid = "GPU-…"             # for a single GPU; derived from its index by default
 
+proc = "DIR" before the first table: where their processes are looked up instead of /proc. DIR/PID
+has the files stat, cgroup and mountinfo; DIR/1/stat has to exist.
+
 [[event]] tables say what happens to them, and when: see script.py.
 """
 
@@ -67,6 +70,10 @@ def _product(text: str) -> str | None:
     return None if text.strip() and text.isprintable() else "is not a printable name"
 
 
+def _absolute(text: str) -> str | None:
+    return None if text.startswith("/") and text.isprintable() else "is not an absolute path"
+
+
 _FILE = Table(
     (
         Key(
@@ -101,6 +108,7 @@ _FILE = Table(
             required=True,
         ),
         Key("event", EVENTS),
+        Key("proc", Text("a directory in quotes", _absolute)),
     ),
     "tables",
 )
@@ -114,6 +122,8 @@ class FakeNode:
     gpus: tuple[Gpu, ...]
     script: tuple[ScriptedEvent, ...] = ()
     """What happens to them, in the order of time."""
+    proc: str = "/proc"
+    """Where their processes are looked up."""
 
 
 def load(path: Path) -> FakeNode:
@@ -139,7 +149,8 @@ def parse_fake_gpus(text: str | bytes, file: str) -> FakeNode:
     problems = list(script_problems(source, gpus))
     if problems:
         raise ConfigError(problems)
-    return FakeNode(file, tuple(gpus), scripted_events(source))
+    proc = source.document.get("proc", "/proc")
+    return FakeNode(file, tuple(gpus), scripted_events(source), proc)
 
 
 def _contradictions(source: ConfigSource) -> Iterator[Problem]:
