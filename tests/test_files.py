@@ -93,7 +93,7 @@ def test_a_link_is_not_followed_where_that_is_asked_for(tmp_path: Path) -> None:
         open_regular(tmp_path / "link", os.O_NOFOLLOW)
 
 
-def test_no_reader_waits_for_whoever_made_a_pipe(tmp_path: Path) -> None:
+def test_a_pipe_does_not_block_the_reader(tmp_path: Path) -> None:
     for name in ("etc/cdi/a.json", "etc/cdi/b.yaml", "proc/driver/nvidia/version", "text"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         os.mkfifo(tmp_path / name)

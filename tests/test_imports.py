@@ -56,7 +56,7 @@ def test_a_start_imports_neither_what_nothing_uses_nor_what_can_wait() -> None:
 
 
 @pytest.mark.slow
-def test_what_was_left_out_is_there_for_whoever_asks() -> None:
+def test_omitted_modules_can_be_imported_on_demand() -> None:
     assert python(USED_LATER) == "http.cookiejar True True\n"
 
 

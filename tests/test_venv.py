@@ -74,7 +74,7 @@ def machine(tmp_path: Path) -> Machine:
 
 
 @pytest.mark.parametrize("way", ["venv", "virtualenv", "uv"])
-def test_the_first_way_that_works_is_taken(machine: Machine, way: str) -> None:
+def test_the_first_method_that_works_is_used(machine: Machine, way: str) -> None:
     machine.add_python("python3")
     (machine.works / way).touch()
     done = machine.run()
@@ -109,7 +109,7 @@ def test_root_installs_what_the_distribution_left_out(machine: Machine) -> None:
     assert "python3-venv" in machine.notes.read_text()
 
 
-def test_nobody_else_installs_anything_and_one_line_says_what_to_install(machine: Machine) -> None:
+def test_ordinary_users_get_one_line_with_what_to_install(machine: Machine) -> None:
     machine.add_python("python3")
     (machine.works / "apt").touch()
     done = machine.run()
@@ -127,7 +127,7 @@ def test_an_old_python3_is_passed_over_for_a_newer_one(machine: Machine) -> None
     assert machine.run().returncode == 0
 
 
-def test_no_python_at_all_is_said_in_one_line(machine: Machine) -> None:
+def test_a_missing_python_is_reported_on_one_line(machine: Machine) -> None:
     machine.add_python("python3", too_old=True)
     done = machine.run()
     assert done.returncode == 1
@@ -156,7 +156,7 @@ def test_a_failed_installation_leaves_no_mark_of_success(machine: Machine) -> No
     assert not (machine.venv / ".complete").exists()
 
 
-def test_a_folder_that_is_no_environment_is_left_alone(machine: Machine) -> None:
+def test_a_folder_that_is_not_an_environment_is_left_alone(machine: Machine) -> None:
     machine.add_python("python3")
     (machine.works / "venv").touch()
     precious = machine.venv / "thesis.tex"

@@ -1,4 +1,4 @@
-"""Numbers: an immutable set of natural numbers kept as ranges.
+"""An immutable set of natural numbers, stored as ranges.
 
 A GPU can have 10 000 shares; a plan keeps them as a few ranges instead of an object per share.
 """
@@ -13,7 +13,7 @@ from attrs import frozen
 
 @frozen
 class IntSet:
-    """A set of integers ≥ 0. Build it with `IntSet.of` or `IntSet.span`; equal sets are equal."""
+    """A set of integers ≥ 0. Build it with `IntSet.of` or `IntSet.span`."""
 
     ranges: tuple[tuple[int, int], ...] = ()
     """Half-open (start, stop), ascending, neither touching nor overlapping."""
@@ -30,12 +30,12 @@ class IntSet:
 
     @classmethod
     def union(cls, sets: Iterable[IntSet]) -> IntSet:
-        """All the numbers of all these sets."""
+        """The union of all these sets."""
         return cls(_merge(sorted(chain.from_iterable(one.ranges for one in sets))))
 
     def __len__(self) -> int:
         """How many numbers there are."""
-        # A loop: plans ask for this most, and a generator takes twice as long for a range or two.
+        # A loop, as this is called most; a generator takes twice as long for a range or two.
         count = 0
         for start, stop in self.ranges:
             count += stop - start
@@ -75,18 +75,18 @@ class IntSet:
         return IntSet(tuple(found))
 
     def __sub__(self, other: IntSet) -> IntSet:
-        """The numbers that are here and not there."""
+        """The difference."""
         return self & other._gaps(self.ranges[-1][1]) if self.ranges else self
 
     def lowest(self, count: int) -> IntSet:
-        """The `count` smallest numbers, or all of them where there are fewer."""
-        taken = []
+        """The `count` smallest numbers, or all if there are fewer."""
+        found = []
         for start, stop in self.ranges:
             if count <= 0:
                 break
-            taken.append((start, min(stop, start + count)))
+            found.append((start, min(stop, start + count)))
             count -= stop - start
-        return IntSet(tuple(taken))
+        return IntSet(tuple(found))
 
     def unused(self, count: int) -> IntSet:
         """The `count` smallest numbers that are not in this set."""

@@ -1,4 +1,4 @@
-"""Checks what another process wrote as JSON: each value as its type, or TypeError or ValueError."""
+"""Checks the types of JSON values from another process; TypeError or ValueError."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ UUID = re.compile(
     r"(?:GPU|MIG)-[0-9A-Za-z/.-]{1,51}|[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}",
     re.ASCII,
 )
-"""A UUID that can be part of a share id of at most 63 characters. A Jetson's has no prefix."""
+"""A UUID that fits into a share id of at most 63 characters. A Jetson's has no prefix."""
 SHOWN = 120
-"""Characters of a wrong value that a message shows."""
+"""Characters of an invalid value in a message."""
 LARGEST = 2**63
 _LONGEST = 1e9
 _T = TypeVar("_T")
 
 
 def uuid_of(value: object) -> str:
-    """A UUID of a GPU or of a MIG instance, as it was written."""
+    """A UUID of a GPU or of a MIG instance, unchanged."""
     uuid = is_a(str, value)
     if not UUID.fullmatch(uuid):
         reason = f"its UUID {uuid[:SHOWN]!r} cannot be part of a share id"
@@ -41,7 +41,7 @@ def number(value: object) -> int:
     """A natural number."""
     number = is_a(int, value)
     if isinstance(value, bool) or not 0 <= number < LARGEST:
-        reason = f"no natural number: {value!r}"
+        reason = f"not a natural number: {value!r}"
         raise ValueError(reason)
     return number
 
@@ -55,8 +55,8 @@ def is_a(kind: type[_T], value: object) -> _T:
 
 
 def seconds_of(value: object) -> float:
-    """A time that something took."""
+    """A duration in seconds."""
     if isinstance(value, (int, float)) and 0 <= value < _LONGEST:
         return float(value)
-    reason = f"no time: {str(value)[:SHOWN]!r}"
+    reason = f"not a duration: {str(value)[:SHOWN]!r}"
     raise ValueError(reason)

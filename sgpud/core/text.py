@@ -1,4 +1,4 @@
-"""Text that people read: counts with their nouns, and names from outside made harmless."""
+"""Text for people: counts with their nouns, and strings from outside made safe to print."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections.abc import Mapping
 
 
 def several(count: int, noun: str) -> str:
-    """A number and what it is of: `1 GPU`, `0 GPUs`. Only nouns whose plural is an s more."""
+    """A number with its noun: `1 GPU`, `0 GPUs`. For nouns with a plural in s."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 SHARE_STATES = ("held", "free", "withheld", "unhealthy", "draining")
-"""Each listed share is in one."""
+"""Each listed share is in exactly one."""
 LIMIT = 8192
-"""Characters that are kept of one text: far below the 48 KiB at which journald cuts a line."""
+"""Characters of one text at most: far below the 48 KiB at which journald splits a line."""
 
 
 def one_line(text: str) -> str:
-    """The text as one line of bounded length, in which nothing but printable characters is left.
+    """The text as one line of bounded length that contains only printable characters.
 
-    Line ends, terminal escapes, bidirectional controls and lone surrogates show as Python would
-    write them, so that a value cannot pass for a line of its own.
+    Line ends, terminal escapes, bidirectional controls and lone surrogates are escaped as in
+    Python, so that a value cannot forge a line.
     """
     if len(text) > LIMIT:
         text = f"{text[:LIMIT]}... ({len(text) - LIMIT} more characters)"

@@ -1,4 +1,4 @@
-"""Amounts as people write them: sizes in bytes, and durations in seconds."""
+"""Sizes and durations as people write them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PERCENT = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", re.ASCII)
 _WHOLE = 100
 _SHOWN = 40
 LARGEST = 2**63 - 1
-"""Bytes of the largest size that is taken: a signed 64-bit number."""
+"""The largest size in bytes: a signed 64-bit number."""
 
 
 @frozen
@@ -34,9 +34,9 @@ class SizeError(SgpudError):
 def parse_size(text: str) -> int:
     """Bytes of `40GiB`, `1.5 GiB`, `512MiB` or `0`; SizeError for anything else.
 
-    The units are KiB, MiB, GiB and TiB, exactly so: a decimal GB is 7 % less, and a plain number
-    may be meant in anything. Only 0 needs no unit. A fraction is rounded down to whole
-    bytes, so that what `format_size` shows is a size.
+    The units are KiB, MiB, GiB and TiB, spelled like that: a decimal GB is 7 % less, and a plain
+    number is ambiguous. Only 0 needs no unit. A fraction is rounded down to whole bytes, so that
+    the output of `format_size` can be parsed.
     """
     found = _SIZE.fullmatch(text)
     if not found:
@@ -49,7 +49,7 @@ def parse_size(text: str) -> int:
     tenths: int = 10 ** len(fraction)
     size, rest = divmod(int(whole + fraction) * _SIZE_UNITS[unit], tenths)
     if rest and not size:
-        raise SizeError(text, "it is less than a byte: use a smaller unit")
+        raise SizeError(text, "it is less than a byte: use a larger number")
     if size > LARGEST:
         raise SizeError(text, "it is larger than 8388607TiB")
     return size
@@ -58,7 +58,7 @@ def parse_size(text: str) -> int:
 def format_size(size: int) -> str:
     """A size in bytes as people read it: `40GiB`, `39.6GiB`, `0`.
 
-    In the largest unit that it reaches; what is no whole number of that is rounded to one place.
+    In the largest unit that it reaches, rounded to one decimal place.
     """
     if size == 0:
         return "0"
@@ -72,7 +72,7 @@ def format_size(size: int) -> str:
 
 
 def exact_size(size: int) -> str:
-    """A size that `parse_size` gave, as it could have been written: `parse_size` takes it back."""
+    """A size from `parse_size` as text from which `parse_size` returns the same size."""
     for unit, factor in reversed(_SIZE_UNITS.items()):
         if size and not size % factor:
             return f"{size // factor}{unit}"
@@ -84,7 +84,7 @@ class Amount:
     """A part of a GPU's memory: so many bytes, or so many percent."""
 
     size: int = 0
-    """Bytes, where there is no percentage."""
+    """Bytes, unless `percent` is set."""
     percent: float = 0.0
 
     def of(self, total: int) -> int:
@@ -97,7 +97,7 @@ class Amount:
 
 
 def parse_amount(text: str) -> Amount:
-    """`5%`, or a size as `parse_size` takes it; SizeError for anything else."""
+    """`5%`, or a size for `parse_size`; SizeError for anything else."""
     if not text.endswith("%"):
         return Amount(parse_size(text))
     number = text[:-1].rstrip(" ")

@@ -30,7 +30,7 @@ STANDBY = "sgpud-standby.service"
 ONLY_A_STANDBY_STARTS = "/bin/sh -c '[ %N != sgpud ] || [ ! -e /etc/broken ]'"
 
 
-def test_a_machine_without_gpu_and_kubelet_gets_a_service_that_says_so(bare: Machine) -> None:
+def test_without_gpu_and_kubelet_the_service_reports_that(bare: Machine) -> None:
     printed = install(bare)
     assert "no NVIDIA driver loaded" in printed
     assert "no kubelet runs on this machine" in printed
@@ -44,7 +44,7 @@ def test_a_machine_without_gpu_and_kubelet_gets_a_service_that_says_so(bare: Mac
     assert bare.says("dpkg --verify sgpud") == ""
 
 
-def test_what_is_installed_is_compiled_and_listens_to_nobody_elses_python(bare: Machine) -> None:
+def test_installed_files_are_compiled_and_ignore_other_pythons(bare: Machine) -> None:
     install(bare)
     folder = "/usr/share/sgpud"
     sources = bare.says(f"find {folder} -name '*.py' | wc -l")

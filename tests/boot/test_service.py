@@ -134,7 +134,7 @@ def test_the_kubelets_folder_may_come_go_and_come_again(machine: Machine) -> Non
         host.became(100, 100)
 
 
-def test_members_of_the_group_see_the_status_and_others_are_told_what_to_do(host: Host) -> None:
+def test_group_members_can_read_the_status_and_others_get_advice(host: Host) -> None:
     machine = host.machine
     machine.run("useradd --groups sgpud member && useradd other")
     assert machine.says("stat -c '%U %G %a %F' /run/sgpud/status.sock") == "root sgpud 660 socket"

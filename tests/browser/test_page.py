@@ -67,7 +67,7 @@ def test_a_person_sees_the_node(browser: Browser, shown: Shown, pictures: Path) 
     assert browser.complaints() == []
 
 
-def test_it_asks_nobody_else(browser: Browser, shown: Shown) -> None:
+def test_the_page_requests_no_other_host(browser: Browser, shown: Shown) -> None:
     browser.requests()
     browser.show(shown.address, *DESKTOP)
     assert browser.until(LOADED) == 2
@@ -95,7 +95,7 @@ def test_names_are_text_and_never_markup(browser: Browser, shown: Shown) -> None
     assert browser.run("return document.title") == "! 1 of 2 GPUs cordoned - sgpud"
 
 
-def test_health_is_told_in_words_and_signs_beside_colour(browser: Browser, shown: Shown) -> None:
+def test_health_is_shown_by_text_and_sign_not_only_colour(browser: Browser, shown: Shown) -> None:
     occupied(shown)
     browser.show(shown.address, *DESKTOP)
     until_named(browser)
@@ -109,7 +109,7 @@ def test_health_is_told_in_words_and_signs_beside_colour(browser: Browser, shown
     assert any("prod/train" in label for label in labels)
 
 
-def test_a_daemon_that_ends_is_said_to_be_gone(browser: Browser, shown: Shown) -> None:
+def test_a_stopped_daemon_is_shown_as_not_answering(browser: Browser, shown: Shown) -> None:
     browser.show(shown.address, *DESKTOP)
     assert browser.until(LOADED) == 2
     shown.daemon.end()

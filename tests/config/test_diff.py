@@ -42,7 +42,7 @@ def test_what_is_fixed_while_the_daemon_runs_asks_for_a_restart() -> None:
     )
 
 
-def test_rules_are_told_apart_by_their_match() -> None:
+def test_rules_are_identified_by_their_match() -> None:
     old = "[[gpu]]\nmatch = 'a'\n[[gpu]]\nmatch = 'b'\n[[gpu]]\nmatch = 'c'"
     new = "[[gpu]]\nmatch = 'c'\n[[gpu]]\nmatch = 'b'\nduplication_factor = 3\n[[gpu]]\nmatch = 'd'"
     assert changes(old, new) == [
@@ -58,5 +58,5 @@ def test_of_two_rules_with_one_match_the_first_counts() -> None:
     assert changes(rule, f"{rule}{rule}duplication_factor = 3\n") == []
 
 
-def test_another_spelling_of_the_same_value_is_no_change() -> None:
+def test_another_spelling_of_the_same_value_is_not_a_change() -> None:
     assert changes("health.hold_down = '60s'", "health.hold_down = '1m'") == []

@@ -22,7 +22,7 @@ UUID = "GPU-8f6c1b0e-1d7f-4a55-9a55-3c1a4f0e7a11"
         "example.com/requests.gpu",
     ],
 )
-def test_the_kubelet_takes_these_resource_names(text: str) -> None:
+def test_the_kubelet_accepts_these_resource_names(text: str) -> None:
     assert formats.resource_name(text) is None
 
 

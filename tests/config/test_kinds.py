@@ -54,5 +54,5 @@ def test_long_values_are_shortened() -> None:
         (dt.time(7, 30), "the date or time 07:30:00"),
     ],
 )
-def test_a_value_is_described_in_plain_words(value: object, words: str) -> None:
+def test_a_value_is_described_for_people(value: object, words: str) -> None:
     assert describe(value) == words

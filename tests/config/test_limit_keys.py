@@ -58,13 +58,13 @@ def test_every_key_arrives_where_it_belongs() -> None:
         ('spare = "a/b"', "list of strings"),
     ],
 )
-def test_what_is_wrong_is_said_with_its_line(line: str, says: str) -> None:
+def test_problems_are_reported_with_their_line(line: str, says: str) -> None:
     found = problem(f"[limits]\n{line}")
     assert found.startswith("f:2: limits")
     assert says in found
 
 
-def test_a_share_below_what_cuda_takes_for_itself_is_warned_of() -> None:
+def test_a_share_smaller_than_a_cuda_context_is_a_warning() -> None:
     small = "[sharing]\nshare_memory = '256MiB'\n"
     (warning,) = parse(small, "f").warnings
     assert str(warning).startswith("f:2: warning: sharing.share_memory: is 256MiB: ")

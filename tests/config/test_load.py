@@ -132,7 +132,7 @@ def test_a_text_on_the_command_line_needs_no_quotes(override: str) -> None:
     assert sharing.default.factor == 3
 
 
-def test_the_last_word_of_the_command_line_wins() -> None:
+def test_the_last_override_on_the_command_line_wins() -> None:
     config = parse("", "f", ["log.level=warn", "gpus.deny=['0', '1']", "log.level=error"])
     assert config.log.level.value == "error"
     assert config.sharing.deny == ("0", "1")

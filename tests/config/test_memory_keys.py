@@ -109,7 +109,7 @@ def test_a_resource_counts_one_thing(rule: str, what: str) -> None:
     assert not own.warnings
 
 
-def test_what_the_command_line_sets_is_compared_as_well() -> None:
+def test_overrides_are_compared_as_well() -> None:
     with pytest.raises(ConfigError) as caught:
         parse('[sharing]\nmemory_resume = "10%"\n', "f", ["sharing.memory_headroom=20%"])
     (problem,) = caught.value.problems

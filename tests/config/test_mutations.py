@@ -68,7 +68,7 @@ def kind_at(path: Path) -> ValueType:
 
 
 @given(documents(), st.data(), st.sampled_from(["s", "_", " x", ".", "\n", "é"]))
-def test_a_name_that_is_none(document: Document, data: st.DataObject, tail: str) -> None:
+def test_an_invalid_resource_name(document: Document, data: st.DataObject, tail: str) -> None:
     known = [path for path in spots(document) if path[-1] != "match"]
     assume(known)
     *above, last = data.draw(st.sampled_from(known))

@@ -10,7 +10,7 @@ WARNING = Problem("/etc/sgpud.toml", 1, "gpus.deny", "is unwise", warning=True)
 FILE = Problem("/etc/sgpud.toml", 0, "", "does not exist")
 
 
-def test_a_problem_tells_file_line_key_and_text() -> None:
+def test_a_problem_has_file_line_key_and_text() -> None:
     assert str(ERROR) == '/etc/sgpud.toml:3: log.level: is "x"; expected "info"'
     assert str(WARNING) == "/etc/sgpud.toml:1: warning: gpus.deny: is unwise"
     assert str(FILE) == "/etc/sgpud.toml: does not exist"

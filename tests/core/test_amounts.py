@@ -35,7 +35,7 @@ def test_parts_of_a_gpu_as_people_write_them(text: str, amount: Amount) -> None:
         ("2GB", 'write the unit as "GiB"'),
     ],
 )
-def test_what_is_no_amount_says_what_to_write(text: str, what: str) -> None:
+def test_an_invalid_amount_is_refused_with_what_to_write(text: str, what: str) -> None:
     with pytest.raises(SizeError, match=what):
         parse_amount(text)
 

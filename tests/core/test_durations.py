@@ -28,7 +28,7 @@ def test_durations_as_people_write_them(text: str, seconds: float) -> None:
         ("9" * 100, "write a number and a unit"),
     ],
 )
-def test_what_is_no_duration_says_what_to_write(text: str, what: str) -> None:
+def test_an_invalid_duration_is_refused_with_what_to_write(text: str, what: str) -> None:
     with pytest.raises(DurationError) as caught:
         parse_duration(text)
     assert what in str(caught.value)

@@ -20,7 +20,7 @@ def test_a_long_text_is_cut_and_says_by_how_much() -> None:
 
 @given(st.text(st.characters()))
 @example("\udcff")
-def test_whatever_comes_is_one_printable_line(text: str) -> None:
+def test_any_text_becomes_one_printable_line(text: str) -> None:
     line = one_line(text)
     assert line.isprintable()
     line.encode()

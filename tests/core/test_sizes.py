@@ -40,13 +40,13 @@ def test_a_size_is_read(text: str, size: int) -> None:
         ("GiB", "write a number and a unit"),
         ("-1GiB", "write a number and a unit"),
         ("1e3GiB", "write a number and a unit"),
-        ("0.0001KiB", "smaller unit"),
+        ("0.0001KiB", "larger number"),
         ("99999999TiB", "larger than"),
         ("٤GiB", "write a number and a unit"),
         ("9" * 1000, "write a number and a unit"),
     ],
 )
-def test_what_is_no_size_is_refused_with_what_to_write(text: str, hint: str) -> None:
+def test_an_invalid_size_is_refused_with_what_to_write(text: str, hint: str) -> None:
     with pytest.raises(SizeError) as caught:
         parse_size(text)
     assert hint in str(caught.value)

@@ -6,5 +6,5 @@ from sgpud.core.text import several
 
 
 @pytest.mark.parametrize(("count", "text"), [(0, "0 GPUs"), (1, "1 GPU"), (2, "2 GPUs")])
-def test_one_is_no_plural(count: int, text: str) -> None:
+def test_one_is_singular(count: int, text: str) -> None:
     assert several(count, "GPU") == text

@@ -98,7 +98,7 @@ def test_a_checkpoint_that_is_broken_at_the_start(
     assert admit(kubelet, "next").ids[RESOURCE]
 
 
-def test_a_checkpoint_that_breaks_is_said_and_costs_nothing(
+def test_a_corrupt_checkpoint_is_reported_and_costs_no_holder(
     node: Node, daemon: Process, kubelet: StandInKubelet
 ) -> None:
     ids = set(admit(kubelet, "held", 2).ids[RESOURCE])

@@ -155,7 +155,7 @@ def test_set_on_the_command_line_is_over_the_file(node: Node, kubelet: StandInKu
     became(kubelet, OTHER, 6, 20)
 
 
-def test_wrong_words_and_help_teach(node: Node) -> None:
+def test_wrong_arguments_and_help_show_usage(node: Node) -> None:
     assert node.command().returncode == 2
     shown = node.command("--help")
     assert shown.returncode == 0

@@ -78,7 +78,7 @@ def test_a_directory_that_comes_with_another_owner_makes_it_a_standby(node: Node
     assert process.ask("reload")["result"] == "unchanged"
 
 
-def test_an_ordinary_user_hears_that_it_needs_root(node: Node, kubelet: StandInKubelet) -> None:
+def test_an_ordinary_user_is_referred_to_root(node: Node, kubelet: StandInKubelet) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root may become another user")
     node.root.chmod(0o755)
@@ -150,7 +150,7 @@ def test_a_mount_of_a_deleted_directory_ends_it_so_that_it_is_started_again(node
     assert "STOPPING" in process.notices.items[-1]
 
 
-def test_a_directory_that_is_no_directory_is_said_and_then_served(node: Node) -> None:
+def test_a_file_instead_of_the_directory_is_reported_and_then_served(node: Node) -> None:
     node.plugin_dir.write_text("not a folder")
     process = node.start()
     process.ready()

@@ -72,7 +72,7 @@ def test_why_a_pod_did_not_start(node: Node, daemon: Process, kubelet: StandInKu
     assert f"{RESOURCE}: 20 shares can be given now, up to 2 to one container" in text
 
 
-def test_what_is_not_there_and_nobody_who_answers(node: Node, daemon: Process) -> None:
+def test_a_missing_socket_and_one_without_a_listener(node: Node, daemon: Process) -> None:
     unknown = node.command("explain", "GPU-00000000", "--run-dir", str(node.run))
     assert (unknown.returncode, unknown.stdout) == (1, "")
     assert A in unknown.stderr

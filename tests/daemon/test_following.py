@@ -51,7 +51,7 @@ def test_a_configmap_whose_link_is_swapped(node: Node, kubelet: StandInKubelet) 
     assert len(kubelet.attempts) == 1
 
 
-def test_a_bad_version_of_the_file_is_said_and_the_next_good_one_used(
+def test_an_invalid_file_is_reported_and_the_next_valid_one_used(
     node: Node, kubelet: StandInKubelet
 ) -> None:
     follow(node, kubelet)
@@ -62,9 +62,7 @@ def test_a_bad_version_of_the_file_is_said_and_the_next_good_one_used(
     became(kubelet, RESOURCE, 14, 20)
 
 
-def test_a_file_that_only_gets_another_time_is_no_reload(
-    node: Node, kubelet: StandInKubelet
-) -> None:
+def test_a_touched_file_is_not_reloaded(node: Node, kubelet: StandInKubelet) -> None:
     follow(node, kubelet)
     process = node.processes[0]
     os.utime(node.config)

@@ -50,7 +50,7 @@ def test_a_file_over_the_limit(node: Node) -> None:
     assert f"{node.config}: is larger than 262144 bytes" in said
 
 
-def test_a_bad_word_on_the_command_line(node: Node) -> None:
+def test_an_invalid_override_on_the_command_line(node: Node) -> None:
     said = refused(node.start("--set", "sharing.duplication_factor=many"))
     assert "--set: sharing.duplication_factor: " in said
 
@@ -60,7 +60,7 @@ def test_a_bad_file_of_fake_gpus(node: Node) -> None:
     assert f"{node.gpus}:3: gpu.memory: " in refused(node.start())
 
 
-def test_the_last_good_configuration_is_used_and_said_everywhere(
+def test_the_last_good_configuration_is_used_and_reported_everywhere(
     broken: Node, kubelet: StandInKubelet
 ) -> None:
     process = broken.start()
@@ -108,7 +108,7 @@ def test_strict_ends_it(broken: Node) -> None:
         assert f"{broken.config}{place}" in said
 
 
-def test_a_last_good_configuration_that_is_bad_as_well(broken: Node) -> None:
+def test_an_invalid_last_good_configuration(broken: Node) -> None:
     kept = broken.state / "last-good.toml"
     kept.write_bytes(sealed(b"garbage"))
     refused(broken.start())

@@ -111,7 +111,7 @@ def test_nvml_that_begins_to_hang_delays_no_admission_and_no_end(
     assert gone(child)
 
 
-def test_a_probe_that_is_killed_is_started_again_and_nobody_notices(
+def test_a_killed_probe_is_restarted_without_any_effect(
     node: Node, kubelet: StandInKubelet, stub: Stub, library: Path
 ) -> None:
     (stub.library / LIBRARY).symlink_to(library)
@@ -126,7 +126,7 @@ def test_a_probe_that_is_killed_is_started_again_and_nobody_notices(
     process.end(signal.SIGKILL)
 
 
-def test_a_kill_takes_the_probe_along(
+def test_killing_the_daemon_ends_the_probe(
     node: Node, kubelet: StandInKubelet, stub: Stub, library: Path
 ) -> None:
     (stub.library / LIBRARY).symlink_to(library)

@@ -125,7 +125,7 @@ def test_a_dropped_stream_is_a_loss(daemon: Process, kubelet: StandInKubelet) ->
     assert kubelet.devices(RESOURCE)[share].health == "Healthy"
 
 
-def test_a_stale_kubelet_socket_is_no_kubelet(daemon: Process, kubelet: StandInKubelet) -> None:
+def test_a_stale_kubelet_socket_is_not_a_kubelet(daemon: Process, kubelet: StandInKubelet) -> None:
     kubelet.stop(leave_socket=True)
     daemon.said("not registered")
     kubelet.start()
@@ -147,7 +147,7 @@ def test_the_streams_of_others_never_end_the_kubelet_s(
     assert plugin.allocate((f"{min(ALL)}",), WITHIN).container_responses
 
 
-def test_a_slow_reader_delays_nobody_and_then_gets_the_latest(
+def test_a_slow_reader_delays_no_other_and_then_gets_the_latest(
     node: Node, daemon: Process, kubelet: StandInKubelet
 ) -> None:
     kubelet.plugin(RESOURCE).reading.clear()

@@ -133,7 +133,7 @@ def test_sgpud_reload_answers_with_the_difference(
     assert daemon.view()["counters"]["reloads"] == {"applied": 1, "unchanged": 1}
 
 
-def test_a_bad_file_changes_nothing_and_is_said_everywhere(
+def test_an_invalid_file_changes_nothing_and_is_reported_everywhere(
     node: Node, daemon: Process, kubelet: StandInKubelet, held: set[str]
 ) -> None:
     messages = len(kubelet.lists(RESOURCE))

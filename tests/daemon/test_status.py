@@ -136,7 +136,7 @@ def test_the_socket_is_for_root_and_its_group(node: Node, daemon: Process) -> No
     assert done.stderr.startswith(f"sgpud: No sgpud answers on {path}. Start it")
 
 
-def test_one_that_waits_for_its_directory_tells_so(node: Node) -> None:
+def test_a_daemon_that_waits_for_its_directory_says_so(node: Node) -> None:
     node.start().said("2 GPUs, driver fake")
     found = until(node, lambda seen: seen["gpus"])
     assert found["serving"] == "no plugin directory"

@@ -53,7 +53,7 @@ def test_sigterm_before_there_is_anything_to_stop(node: Node) -> None:
     process.end()
 
 
-def test_sigterm_twice_is_no_accident(node: Node, daemon: Process) -> None:
+def test_a_second_sigterm_changes_nothing(node: Node, daemon: Process) -> None:
     daemon.send(signal.SIGTERM)
     daemon.notices.wait(lambda notice: "STOPPING" in notice)
     daemon.send(signal.SIGTERM)

@@ -66,7 +66,7 @@ def test_the_index_leads_to_every_page() -> None:
     ("page", "begin", "end"),
     [("deploy/README.md", "```yaml\n", "```"), ("docs/gke.md", "<<END\n", "END\n")],
 )
-def test_the_overlay_of_your_own_takes_your_image(
+def test_your_own_overlay_uses_your_image(
     page: str, begin: str, end: str, renderer: Renderer
 ) -> None:
     text = (ROOT / page).read_text().partition(begin)[2].partition(end)[0]

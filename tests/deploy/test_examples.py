@@ -81,7 +81,7 @@ def words(name: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
-def test_the_api_takes_it_and_it_asks_for_shares(file: Path) -> None:
+def test_the_api_accepts_it_and_it_requests_shares(file: Path) -> None:
     for manifest in documents(file):
         validate(manifest)
         pod = pod_of(manifest)
@@ -102,7 +102,7 @@ def test_there_is_one_for_every_way_to_use_shares() -> None:
 
 
 @pytest.mark.parametrize("name", FRAMEWORKS)
-def test_a_framework_is_told_its_limit(name: str, tmp_path: Path) -> None:
+def test_a_framework_gets_its_limit(name: str, tmp_path: Path) -> None:
     module, text, expected = FRAMEWORKS[name]
     (tmp_path / module).parent.mkdir()
     (tmp_path / module).write_text(text)
@@ -123,7 +123,7 @@ def test_a_framework_is_told_its_limit(name: str, tmp_path: Path) -> None:
         ("ten-servers", "tritonserver", [f"--cuda-memory-pool-byte-size=0:{2 * GIB}"]),
     ],
 )
-def test_a_server_is_told_its_limit(
+def test_a_server_gets_its_limit(
     name: str, program: str, expected: list[str], tmp_path: Path
 ) -> None:
     stand_in = tmp_path / program

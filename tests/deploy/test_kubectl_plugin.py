@@ -132,7 +132,7 @@ def test_a_pod_that_is_gone_is_asked_for_by_its_node(laptop: Laptop) -> None:
     assert "--node" in done.stderr
 
 
-def test_a_node_without_a_pod_of_sgpud_is_said(laptop: Laptop) -> None:
+def test_a_node_without_a_pod_of_sgpud_is_reported(laptop: Laptop) -> None:
     done = laptop.run("status", "n9")
     assert done.returncode == 69
     assert "no sgpud pod runs on n9" in done.stderr

@@ -37,7 +37,7 @@ def rendered(request: pytest.FixtureRequest, renderer: Renderer) -> Rendered:
     return made
 
 
-def test_the_api_takes_every_object(rendered: Rendered) -> None:
+def test_the_api_accepts_every_object(rendered: Rendered) -> None:
     assert VERSIONS[0] == "1.29"
     assert VERSIONS[1] != VERSIONS[0]
     for manifest in rendered.objects:

@@ -63,7 +63,7 @@ def promtool(found: str, *words: str, folder: Path = MONITORING) -> str:
 
 
 @on_one_stack
-def test_prometheus_takes_the_rules(need_tool: Callable[[str], str]) -> None:
+def test_prometheus_accepts_the_rules(need_tool: Callable[[str], str]) -> None:
     assert "SUCCESS: 11 rules found" in promtool(
         need_tool("promtool"), "check", "rules", ALERTS.name
     )
@@ -120,7 +120,7 @@ def test_every_label_that_is_named_is_one() -> None:
 
 
 @on_one_stack
-def test_prometheus_takes_the_queries_of_the_dashboard(
+def test_prometheus_accepts_the_queries_of_the_dashboard(
     need_tool: Callable[[str], str], tmp_path: Path
 ) -> None:
     known = [one.replace("$__rate_interval", "5m").replace("$instance", ".*") for one in queries()]

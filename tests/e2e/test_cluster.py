@@ -72,7 +72,7 @@ def test_the_examples_run(cluster: Cluster) -> None:
     assert set(on.values()) == GPUS
 
 
-def test_a_pod_keeps_what_it_was_told(cluster: Cluster) -> None:
+def test_a_pod_keeps_its_environment(cluster: Cluster) -> None:
     hold(cluster, "holder", 2)
     said = set(cluster.kubectl("exec", "holder", "--", "env").splitlines())
     assert "SGPUD_SHARES=2" in said

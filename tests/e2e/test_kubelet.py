@@ -48,7 +48,7 @@ def test_every_share_is_allocatable(kubelet: Kubelet, daemon: Daemon, daemon_fir
     assert frozenset(kubelet.checkpoint()["RegisteredDevices"][RESOURCE]) == shares(100)
 
 
-def test_a_container_is_told_its_gpu(kubelet: Kubelet, daemon: Daemon) -> None:
+def test_a_container_gets_its_gpu(kubelet: Kubelet, daemon: Daemon) -> None:
     up(kubelet, daemon)
     told = kubelet.run_pod("one", ONE)
     (share,) = kubelet.held(RESOURCE)["one"]

@@ -50,7 +50,7 @@ def test_it_is_replaced_whole_and_left_alone_where_nothing_changed(tmp_path: Pat
     assert names(tmp_path) == {"2048MiB"}
 
 
-def test_what_a_crash_left_is_no_obstacle(tmp_path: Path) -> None:
+def test_files_left_by_a_crash_are_not_an_obstacle(tmp_path: Path) -> None:
     file = tmp_path / SPEC.lstrip("/")
     file.parent.mkdir(parents=True)
     file.with_name(f".{file.name}.tmp").symlink_to(tmp_path / "elsewhere")
@@ -67,7 +67,7 @@ def test_without_a_cap_there_is_no_file(tmp_path: Path) -> None:
     assert names(tmp_path) == set()
 
 
-def test_why_it_cannot_be_written_is_said(tmp_path: Path) -> None:
+def test_the_reason_why_it_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "var").mkdir()
     (tmp_path / "var/run").write_text("")
     assert write_caps(tmp_path, [1024]).startswith(f"cannot write {SPEC}: ")

@@ -264,7 +264,7 @@ def test_a_spec_is_only_what_its_version_allows(
     assert bool(node.access(A).cdi) is not bool(said)
 
 
-def test_another_kind_that_names_the_gpu_is_said(node: Node) -> None:
+def test_another_cdi_kind_that_names_the_gpu_is_reported(node: Node) -> None:
     other = "k8s.device-plugin.nvidia.com/gpu"
     node.put("var/run/cdi/a.json", spec(device(GPU_A, "/dev/nvidia1"), kind=other))
     assert f'set [container] cdi_kind = "{other}"' in node.access(A).cdi_missing
@@ -293,7 +293,7 @@ def test_the_links_of_a_node_mounted_elsewhere_lead_inside_it(node: Node) -> Non
     assert node.look().runtime == "/etc/containerd/config.toml names nvidia-container-runtime"
 
 
-def test_wsl2_is_told_what_fits_it(node: Node) -> None:
+def test_wsl2_gets_its_own_advice(node: Node) -> None:
     node.put("dev/dxg")
     missing = node.look(A).device_nodes_missing
     assert "WSL2" in missing
@@ -394,7 +394,7 @@ def test_what_containerds_configuration_imports_counts(node: Node) -> None:
     assert node.look().runtime == "/opt/conf/b.toml names nvidia-container-runtime"
 
 
-def test_volume_mounts_are_taken_where_the_runtimes_configuration_says_so(node: Node) -> None:
+def test_volume_mounts_are_used_if_the_runtime_accepts_them(node: Node) -> None:
     path = "usr/local/nvidia/toolkit/.config/nvidia-container-runtime/config.toml"
     assert not node.look().volume_mounts
     node.put(path, "accept-nvidia-visible-devices-as-volume-mounts = true")

@@ -121,7 +121,7 @@ def test_a_reset_that_the_driver_asks_for_is_seen_when_it_asks_no_more(
     daemon.said(f"GPU {GPU_B}: probation -> healthy")
 
 
-def test_a_gpu_that_cannot_be_read_is_sick_and_comes_back(
+def test_an_unreadable_gpu_is_unhealthy_and_recovers(
     node: Node, kubelet: StandInKubelet, stub: Stub
 ) -> None:
     daemon = node.start(fake_gpus=False, environment=stub.env)
@@ -133,7 +133,7 @@ def test_a_gpu_that_cannot_be_read_is_sick_and_comes_back(
     became(kubelet, RESOURCE, 20, 20)
 
 
-def test_a_call_that_hangs_makes_its_gpu_suspect_and_keeps_nobody(
+def test_a_hanging_call_makes_its_gpu_suspect_and_blocks_no_other(
     node: Node, kubelet: StandInKubelet, stub: Stub
 ) -> None:
     daemon = node.start(fake_gpus=False, environment=stub.env)

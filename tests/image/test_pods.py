@@ -85,9 +85,7 @@ def test_a_terminated_pod_ends_by_itself_within_its_grace_period(
     assert list((machine.root / "device-plugins").glob("sgpud-*")) == []
 
 
-def test_a_rollout_leaves_no_share_away_for_longer_than_a_moment(
-    machine: Machine, kubelet: StandInKubelet
-) -> None:
+def test_a_rollout_removes_no_share_for_long(machine: Machine, kubelet: StandInKubelet) -> None:
     old = serving(machine, kubelet)
     held = kubelet.admit("uid", "default", "pod", "main", {RESOURCE: 1}).ids[RESOURCE]
     grace = machine.manifest.pod["terminationGracePeriodSeconds"]

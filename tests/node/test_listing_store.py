@@ -45,7 +45,7 @@ def test_any_numbers_come_back(tmp_path: Path, numbers: IntSet) -> None:
     assert store(tmp_path).listing(NOW).blocks[POOL, uuid(1)].active == numbers
 
 
-def test_when_no_share_is_left_the_file_says_so(tmp_path: Path) -> None:
+def test_the_file_says_when_no_share_is_left(tmp_path: Path) -> None:
     same = kept(tmp_path, Listing({(OTHER, uuid(0)): ListedShares(IntSet.span(0, 5), size=GIB)}))
     same.keep(Listing())
     assert store(tmp_path).listing(NOW) == Listing()
@@ -91,7 +91,7 @@ def test_the_entry_of_these_tests_is_a_good_one(tmp_path: Path) -> None:
         "[" * 100_000,
     ],
 )
-def test_a_file_that_is_none_is_set_aside(tmp_path: Path, text: str) -> None:
+def test_a_corrupt_file_is_set_aside(tmp_path: Path, text: str) -> None:
     (tmp_path / LISTING).write_bytes(sealed(text.encode()))
     directory = StateDirectory(tmp_path, Clock())
     directory.take_over()

@@ -222,7 +222,7 @@ def test_a_preview_is_the_next_plan_and_changes_nothing() -> None:
     assert bench.reconciler.plan == seen
 
 
-def test_a_preview_without_all_facts_is_none() -> None:
+def test_without_all_facts_there_is_no_preview() -> None:
     assert Bench().reconciler.preview(sharing=sharing()) is None
 
 

@@ -46,7 +46,7 @@ def test_what_is_written_can_be_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
-def test_nobody_else_may_read_it(tmp_path: Path, umask: int) -> None:
+def test_no_other_user_may_read_it(tmp_path: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
         store = directory(tmp_path / "sgpud")
@@ -98,7 +98,7 @@ def test_the_next_write_retries_what_failed_before(tmp_path: Path) -> None:
     assert names(store.directory) == ["one", "two"]
 
 
-def test_whoever_shows_the_problem_hears_of_it_and_of_its_end(tmp_path: Path) -> None:
+def test_a_problem_and_its_end_are_reported(tmp_path: Path) -> None:
     clock, heard = Clock(), []
     (tmp_path / "sgpud").touch()
     store = StateDirectory(
@@ -127,7 +127,7 @@ def test_a_failure_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
     assert store.problem
 
 
-def test_a_directory_that_may_not_be_written_is_no_error_of_ours(tmp_path: Path) -> None:
+def test_an_unwritable_directory_raises_no_error(tmp_path: Path) -> None:
     store = directory(tmp_path)
     store.write(NAME, b"old")
     tmp_path.chmod(0o555)

@@ -73,7 +73,7 @@ def seconds(value: object, longest: float = LONGEST) -> float:
         try:
             value = parse_duration(value)
         except DurationError as error:
-            raise TimeError(f"is no time: {error.reason}; or seconds as a number") from error
+            raise TimeError(f"is not a time: {error.reason}; or seconds as a number") from error
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise TimeError('is no time, write seconds such as 90, or a text such as "15m"')
     found = float(value)

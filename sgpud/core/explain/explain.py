@@ -1,4 +1,4 @@
-"""Explaining: why a pod, a share or a GPU is as it is, from what is known and what was decided."""
+"""Explains the state of a pod, a share or a GPU from current facts and past decisions."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ from sgpud.core.status.decisions import DecisionView, choice_of, decision_view
 from sgpud.core.status.view import NodeView
 
 SHOWN = 40
-"""Decisions that an answer has, at most: the last ones."""
+"""Decisions in an answer at most: the last ones."""
 SHORTEST = 8
-"""Characters of a UUID by which a GPU can be named, where they are one GPU's alone."""
+"""The least characters of a UUID that can name a GPU, if they are unique."""
 _UUIDS = ("GPU-", "MIG-")
-"""What UUIDs begin with on most machines; a name that begins so is never a pod's."""
+"""How UUIDs begin on most machines; a pod's name never does."""
 
 
 @frozen
 class Explanation:
-    """An answer: sentences first, then what they rest on."""
+    """An answer: sentences first, then the evidence."""
 
     about: str
     subject: str
     """pod, share or gpu."""
     answer: tuple[str, ...]
     holders: tuple[HeldView, ...]
-    """Who holds what it is about."""
+    """The holders of what was asked about."""
     decisions: tuple[DecisionView, ...]
-    """Those that concern it, the oldest first."""
+    """The related decisions, the oldest first."""
     left_out: int
-    """Older ones that concern it, too."""
+    """The number of older related decisions."""
     kept: int
-    """Decisions that are remembered at all,"""
+    """The number of recorded decisions,"""
     most: int
-    """of so many at most,"""
+    """its limit,"""
     since: float
-    """from this time on, in seconds since the epoch; 0: none is."""
+    """and the time of the oldest, in seconds since the epoch; 0: there is none."""
 
 
 @frozen
 class Evidence:
-    """All that an explanation is made from."""
+    """Everything that an explanation is made from."""
 
     node: Node
     plan: Plan | None
@@ -59,41 +59,41 @@ class Evidence:
 
 
 def explain(about: str, known: Evidence) -> Explanation:
-    """The explanation of a pod, a share or a GPU; UnknownGpuError for a GPU that is not here.
+    """The explanation of a pod, a share or a GPU; UnknownGpuError for an unknown GPU.
 
-    `about` is an id of a share, a GPU's UUID (or the beginning of one, or its index), and else a
-    pod: NAME, NAMESPACE/NAME, or its UID.
+    `about` is a share id, a GPU's UUID (or the beginning of one) or index, or else a pod: NAME,
+    NAMESPACE/NAME or UID.
     """
     share = parse_share_id(about)
     unreadable = next((gpu for gpu in known.seen.unreadable if gpu.is_meant(about)), None)
     if unreadable is not None:
-        said = Findings("gpu", (f"{unreadable.named} cannot be shared: {unreadable.reason}.",))
+        findings = Findings("gpu", (f"{unreadable.named} cannot be shared: {unreadable.reason}.",))
     elif share:
-        said = about_share(share, known.node, known.plan, known.decisions)
+        findings = about_share(share, known.node, known.plan, known.decisions)
     elif (
         about.startswith(_UUIDS)
         or (about.isascii() and about.isdigit())
         or _meant(about, list(_uuids(known)))
     ):
-        said = about_gpu(_uuid(about, known), known.seen, known.decisions)
+        findings = about_gpu(_uuid(about, known), known.seen, known.decisions)
     else:
-        said = about_pod(about, known.node, known.plan, known.seen, known.decisions)
-    return _explanation(about, said, known)
+        findings = about_pod(about, known.node, known.plan, known.seen, known.decisions)
+    return _explanation(about, findings, known)
 
 
-def _explanation(about: str, said: Findings, known: Evidence) -> Explanation:
+def _explanation(about: str, findings: Findings, known: Evidence) -> Explanation:
     decisions = known.decisions
-    wanted = list(said.decisions)
-    for one in said.decisions:
+    wanted = list(findings.decisions)
+    for one in findings.decisions:
         choice = choice_of(one, decisions) if one.kind is DecisionKind.ALLOCATION else None
         if choice is not None and choice not in wanted:
             wanted.append(choice)
     wanted.sort(key=lambda one: one.at)
     return Explanation(
         about,
-        said.subject,
-        said.answer,
-        said.holders,
+        findings.subject,
+        findings.answer,
+        findings.holders,
         tuple(decision_view(one, known.seen) for one in wanted[-SHOWN:]),
         max(0, len(wanted) - SHOWN),
         len(decisions),
@@ -103,7 +103,7 @@ def _explanation(about: str, said: Findings, known: Evidence) -> Explanation:
 
 
 def _uuid(name: str, known: Evidence) -> str:
-    """The UUID of the one GPU that is meant."""
+    """The UUID of the GPU that `name` refers to."""
     uuids = list(dict.fromkeys(_uuids(known)))
     found = list(find(known.node, str(int(name)))) if name.isdigit() else _meant(name, uuids)
     if len(found) != 1:
@@ -112,7 +112,7 @@ def _uuid(name: str, known: Evidence) -> str:
 
 
 def _meant(name: str, uuids: Sequence[str]) -> list[str]:
-    """The UUIDs that a name is, or is enough of a beginning of."""
+    """The UUIDs that equal the name, or begin with it."""
     if name in uuids:
         return [name]
     return [uuid for uuid in uuids if len(name) >= SHORTEST and uuid.startswith(name)]

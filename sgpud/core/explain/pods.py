@@ -1,4 +1,4 @@
-"""Why a pod has what it has, or why it did not start."""
+"""Why a pod has the shares it has, or why it did not start."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _holding(held: tuple[HeldView, ...], seen: NodeView, given: tuple[Decision, 
             sentences += overuse_sentences(seen, {gpu}, uid)
     if not given:
         sentences.append(
-            "How they were chosen is no longer remembered: it was before this sgpud started, or"
+            "How they were chosen is no longer known: it was before this sgpud started, or"
             " too many decisions ago."
         )
     sentences += [_doubt(seen)] if seen.holders else []
@@ -71,8 +71,8 @@ def _missing(
     if nameless:
         first = (
             f"Whether a container of a pod {name} holds a share is not known yet: the kubelet has"
-            f" not told the name of {several(len(nameless), 'pod')} that holds shares. Ask again in"
-            " a second, or with the pod's UID."
+            f" not named {several(len(nameless), 'pod')} with shares. Ask again in a second, or"
+            " with the pod's UID."
         )
     sentences = [first]
     sentences += [_doubt(seen)] if seen.holders else []

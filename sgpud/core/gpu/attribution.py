@@ -1,4 +1,4 @@
-"""Whose the processes on a GPU are, and what each container uses of it."""
+"""The owners of the processes on a GPU, and what each container uses of it."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ Container = tuple[str, str]
 
 
 class OwnerKind(Enum):
-    """What the owner of a process is to sgpud."""
+    """The kind of owner of a process."""
 
     HOLDER = "holder"
     """A container that holds shares of this GPU."""
     SHARELESS = "shareless"
-    """A pod, or a container of one, that holds none of this GPU."""
+    """A pod, or a container, that holds no share of this GPU."""
     OUTSIDE = "outside"
     """It runs outside every pod."""
     UNKNOWN = "unknown"
-    """It cannot be told."""
+    """It cannot be determined."""
 
 
 _HOLDER, _UNKNOWN = OwnerKind.HOLDER.value, OwnerKind.UNKNOWN.value
@@ -36,16 +36,16 @@ class ProcessView:
 
     pid: int
     command: str
-    """The name of its program, at most 15 characters of it; empty where it is not known."""
+    """The name of its program, at most 15 characters; empty if unknown."""
     used: int | None
-    """Bytes of the GPU's memory; null: NVML does not tell."""
+    """Bytes of the GPU's memory; null: not reported by NVML."""
     utilisation: int | None
-    """Percent of the sampling period in which a kernel of it ran; null: NVML does not tell, which
-    it never does on a MIG instance."""
+    """Percent of the sampling period in which its kernels ran; null: not reported by NVML, as
+    always on MIG."""
     owner: str
     """holder, shareless, outside or unknown."""
     namespace: str
-    """Of its pod, as its name: empty where nobody has told them."""
+    """Of its pod, like its name: empty if unknown."""
     pod: str
     uid: str
     """Its pod's UID."""
@@ -53,7 +53,7 @@ class ProcessView:
     container_id: str
     cgroup: str
     problem: str
-    """What cannot be told of it, and why, or empty."""
+    """Why its owner cannot be determined, or empty."""
 
 
 @frozen
@@ -62,9 +62,9 @@ class ContainerUsage:
 
     processes: int = 0
     used: int | None = 0
-    """Bytes; None: NVML does not tell."""
+    """Bytes; None: not reported by NVML."""
     utilisation: int | None = 0
-    """Percent, of all its processes together, 100 at most; None: NVML does not tell."""
+    """Percent, of all its processes together, 100 at most; None: not reported by NVML."""
 
 
 @frozen
@@ -73,23 +73,23 @@ class GpuUsage:
 
     processes: tuple[ProcessView, ...] = ()
     problem: str = ""
-    """Why it is not known what its containers use, or empty."""
+    """Why the use of its containers is unknown, or empty."""
     uses: Mapping[Container, ContainerUsage] = field(factory=dict)
     uncertain: frozenset[str] = frozenset()
-    """UIDs of pods of which it is not known what each of their containers uses."""
+    """UIDs of pods for whose containers the use is unknown."""
 
     def of(self, container: Container) -> ContainerUsage | None:
-        """What a container uses; None where that is not known."""
+        """What a container uses; None if unknown."""
         if self.problem or not container[0] or container[0] in self.uncertain:
             return None
         return self.uses.get(container, ContainerUsage())
 
 
 class Attribution:
-    """The holders, as they are looked up for each process."""
+    """Finds the owner of a process among the holders."""
 
     def __init__(self, checkpoint: CheckpointState | None) -> None:
-        """`checkpoint` of None: it is not known who holds anything."""
+        """`checkpoint` of None: the holders are unknown."""
         self._doubt = "the holders are still unknown" if checkpoint is None else checkpoint.problem
         self._pods: dict[str, Holder] = {}
         self._here: dict[tuple[str, str], dict[str, Holder]] = {}
@@ -101,8 +101,8 @@ class Attribution:
     def view(self, uuid: str, process: GpuProcess, place: ProcessOwner) -> ProcessView:
         """A process of a GPU with its owner.
 
-        A container whose name is not known is the holder where one container of its pod holds
-        shares of this GPU, and no more.
+        A container with an unknown name is the holder if exactly one container of its pod holds
+        shares of this GPU.
         """
         pods = place.pods
         uid = next((uid for uid in reversed(pods) if uid in self._pods), pods[0] if pods else "")
@@ -137,9 +137,12 @@ class Attribution:
         if container in here:
             return OwnerKind.HOLDER, ""
         if here and not container:
-            return OwnerKind.UNKNOWN, "in which container of its pod it runs cannot be told"
+            return OwnerKind.UNKNOWN, "cannot determine in which container of its pod it runs"
         if self._doubt:
-            return OwnerKind.UNKNOWN, f"whether its pod holds shares cannot be told: {self._doubt}"
+            return (
+                OwnerKind.UNKNOWN,
+                f"cannot determine whether its pod holds shares: {self._doubt}",
+            )
         return OwnerKind.SHARELESS, ""
 
 
@@ -147,7 +150,7 @@ def gpu_use(uuid: str, usage: Usage | None, owners: Attribution) -> GpuUsage:
     """What is known of the use of a GPU."""
     running = usage.running.get(uuid) if usage else None
     if usage is None or running is None:
-        return GpuUsage(problem="its processes have not been asked for yet")
+        return GpuUsage(problem="its processes are not known yet")
     if running.problem:
         return GpuUsage(problem=running.problem)
     views = tuple(
@@ -158,7 +161,7 @@ def gpu_use(uuid: str, usage: Usage | None, owners: Attribution) -> GpuUsage:
     unplaced = [view for view in views if view.owner == _UNKNOWN and not view.uid]
     problem = usage.problem
     if unplaced and not problem:
-        problem = f"process {unplaced[0].pid} belongs to nobody known: {unplaced[0].problem}"
+        problem = f"process {unplaced[0].pid} has an unknown owner: {unplaced[0].problem}"
     return GpuUsage(
         views,
         problem,

@@ -1,20 +1,19 @@
-"""From what /proc says of a process to its pod and container. Text in, values out.
+"""Finds the pod and container of a process from its files in /proc. Text in, values out.
 
-/proc/PID/cgroup has lines `ID:CONTROLLERS:PATH`, one of them on cgroup v2 (`0::PATH`) and one for
-each hierarchy on v1. The kubelet's and the runtimes' paths, here for a pod of the class Burstable:
+/proc/PID/cgroup has lines `ID:CONTROLLERS:PATH`, one on cgroup v2 (`0::PATH`) and one for each
+hierarchy on v1. The paths of the kubelet and the runtimes, here for a Burstable pod:
 
 - systemd driver: `/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod<UID, with _ for
   ->.slice/cri-containerd-<ID>.scope`, `crio-<ID>.scope` or `docker-<ID>.scope`
 - cgroupfs driver: `/kubepods/burstable/pod<UID>/<ID>`, with CRI-O `crio-<ID>`
-- containerd that was set up for cgroupfs under a kubelet that was not:
+- containerd configured for cgroupfs under a kubelet that is not:
   `/system.slice/containerd.service/kubepods-burstable-pod<UID>.slice:cri-containerd:<ID>`
 
-Who reads it in a cgroup namespace of its own sees `/../` for each level above its own cgroup, and
-nothing of what is above that: of its own pod's containers no UID is left.
+A reader in its own cgroup namespace sees `/../` for each level above its own cgroup and nothing
+beyond: the UID of its own pod is hidden.
 
-/proc/PID/mountinfo names the file that the kubelet mounts into every container for its last words:
-`.../pods/<UID>/containers/<NAME>/<HEX>`. Nothing else tells a container's name without asking the
-runtime.
+/proc/PID/mountinfo has the termination log that the kubelet mounts into every container:
+`.../pods/<UID>/containers/<NAME>/<HEX>`. Only the runtime knows a container's name otherwise.
 """
 
 from __future__ import annotations
@@ -36,38 +35,37 @@ _MOUNTED = re.compile(
     re.ASCII,
 )
 _BESIDE = 2
-"""Levels from a container's cgroup up to what it shares with another container of its pod, at most:
-CRI-O with crun has one more. The next pod's is three levels up at least."""
+"""Maximum levels from a container's cgroup up to the one shared with other containers of its pod:
+CRI-O with crun has one more. Another pod's is at least three levels up."""
 
 
 @frozen
 class Cgroup:
-    """What the cgroups of a process tell."""
+    """The pod and container in the cgroups of a process."""
 
     pods: tuple[str, ...] = ()
     """Pod UIDs as the API writes them, the outermost first."""
     container_id: str = ""
     """Of the container in the outermost of these pods, or of one outside every pod."""
     path: str = ""
-    """The path that told it; the first one, where none told anything."""
+    """The path this was found in; the first one, if nothing was found."""
     hidden: bool = False
-    """Whether it is in the cgroup of the reader's own container, or beside it in the same pod: a
-    cgroup namespace hides which pod that is."""
+    """Whether it is in the reader's own container or pod, whose UID a cgroup namespace hides."""
 
 
 def parse_cgroup(text: str, *, private: bool = False) -> Cgroup:
-    """What the text of /proc/PID/cgroup tells; an empty Cgroup for garbage.
+    """Parse the text of /proc/PID/cgroup; an empty Cgroup for garbage.
 
-    `private`: it was read in a cgroup namespace that is not the machine's own.
+    `private`: it was read in a cgroup namespace other than the host's.
     """
     found = [_of_path(path, private=private) for path in _paths(text)]
-    told = next((each for each in found if each.pods), None)
-    if told or not found:
-        return told or Cgroup()
-    # On v1 the reader may be somewhere in some hierarchies, and at the root of the others.
+    best = next((each for each in found if each.pods), None)
+    if best or not found:
+        return best or Cgroup()
+    # On v1 the reader may be in a cgroup of some hierarchies, and at the root of others.
     hidden = all(each.hidden for each in found)
-    told = next((each for each in found if each.container_id), found[0])
-    return evolve(told, hidden=hidden)
+    best = next((each for each in found if each.container_id), found[0])
+    return evolve(best, hidden=hidden)
 
 
 def mounted_in(text: str) -> tuple[str, str] | None:
@@ -82,7 +80,7 @@ def mounted_in(text: str) -> tuple[str, str] | None:
 
 
 def _paths(text: str) -> Iterator[str]:
-    """The paths, that of v2 first: on a machine with both, v1's say the same or less."""
+    """The paths, v2's first: on a machine with both, v1's have the same or less."""
     lines = [line.split(":", 2) for line in text.splitlines()]
     known = [line for line in lines if len(line) == 3 and line[2].startswith("/")]  # noqa: PLR2004
     yield from (path for number, _, path in sorted(known, key=lambda line: line[0] != "0"))

@@ -1,4 +1,4 @@
-"""What is observed of a GPU: events, samples, and the processes on it."""
+"""Observations of a GPU: events, samples and processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class EventKind(Enum):
     ERROR = "error"
     """An NVML call for this GPU failed; `detail` names the error."""
     HANG = "hang"
-    """A call for this GPU does not come back."""
+    """A call for this GPU does not return."""
 
 
 @frozen
@@ -26,24 +26,24 @@ class GpuEvent:
     """Something that happened to one GPU."""
 
     uuid: str
-    """The physical GPU's UUID, also where one of its MIG instances is meant."""
+    """The physical GPU's UUID, also for its MIG instances."""
     kind: EventKind
     number: int = 0
     gi: int | None = None
-    """The GPU instance that it concerns; None: the whole GPU with all its instances."""
+    """The affected GPU instance; None: the whole GPU with all its instances."""
     ci: int | None = None
     detail: str = ""
     count: int = 1
-    """How many of the same came in one burst."""
+    """How many identical events came in one burst."""
 
 
 @frozen
 class Sample:
-    """One reading of one GPU (of one MIG instance, for memory). None: NVML does not tell."""
+    """One reading of one GPU (of one MIG instance, for memory). None: not reported by NVML."""
 
     uuid: str
     used: int | None = None
-    """Bytes of memory in use, the driver's own reserve left out."""
+    """Bytes of memory in use, without the driver's reserve."""
     total: int | None = None
     """Bytes of memory in all."""
     utilisation: int | None = None
@@ -60,20 +60,20 @@ class Sample:
     remap_failed: bool | None = None
     """Whether a row could not be remapped."""
     error: str = ""
-    """The NVML error that a reading ended with: such a sample is a failed probe."""
+    """The NVML error of a failed reading: such a sample is a failed probe."""
 
 
 @frozen
 class GpuProcess:
-    """One process with a context on a GPU, as NVML tells of it."""
+    """One process with a context on a GPU, as NVML reports it."""
 
     pid: int
     """In the PID namespace of the process that asked NVML."""
     used: int | None = None
-    """Bytes of the GPU's memory; None: NVML does not tell."""
+    """Bytes of the GPU's memory; None: not reported by NVML."""
     utilisation: int | None = None
-    """Percent of the sampling period in which a kernel of it ran; None: NVML does not tell, which
-    it never does on a MIG instance."""
+    """Percent of the sampling period in which its kernels ran; None: not reported by NVML, as
+    always on MIG."""
 
 
 @frozen
@@ -83,7 +83,7 @@ class GpuProcesses:
     uuid: str
     processes: tuple[GpuProcess, ...] = ()
     problem: str = ""
-    """Why NVML does not tell; `processes` then means nothing."""
+    """Why NVML does not report them; `processes` is meaningless then."""
 
 
 @frozen
@@ -91,20 +91,20 @@ class ProcessOwner:
     """Where a process is."""
 
     pods: tuple[str, ...] = ()
-    """UIDs of the pods in whose cgroups it is, the outermost first: more than one where a kubelet
-    itself runs in a pod."""
+    """UIDs of the pods in whose cgroups it is, the outermost first: several if a kubelet itself
+    runs in a pod."""
     container: str = ""
     """The container's name, or empty."""
     container_id: str = ""
-    """The id that the container runtime gave it, or empty."""
+    """The id from the container runtime, or empty."""
     cgroup: str = ""
-    """The path of its cgroup, as this process sees it."""
+    """The path of its cgroup, as seen by this process."""
     command: str = ""
-    """The name of its program, at most 15 characters of it."""
+    """The name of its program, at most 15 characters."""
     own: bool = False
-    """Whether it is in sgpud's own pod, of which sgpud's cgroup namespace hides the UID."""
+    """Whether it is in sgpud's own pod, whose UID sgpud's cgroup namespace hides."""
     problem: str = ""
-    """Why it cannot be told whether it is in a pod, or in which, or empty."""
+    """Why its pod cannot be determined, or empty."""
 
 
 @frozen
@@ -112,10 +112,10 @@ class Usage:
     """The processes of every GPU at one moment."""
 
     at: float
-    """When NVML told of them, in seconds of the monotonic clock."""
+    """When NVML reported them, in seconds of the monotonic clock."""
     running: Mapping[str, GpuProcesses] = field(factory=dict)
     """By the UUID of the GPU."""
     places: Mapping[int, ProcessOwner] = field(factory=dict)
-    """By process id. One that has ended since is not here, and counts no more."""
+    """By process id. A process that has ended since is missing, and no longer counts."""
     problem: str = ""
-    """Why NVML told of some processes only, or empty."""
+    """Why NVML reported only some processes, or empty."""

@@ -25,7 +25,7 @@ SHOWN = 3
 
 @frozen
 class HealthView:
-    """How one GPU is: a physical one, or a MIG instance."""
+    """The health of one GPU: a physical one, or a MIG instance."""
 
     uuid: str
     health: str
@@ -33,7 +33,7 @@ class HealthView:
     reason: str
     """Why it is not healthy, or empty."""
     advice: str
-    """What a person should do, or empty."""
+    """What to do, or empty."""
     cordoned: bool
     cause: str = ""
     """The name of the reason alone, e.g. `XID 79`, or empty."""
@@ -60,7 +60,7 @@ def healths(node: Node) -> tuple[HealthView, ...]:
 
 
 def troubles(seen: Sequence[HealthView]) -> list[str]:
-    """What is not as it should be, for a status line."""
+    """The GPUs with problems, for a status line."""
     troubled = [one for one in seen if one.cordoned or one.reason]
     parts = [
         f"{one.uuid} {one.health}{f' ({one.reason})' if one.reason else ''}"
@@ -68,7 +68,7 @@ def troubles(seen: Sequence[HealthView]) -> list[str]:
         for one in troubled[:SHOWN]
     ]
     if len(troubled) > SHOWN:
-        parts.append(f"and {len(troubled) - SHOWN} more GPUs not as they should be")
+        parts.append(f"and {len(troubled) - SHOWN} more GPUs with problems")
     return parts
 
 
@@ -85,28 +85,28 @@ _WORSE = [
 
 @frozen
 class ContainerView:
-    """One container that holds shares of one GPU, in whichever pools."""
+    """One container that holds shares of one GPU, in any pool."""
 
     namespace: str
-    """Of its pod, as its name: empty until podresources has told them."""
+    """Of its pod, like its name: empty until podresources has reported them."""
     pod: str
     uid: str
-    """Its pod's UID; empty for shares that were given this moment and are in no record yet."""
+    """Its pod's UID; empty for shares just granted, which the checkpoint does not name yet."""
     container: str
     shares: int
     granted: int | None
-    """Bytes that its shares stand for; null: one of them is a place, which promises none."""
+    """Bytes that its shares represent; null: one of them is a place, which promises none."""
     since: float
-    """When it was given them, in seconds since the epoch; 0 where nobody knows."""
+    """When they were granted, in seconds since the epoch; 0: unknown."""
     processes: int | None
-    """How many processes it has on this GPU; null: not known, as the GPU's `use_problem` says."""
+    """Its processes on this GPU; null: unknown, see the GPU's `use_problem`."""
     used: int | None
-    """Bytes of the GPU's memory in use by them; null: not known."""
+    """Bytes of the GPU's memory that they use; null: unknown."""
     over: int | None
     """Bytes used beyond what was granted, of places beyond `expected_memory`; null where either is
     not known."""
     utilisation: int | None
-    """Percent, of all its processes together; null: not known, or not told by NVML."""
+    """Percent, of all its processes together; null: unknown, or not reported by NVML."""
     over_for: float | None = None
     """Seconds for which it has overused its memory, as [limits] says; null: it does not."""
     verdict: str = ""
@@ -122,21 +122,21 @@ class GpuStateView:
     """The physical GPU's UUID: its own, or that of a MIG instance's parent."""
     index: int
     mig: str
-    """GPU instance and compute instance, as `1/0`; empty for a whole GPU."""
+    """GPU instance and compute instance, e.g. `1/0`; empty for a whole GPU."""
     product: str
     pci: str
     numa: int | None
     memory: int | None
     reserved: int
-    """What of it the driver keeps for itself; not in `used`."""
+    """Memory that the driver reserves; not in `used`."""
     used: int | None
-    """Measured; null: not yet, or NVML does not tell."""
+    """Measured; null: not yet, or not reported by NVML."""
     utilisation: int | None
     """Percent of the sampling period in which any kernel ran; null: as above, always on MIG."""
     measured_ago: float | None
     """Seconds since both were measured; null: not yet."""
     fresh: bool
-    """Whether that was lately: a measurement or two may have been missed, no more."""
+    """Whether that was recent: at most a measurement or two were missed."""
     uncorrected_ecc: int | None
     """Uncorrected ECC errors over its life; null: not reported."""
     row_remap_pending: bool | None
@@ -144,23 +144,23 @@ class GpuStateView:
     row_remap_failed: bool | None
     """Whether a row could not be remapped; null: not reported."""
     health: str
-    """healthy, suspect, unhealthy, probation, or unknown of one that is gone: its own, or its
-    physical GPU's where that is worse."""
+    """healthy, suspect, unhealthy, probation, or unknown for one that is gone: its own, or its
+    physical GPU's if that is worse."""
     cause: str
-    """The name of what is wrong with it, e.g. `XID 79`, or empty."""
+    """The name of the cause, e.g. `XID 79`, or empty."""
     reason: str
-    """The same with its details."""
+    """The cause with its details."""
     advice: str
-    """What a person should do, or empty."""
+    """What to do, or empty."""
     cordoned: bool
     missing: bool
-    """Whether the driver no longer tells of it."""
+    """Whether the driver no longer reports it."""
     containers: tuple[ContainerView, ...]
     """The containers that hold shares of it, the oldest first."""
     processes: tuple[ProcessView, ...]
-    """Its processes as far as they are known, by memory."""
+    """Its known processes, by memory."""
     use_problem: str
-    """Why it is not known what its containers use, or empty."""
+    """Why the use of its containers is unknown, or empty."""
     enforcement: str = "none"
     """What keeps its containers within the memory they were granted: toolkit, watch or none."""
     enforcement_reason: str = ""
@@ -171,20 +171,20 @@ class GpuStateView:
 
 @frozen
 class UsageView:
-    """How good the knowledge of processes is, for all GPUs."""
+    """How current the process information is, for all GPUs."""
 
     ago: float | None
-    """Seconds since NVML told of them; null: not yet."""
+    """Seconds since NVML reported processes; null: not yet."""
     fresh: bool
-    """Whether that was lately."""
+    """Whether that was recent."""
     problem: str
-    """Why some of them are not known, or empty."""
+    """Why some processes are unknown, or empty."""
 
 
 def usage_view(node: Node, usage: Usage | None, now: float) -> UsageView:
-    """How good the knowledge of processes is. `now`: monotonic seconds."""
+    """How current the process information is. `now`: monotonic seconds."""
     if usage is None:
-        return UsageView(None, fresh=False, problem="no process has been asked for yet")
+        return UsageView(None, fresh=False, problem="processes are not known yet")
     ago = max(0.0, now - usage.at)
     return UsageView(round(ago, 1), ago < _fresh_for(node), usage.problem)
 
@@ -255,7 +255,7 @@ def _state(node: Node, gpu: Gpu, health: HealthView, use: GpuUsage, now: float) 
 
 
 def _health(gpu: Gpu, seen: Mapping[str, HealthView]) -> HealthView:
-    """A GPU's own health, or its physical GPU's where that is worse."""
+    """A GPU's own health, or its physical GPU's if that is worse."""
     views = [seen[uuid] for uuid in (gpu.uuid, gpu.physical) if uuid in seen]
     if not views:
         return HealthView(gpu.uuid, "unknown", "it is no longer on this node", "", cordoned=False)

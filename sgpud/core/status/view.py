@@ -1,4 +1,4 @@
-"""The View: what people and machines see of this node, made from the plan and little else."""
+"""The view: what people and machines see of this node."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from sgpud.core.text import count_shares, several
 
 SERVING, STANDBY = "serving", "standby"
 FORMAT = 1
-"""The version of the document's shape: it grows by keys, and counts up when one goes or changes its
-meaning."""
-NOT_YET = UsageView(None, fresh=False, problem="no process has been asked for yet")
+"""The version of the document's format: new keys do not change it; a removed key or a changed
+meaning does."""
+NOT_YET = UsageView(None, fresh=False, problem="processes are not known yet")
 
 
 @frozen
@@ -39,15 +39,15 @@ class ConfigurationView:
 
     file: str
     in_use: str
-    """`file`, or `last good` when the file could not be used at start."""
+    """`file`, or `last good` if the file was invalid at start."""
     problems: tuple[str, ...] = ()
-    """What is wrong with the file as it is now, where it is not what is in use."""
+    """What is wrong with the current file, if it is not in use."""
     warnings: tuple[str, ...] = ()
 
 
 @frozen
 class CallTimes:
-    """How long the NVML process took for its calls of one kind, as it measured itself."""
+    """The duration of NVML calls of one kind, as the NVML process measured it."""
 
     call: str
     """`nvmlInit`, `nvmlDeviceGetCount`, `read` (all facts of a GPU), `sample` (its measurements),
@@ -59,22 +59,22 @@ class CallTimes:
 
 @frozen
 class Counters:
-    """What has been counted since the process began."""
+    """Counters since the process started."""
 
     allocations: int = 0
-    """Containers that were given shares."""
+    """Containers that were granted shares."""
     refusals: Mapping[str, int] = field(factory=dict)
     """By rule."""
     reloads: Mapping[str, int] = field(factory=dict)
     """By result: applied, unchanged, refused."""
     registrations: int = 0
-    """Register calls that the kubelet answered."""
+    """Register calls that the kubelet accepted."""
     xids: tuple[tuple[str, int, int], ...] = ()
-    """GPU, XID, and how many of them."""
+    """GPU, XID, and their number."""
     lists: Mapping[str, int] = field(factory=dict)
-    """List messages that were sent to the kubelet, by resource."""
+    """List messages sent to the kubelet, by resource."""
     probe_starts: int = 0
-    """How many NVML processes were started; more than 1: one was replaced."""
+    """NVML processes that were started; more than 1: one was replaced."""
     calls: tuple[CallTimes, ...] = ()
     overuse: Mapping[str, int] = field(factory=dict)
     """How often a container has begun to overuse the memory of a GPU, by UUID."""
@@ -123,7 +123,7 @@ class DraView:
 
 @frozen
 class InstanceView:
-    """What this sgpud is on its node."""
+    """The state of this sgpud process."""
 
     serving: str
     """As in View."""
@@ -132,11 +132,11 @@ class InstanceView:
     unready: tuple[str, ...] = ()
     """Why a standby could not take over."""
     dead: tuple[str, ...] = ()
-    """Parts of it that have ended although it runs."""
+    """Parts that have failed although the process runs."""
     unsaved: str = ""
     """As in View."""
     notes: tuple[str, ...] = ()
-    """What a person should know of it, before the notes of the plan."""
+    """Notes for people, before those of the plan."""
     dra: tuple[DraView, ...] = ()
     """As in View."""
 
@@ -162,9 +162,9 @@ class NodeView:
     configuration: ConfigurationView
     driver: str
     probe: str
-    """Why nothing fresh is known of the GPUs, or empty."""
+    """Why the GPUs cannot be read, or empty."""
     method: str
-    """How containers are given GPUs, and why."""
+    """How GPUs are handed to containers, and why."""
     holders: str
     """Why the holders may be stale, or empty."""
     pools: tuple[PoolView, ...]
@@ -176,7 +176,7 @@ class NodeView:
     """Of every GPU, shared or not, and of the physical GPUs of MIG instances."""
     format: int = FORMAT
     at: float = 0.0
-    """When this was made, in seconds since the epoch."""
+    """When the view was made, in seconds since the epoch."""
     unready: tuple[str, ...] = ()
     """Why this sgpud is not ready; empty: it serves and the kubelet follows every list, or it is a
     standby that could take over."""
@@ -241,7 +241,7 @@ def document(seen: NodeView) -> dict[str, object]:
 
 
 def summary(seen: NodeView) -> str:
-    """One line for systemd: what is shared, whether the kubelet knows, and what is wrong."""
+    """One line for systemd: what is shared, whether it is registered, and what is wrong."""
     parts = [f"failed: {part}" for part in seen.dead]
     if seen.serving != SERVING:
         parts.append(seen.serving)

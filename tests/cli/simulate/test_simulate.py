@@ -118,8 +118,8 @@ def test_of_many_pods_those_that_waited_are_listed(tmp_path: Path) -> None:
         ('[[pod]]\nduration = "-1s"\n', 2, 'pod.duration: "-1s" is negative'),
         ("[[pod]]\narrive = nan\n", 2, "pod.arrive: nan is no number"),
         ("[[pod]]\narrive = inf\n", 2, "pod.arrive: inf is too long"),
-        ('[[pod]]\nduration = "5 days"\n', 2, "is no time: the units are"),
-        ("[[pod]]\nduration = true\n", 2, "pod.duration: true is no time"),
+        ('[[pod]]\nduration = "5 days"\n', 2, "is not a time: the units are"),
+        ("[[pod]]\nduration = true\n", 2, "pod.duration: true is not a time"),
         ("[[pod]]\nduration = 1\ndepart = 1\n", 2, "pod.duration: stands beside depart"),
         ("[[pod]]\nshares = 0\n", 2, "pod.shares: 0 is out of range"),
         ("[[pod]]\nevery = 5\n", 2, "pod.every: does nothing without count"),
@@ -167,8 +167,8 @@ HEAD = "arrive,duration,shares,memory\n"
     [
         ("arrive,depart\n0,5\n10,5\n", 3, "depart: is before the pod arrives"),
         (f"{HEAD}0,-5,1,\n", 2, 'duration: "-5" is negative'),
-        (f"{HEAD}nan,5,1,\n", 2, 'arrive: "nan" is no time'),
-        (f"{HEAD}inf,5,1,\n", 2, 'arrive: "inf" is no time'),
+        (f"{HEAD}nan,5,1,\n", 2, 'arrive: "nan" is not a time'),
+        (f"{HEAD}inf,5,1,\n", 2, 'arrive: "inf" is not a time'),
         (f"{HEAD},5,1,\n", 2, "arrive: is missing"),
         (f"{HEAD}0,5,1.5,\n", 2, 'shares: "1.5" is no whole number from 1'),
         (f"{HEAD}0,5,1,11GB\n", 2, 'memory: "11GB" is no size: write the unit as "GiB"'),
@@ -201,7 +201,7 @@ def test_every_kind_of_error_is_reported_once_with_its_lines() -> None:
         parse_trace(b"arrive,duration\n" + b"x,1\n" * 1000 + b"1,y\n", "t.csv")
     one, other = map(str, caught.value.problems)
     assert "likewise line 3, 4 and 997 more rows" in one
-    assert other.startswith('t.csv:1002: duration: "y" is no time')
+    assert other.startswith('t.csv:1002: duration: "y" is not a time')
     with pytest.raises(ConfigError) as caught:
         parse_pods("[[pod]]\narrive = -1\nduration = -1\n", "p.toml")
     assert [problem.line for problem in caught.value.problems] == [2, 3]

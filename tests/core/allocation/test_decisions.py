@@ -45,7 +45,7 @@ GPUS = [gpu(0), gpu(1)]
 BOOKS = checkpoint(holder({uuid(0): IntSet.of([0, 1])}, per_gpu=4))
 
 
-def test_a_sight_tells_how_a_gpu_stood() -> None:
+def test_a_snapshot_records_the_state_of_a_gpu() -> None:
     _, pool, _ = served(fallen(node(sharing(injection=DELIVERY), GPUS, BOOKS), uuid(1)))
     one, other = gpu_snapshots(pool)
     assert (one.uuid, one.availability, one.reason, one.shares, one.held) == (

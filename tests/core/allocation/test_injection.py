@@ -155,18 +155,18 @@ def chosen(
     return choose(InjectionSettings(method), host, [ONE, TWO], several=several)
 
 
-def test_auto_takes_cdi_where_a_spec_names_every_gpu() -> None:
+def test_auto_uses_cdi_if_a_spec_names_every_gpu() -> None:
     assert chosen(FULL).method is InjectionMethod.CDI
     assert chosen(FULL).unavailable == {}
 
 
-def test_auto_takes_the_runtime_where_a_name_is_missing() -> None:
+def test_auto_uses_the_runtime_if_a_name_is_missing() -> None:
     some = evolve(FULL, access={uuid(0): access(0)})
     assert chosen(some).method is InjectionMethod.NVIDIA_RUNTIME
     assert some.runtime in chosen(some).why
 
 
-def test_auto_never_takes_the_runtime_for_several_resources() -> None:
+def test_auto_never_uses_the_runtime_for_several_resources() -> None:
     nodes = evolve(
         FULL, access={uuid(n): evolve(access(n), cdi="", cdi_missing="x") for n in (0, 1)}
     )
@@ -174,14 +174,14 @@ def test_auto_never_takes_the_runtime_for_several_resources() -> None:
     assert chosen(nodes, several=True).method is InjectionMethod.DEVICE_NODES
 
 
-def test_auto_takes_device_nodes_where_nothing_else_is() -> None:
+def test_auto_uses_device_nodes_if_nothing_else_works() -> None:
     access = {uuid(n): GpuAccess((card(n),), cdi_missing="no spec") for n in (0, 1)}
     bare = NodeHost(mounts=(GKE,), access=access)
     assert chosen(bare).method is InjectionMethod.DEVICE_NODES
     assert chosen(bare).unavailable == {}
 
 
-def test_auto_takes_device_nodes_only_where_the_drivers_libraries_come_with_them() -> None:
+def test_auto_uses_device_nodes_only_if_the_driver_libraries_are_mounted() -> None:
     access = {uuid(n): GpuAccess((card(n),), cdi_missing="no spec") for n in (0, 1)}
     bare = NodeHost(access=access)
     found = chosen(bare)
@@ -194,7 +194,7 @@ def test_auto_takes_device_nodes_only_where_the_drivers_libraries_come_with_them
     assert "mounts is empty" in brought.why
 
 
-def test_auto_takes_volume_mounts_for_several_resources_where_the_runtime_does() -> None:
+def test_auto_uses_volume_mounts_for_several_resources_if_the_runtime_accepts_them() -> None:
     nodes = evolve(
         FULL,
         volume_mounts=True,
@@ -223,7 +223,7 @@ def test_where_no_method_serves_a_gpu_the_reason_names_all_three() -> None:
 
 
 @pytest.mark.parametrize("method", [m for m in InjectionMethod if m is not InjectionMethod.AUTO])
-def test_what_is_set_is_taken_whatever_the_node_has(method: InjectionMethod) -> None:
+def test_a_configured_method_is_always_used(method: InjectionMethod) -> None:
     found = chosen(NodeHost(), method=method)
     assert found.method is method
     needs = method in (InjectionMethod.CDI, InjectionMethod.DEVICE_NODES)

@@ -124,10 +124,10 @@ def test_overuse_is_explained_for_its_pod_and_its_gpu() -> None:
         assert "more memory" not in said(explain(name, of))
 
 
-def test_what_was_decided_before_the_log_begins_is_said_to_be_forgotten() -> None:
+def test_decisions_older_than_the_record_are_reported_as_unknown() -> None:
     found = explain("chat", known(CHAT, decisions=[GAVE_TWIN]))
     assert found.decisions == ()
-    assert "no longer remembered" in said(found)
+    assert "no longer known" in said(found)
 
 
 def test_a_pod_that_holds_nothing_may_be_one_of_those_refused() -> None:
@@ -153,7 +153,7 @@ def test_pods_without_a_name_are_asked_for_by_uid() -> None:
     assert "not known yet" in said(explain("/", known(NAMELESS)))
 
 
-def test_what_stands_against_a_pod_is_said() -> None:
+def test_obstacles_to_a_pod_are_explained() -> None:
     unregistered = said(explain("train", known(state=None)))
     assert f"{POOL} is not registered with the kubelet (not registered)" in unregistered
     sick = node(sharing(injection=DELIVERY), GPUS, CheckpointState())
@@ -180,7 +180,7 @@ def test_what_stands_against_a_pod_is_said() -> None:
         (Multiple.REFUSE, "8 shares can be given now, up to 1 to"),
     ],
 )
-def test_how_many_shares_fit_is_said(multiple: Multiple, most: str) -> None:
+def test_the_number_of_shares_that_fit_is_explained(multiple: Multiple, most: str) -> None:
     there = node(sharing(injection=DELIVERY, multiple=multiple), GPUS, CheckpointState())
     text = said(explain("train", known(of=there)))
     assert most in text
@@ -266,7 +266,7 @@ def test_a_share_that_two_hold_names_both() -> None:
     assert len([text for text in found.answer if "holds it" in text]) == 2
 
 
-def test_a_sick_gpu_says_what_to_do() -> None:
+def test_an_unhealthy_gpu_is_explained_with_advice() -> None:
     sick = fallen(node(sharing(injection=DELIVERY), GPUS, CheckpointState()), uuid(1))
     text = said(explain("1", known(of=sick)))
     assert "is unhealthy in" in text

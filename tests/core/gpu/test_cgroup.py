@@ -102,13 +102,13 @@ def test_on_v1_one_hierarchy_that_leads_elsewhere_is_enough() -> None:
 
 
 @given(st.text(), st.booleans())
-def test_garbage_tells_nothing(text: str, private: bool) -> None:  # noqa: FBT001 - hypothesis'
+def test_garbage_gives_an_empty_cgroup(text: str, private: bool) -> None:  # noqa: FBT001 - hypothesis'
     found = parse_cgroup(text, private=private)
     assert "/" in text or found == Cgroup()
     assert mounted_in(text) is None or "/pods/" in text
 
 
-def test_the_mount_of_the_last_words_names_the_container() -> None:
+def test_the_termination_log_mount_names_the_container() -> None:
     before = "22 1 0:20 / /proc rw - proc proc rw\n"
     root = f"/var/lib/kubelet/pods/{UID}/containers/main-1/4f0e7a11"
     line = f"31 22 8:1 {root} /dev/termination-log rw,relatime - ext4 /dev/sda1 rw\n"

@@ -19,7 +19,7 @@ def test_every_usual_way_to_write_a_pci_address_is_one(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "3", "3b", "3b:00.8", "0:3b:00.0", "3b:00.0 ", "zz:00.0"])
-def test_what_is_no_pci_address_is_none(text: str) -> None:
+def test_an_invalid_pci_address_is_none(text: str) -> None:
     assert pci_address(text) is None
 
 

@@ -18,7 +18,7 @@ def test_the_page_in_docs_is_current() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(), "run: python -m tools.health_page"
 
 
-def test_every_way_is_an_arrow_and_there_are_no_others() -> None:
+def test_the_diagram_has_exactly_the_possible_transitions() -> None:
     arrows = re.findall(r"^ +(\w+) --> (\w+): (.+)$", page(), re.MULTILINE)
     assert arrows == [(edge.source.value, edge.target.value, edge.when) for edge in EDGES]
 

@@ -65,12 +65,12 @@ def test_a_lost_gpu_comes_back_after_the_hold_down_and_three_passes() -> None:
     assert after((63, PASS), health=probation).phase is HealthPhase.HEALTHY
 
 
-def test_a_new_event_starts_the_hold_down_anew() -> None:
+def test_a_new_event_restarts_the_hold_down() -> None:
     assert after((0, LOST), (50, LOST), (60, PASS)).phase is HealthPhase.UNHEALTHY
     assert after((0, LOST), (50, LOST), (110, PASS)).phase is HealthPhase.PROBATION
 
 
-def test_a_failed_probe_starts_the_counting_anew() -> None:
+def test_a_failed_probe_restarts_the_count() -> None:
     health = after((0, LOST), (60, PASS), (61, PASS), (62, PASS), (63, evolve(PASS, ecc=1)))
     assert (health.phase, health.passes) == (HealthPhase.PROBATION, 0)
 
@@ -239,7 +239,7 @@ def test_a_gpu_that_was_healthy_since_may_be_served_by_a_boot_again() -> None:
     assert after((64, RESET), (65, RecoverySign.BOOT), health=well).phase is HealthPhase.PROBATION
 
 
-def test_the_word_of_the_operator_ends_the_hold_down_but_needs_the_probes() -> None:
+def test_heal_ends_the_hold_down_but_needs_good_probes() -> None:
     trusted = after((0, REBOOT), (1, RecoverySign.WORD))
     assert after((2, PASS), (3, PASS), health=trusted).phase is HealthPhase.PROBATION
     assert after((2, PASS), (3, PASS), (4, PASS), health=trusted).phase is HealthPhase.HEALTHY
@@ -305,6 +305,6 @@ def test_the_table_names_each_xid_once_with_class_and_source() -> None:
         assert entry.first <= entry.last
 
 
-def test_an_unknown_recovery_action_is_no_cause() -> None:
+def test_an_unknown_recovery_action_is_not_a_cause() -> None:
     assert of_recovery(8) is None
     assert of_recovery(0) is None

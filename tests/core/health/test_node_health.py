@@ -114,13 +114,13 @@ AVAILABLE, WITHHELD, UNHEALTHY = (
 )
 
 
-def test_a_reason_is_told_with_every_availability_but_available() -> None:
+def test_every_availability_but_available_has_a_reason() -> None:
     assert first(heard(pair(), xid(79), 0.0)).reason == "XID 79: the GPU has fallen off the bus"
     assert "cordoned" in first(cordoned(pair(), A.uuid, on=True)).reason
     assert first(pair()).reason == ""
 
 
-def test_an_observation_of_a_gpu_that_nobody_knows_changes_nothing() -> None:
+def test_an_observation_of_an_unknown_gpu_is_ignored() -> None:
     of = pair()
     assert heard(of, xid(79, uuid_of(7)), 0.0) is of
     assert sampled(of, [Sample(uuid_of(7), error="odd")], 0.0) is of
@@ -144,7 +144,7 @@ def availabilities(of: Node) -> dict[str, Availability]:
     return {group.uuid: group.availability for group in pool_of(planned(of)).groups}
 
 
-def test_a_sick_gpu_makes_all_its_instances_sick() -> None:
+def test_an_unhealthy_gpu_makes_all_its_instances_unhealthy() -> None:
     of = heard(split(), xid(79), 0.0)
     assert availabilities(of) == {ONE.uuid: UNHEALTHY, TWO.uuid: UNHEALTHY, B.uuid: AVAILABLE}
 
@@ -186,7 +186,7 @@ def test_a_cordon_of_the_gpu_is_one_of_its_instances() -> None:
     assert availabilities(of) == {ONE.uuid: WITHHELD, TWO.uuid: WITHHELD, B.uuid: AVAILABLE}
 
 
-def test_the_operator_s_word_about_a_gpu_is_about_its_instances() -> None:
+def test_cordon_and_heal_of_a_gpu_apply_to_its_instances() -> None:
     of = heard(split(), xid(95, gi=1, ci=0), 0.0)
     assert health_of(healed(of, A.uuid, 1.0), ONE.uuid).phase is HealthPhase.PROBATION
 
@@ -194,7 +194,7 @@ def test_the_operator_s_word_about_a_gpu_is_about_its_instances() -> None:
 # GPUs that come and go. --------------------------------------------------------------------------
 
 
-def test_a_gpu_that_goes_without_a_word_is_withdrawn_and_watched_when_it_comes_back() -> None:
+def test_a_gpu_that_vanishes_is_withdrawn_and_on_probation_when_it_returns() -> None:
     gone = advance(gpus_seen(pair(), (B,), "1", 1.0), 1.0, 1001.0)
     assert gone.gpus == (B,)
     assert first(gone).availability is UNHEALTHY
@@ -205,13 +205,13 @@ def test_a_gpu_that_goes_without_a_word_is_withdrawn_and_watched_when_it_comes_b
 
 
 @pytest.mark.parametrize("number", [48, 79])
-def test_a_sick_gpu_that_can_be_read_no_more_stays_where_it_is(number: int) -> None:
+def test_an_unhealthy_gpu_that_becomes_unreadable_stays_listed(number: int) -> None:
     of = gpus_seen(heard(pair(), xid(number), 0.0), (B,), "1", 1.0)
     assert of.gpus == (A, B)
     assert first(of).availability is UNHEALTHY
 
 
-def test_a_suspected_gpu_that_is_left_out_stays_and_is_sick_after_thirty_seconds() -> None:
+def test_a_suspect_gpu_that_is_left_out_is_unhealthy_after_thirty_seconds() -> None:
     of = heard(pair(), GpuEvent(A.uuid, EventKind.HANG), 10.0)
     of = gpus_seen(of, (B,), "1", 11.0)
     assert first(of).availability is WITHHELD
@@ -221,12 +221,12 @@ def test_a_suspected_gpu_that_is_left_out_stays_and_is_sick_after_thirty_seconds
     assert advance(late, 40.0, 1040.0) == late
 
 
-def test_the_instances_of_a_sick_gpu_stay_too() -> None:
+def test_the_instances_of_an_unhealthy_gpu_stay_listed() -> None:
     of = gpus_seen(heard(split(), xid(79), 0.0), (B,), "1", 1.0)
     assert of.gpus == (ONE, TWO, B)
 
 
-def test_instances_that_a_reset_has_ended_go_when_their_gpu_is_well_again() -> None:
+def test_instances_removed_by_a_reset_go_once_their_gpu_recovers() -> None:
     of = sampled(heard(split(), xid(48), 0.0), [evolve(passed(), recovery=1)], 1.0)
     of = gpus_seen(of, (B,), "1", 2.0)
     assert of.gpus == (ONE, TWO, B)
@@ -239,7 +239,7 @@ def test_instances_that_a_reset_has_ended_go_when_their_gpu_is_well_again() -> N
     }
 
 
-def test_a_gpu_that_cannot_be_read_and_is_said_to_be_well_has_gone() -> None:
+def test_an_unreadable_gpu_that_is_declared_healthy_is_removed() -> None:
     of = gpus_seen(heard(pair(), xid(79), 0.0), (B,), "1", 1.0)
     of = advance(healed(of, A.uuid, 2.0), 2.0, 1002.0)
     assert of.gpus == (B,)
@@ -302,7 +302,7 @@ def test_what_the_probe_denies_goes_by_the_two_steps() -> None:
     assert first(denied).held == HELD
 
 
-def test_what_no_probe_confirms_in_time_is_sick() -> None:
+def test_a_gpu_that_no_probe_confirms_in_time_is_unhealthy() -> None:
     of = advance(last_known(start(), (A, B), "1", 0.0), 0.0, 1000.0)
     of = probe_failed(of, "no driver", driver_gone=True)
     assert next_turn(of, LATE, 1000.0) == pytest.approx(120.0 - LATE)
@@ -312,7 +312,7 @@ def test_what_no_probe_confirms_in_time_is_sick() -> None:
     assert first(gpus_seen(late, (A, B), "1", 130.0)).availability is AVAILABLE
 
 
-def test_a_gpu_that_is_known_to_be_sick_is_not_trusted() -> None:
+def test_a_gpu_last_known_unhealthy_is_not_trusted() -> None:
     found = {A.uuid: health_of(heard(pair(), xid(79), 0.0), A.uuid)}
     of = advance(resumed(last_known(start(), (A, B), "1", 0.0), found), 0.0, 1000.0)
     assert first(of).availability is UNHEALTHY
@@ -321,7 +321,7 @@ def test_a_gpu_that_is_known_to_be_sick_is_not_trusted() -> None:
     assert (first(of).availability, first(of).healthy) == (WITHHELD, HELD)
 
 
-def test_nothing_is_trusted_where_the_configuration_says_so_or_a_probe_was_first() -> None:
+def test_nothing_is_trusted_if_configured_or_after_a_probe() -> None:
     assert last_known(start(HealthPolicy(trust_last_known=False)), (A,), "1", 0.0).gpus is None
     of = gpus_seen(start(), (B,), "1", 0.0)
     assert last_known(of, (A, B), "1", 0.0).gpus == (B,)
@@ -377,7 +377,7 @@ changes: st.SearchStrategy[Change] = st.one_of(
 
 
 @given(st.lists(st.tuples(st.sampled_from([0.0, 5.0, 31.0, 61.0, 200.0]), changes), max_size=30))
-def test_what_is_held_never_vanishes_and_is_healthy_unless_its_gpu_is_sick(
+def test_held_shares_stay_listed_and_healthy_unless_their_gpu_is_unhealthy(
     history: list[tuple[float, Change]],
 ) -> None:
     held = {A.uuid: IntSet.of([1, 2]), B.uuid: HELD, ONE.uuid: HELD}

@@ -49,7 +49,7 @@ def test_driver_toolkit_and_method_together_enforce_it() -> None:
     assert "615.71.09" in found.reason
 
 
-def test_by_variables_a_pod_can_override_it_and_that_is_said() -> None:
+def test_the_report_says_that_a_pod_can_override_variables() -> None:
     found = of(RUNTIME)
     assert found.kind is EnforcementKind.TOOLKIT
     assert "overrides" in found.reason
@@ -106,6 +106,6 @@ def test_places_are_watched_where_something_is_expected_of_them() -> None:
     assert of(size=0, expected=GIB).kind is EnforcementKind.WATCH
 
 
-def test_a_gpu_that_is_not_shared_is_said_to_be_so() -> None:
+def test_a_gpu_that_is_not_shared_is_reported_as_such() -> None:
     known = node(Sharing(deny=("*",)), [ONE])
     assert enforcement(known, None, ONE, "").reason == "it is not shared"

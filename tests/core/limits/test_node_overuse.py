@@ -87,7 +87,7 @@ def test_places_promise_what_is_expected_of_them() -> None:
     assert of.overuse[A].overusers[TRAIN, "main"].size == 2 * GIB
 
 
-def test_what_is_not_known_for_certain_counts_against_nobody() -> None:
+def test_uncertain_use_is_not_held_against_a_container() -> None:
     of = known(holds(TRAIN, 4 * GIB, 0))
     assert not sampled(of, 60.0, train=None).overuse
     lost = evolve(runs(0.0, train=30 * GIB), problem="cannot read /proc")

@@ -101,7 +101,7 @@ def test_it_comes_back_when_enough_was_free_for_long_enough() -> None:
     assert played(*series) == [True] * 7 + [False]
 
 
-def test_one_measurement_without_enough_begins_the_time_anew() -> None:
+def test_one_measurement_below_the_limit_restarts_the_time() -> None:
     clear = [(float(at), 5.0) for at in range(5, 100, 5)]
     clear[3] = (20.0, 4.0)
     found = played((0.0, 1.0), *clear)
@@ -158,7 +158,7 @@ def test_what_is_expected_counts_where_it_is_more() -> None:
     assert step(None, seen(1, 0.0, expected=5), POLICY, EVERY, 0.0).full
 
 
-def test_a_gpu_whose_memory_nvml_does_not_tell_is_never_full() -> None:
+def test_a_gpu_with_unknown_memory_is_never_full() -> None:
     assert played((0, None), (5, None), (500, None)) == [False] * 3
 
 
@@ -277,7 +277,7 @@ def test_a_container_that_has_just_come_counts_with_what_is_expected() -> None:
         assert (group_of(planned(of), 0).availability is Availability.WITHHELD) == full
 
 
-def test_a_decision_without_measurements_is_said() -> None:
+def test_a_decision_without_measurements_is_explained() -> None:
     of = sampled(node(guarded(), [gpu(0)]), 5.0, g0=40)
     assert planned(of).notes == ()
     assert next_turn(of, 5.0, 1005.0) == LATE

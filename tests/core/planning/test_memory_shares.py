@@ -86,7 +86,7 @@ def test_as_many_shares_as_fit_into_what_is_left(
     assert sum(len(group.active) for group in groups) == count
 
 
-def test_a_gpu_that_is_smaller_than_a_share_is_said() -> None:
+def test_a_gpu_smaller_than_a_share_is_noted() -> None:
     found = planned(node(memory(2 * GIB), [gpu(0, memory=GIB)]))
     assert "smaller than one share" in found.notes[0]
 
@@ -123,7 +123,7 @@ def test_at_start_too_many_shares_list_the_held_ones_only() -> None:
 # What a container is told. -----------------------------------------------------------------------
 
 
-def test_the_container_is_told_its_bytes_and_the_grant_knows_them() -> None:
+def test_the_container_gets_its_bytes_and_the_grant_records_them() -> None:
     found, pool, places = served(node(memory(), [gpu(0), gpu(1)]))
     granted = allocate(found, pool, places, ids(0, *range(12)), at=1234.9)
     assert granted.answer.envs["SGPUD_MEMORY_BYTES"] == str(12 * GIB)
@@ -239,7 +239,7 @@ def test_a_full_node_shows_the_held_shares() -> None:
     assert len(group_of(found, 0).healthy) == 40
 
 
-def test_a_sick_or_withheld_gpu_is_not_the_roomiest() -> None:
+def test_an_unhealthy_or_withheld_gpu_is_not_the_roomiest() -> None:
     access = {uuid(1): GpuAccess(cdi="nvidia.com/gpu=1")}
     config = memory(injection=InjectionSettings(InjectionMethod.CDI))
     of = evolve(node(config, [gpu(0, memory=80 * GIB), gpu(1)]), host=NodeHost(access=access))

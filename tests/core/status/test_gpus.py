@@ -91,14 +91,14 @@ def test_a_container_uses_what_its_processes_use_together() -> None:
     assert state.use_problem == ""
 
 
-def test_less_than_granted_is_no_over_use_and_nothing_is_zero() -> None:
+def test_use_below_the_grant_is_not_overuse_and_no_use_is_zero() -> None:
     state = of(usage((GpuProcess(1, GIB, 0), inside(TRAIN, "main"))), holds(TRAIN, size=GIB))
     assert container(state).over == 0
     idle = of(usage(), holds(TRAIN, size=GIB))
     assert (container(idle).used, container(idle).processes, container(idle).over) == (0, 0, 0)
 
 
-def test_the_memory_of_a_process_that_is_not_told_is_nobodys_zero() -> None:
+def test_unreported_memory_of_a_process_is_not_zero() -> None:
     state = of(
         usage(
             (GpuProcess(1, None, None), inside(TRAIN, "main")),
@@ -182,17 +182,17 @@ def test_one_that_has_ended_counts_no_more() -> None:
     assert container(state).used == 0
 
 
-def test_what_hinders_is_said_and_no_number_is() -> None:
+def test_a_problem_is_shown_instead_of_numbers() -> None:
     state = of(usage(problem="needs hostPID: true"), holds(TRAIN))
     assert state.use_problem == "needs hostPID: true"
     assert container(state).used is None
     silent = Usage(8.5, {A: GpuProcesses(A, problem="NVML does not tell")}, {})
     assert of(silent, holds(TRAIN)).use_problem == "NVML does not tell"
-    assert "not been asked" in of(None, holds(TRAIN)).use_problem
+    assert "not known yet" in of(None, holds(TRAIN)).use_problem
     assert container(of(None, holds(TRAIN))).used is None
 
 
-def test_without_the_books_no_pod_is_accused() -> None:
+def test_without_a_checkpoint_no_process_is_called_shareless() -> None:
     running = usage((GpuProcess(1, GIB, 1), inside(ALIEN, "main")))
     state = of(running, known=checkpoint(holds(TRAIN), problem="checkpoint: not JSON"))
     assert state.processes[0].owner == "unknown"
@@ -241,7 +241,7 @@ def test_memory_carries_its_age() -> None:
     assert (never.used, never.measured_ago, never.fresh) == (None, None, False)
 
 
-def test_the_age_of_processes_is_told() -> None:
+def test_the_age_of_process_data_is_shown() -> None:
     known = node(sharing(8), [gpu(0)])
     assert usage_view(known, None, 10.0).ago is None
     young, old = (usage_view(known, usage(), now) for now in (10.0, 30.0))

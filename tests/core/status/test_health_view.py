@@ -11,7 +11,7 @@ A, B = gpu(0), gpu(1)
 WELL = HealthView("GPU-1", "healthy", "", "", cordoned=False)
 
 
-def test_every_gpu_is_there_and_the_parents_of_mig_instances() -> None:
+def test_every_gpu_and_every_parent_of_mig_instances_is_listed() -> None:
     part = mig(A, 1)
     seen = healths(node(sharing(), (part, B)))
     assert [one.uuid for one in seen] == [A.uuid, part.uuid, B.uuid]
@@ -19,7 +19,7 @@ def test_every_gpu_is_there_and_the_parents_of_mig_instances() -> None:
     assert troubles(seen) == []
 
 
-def test_a_sick_gpu_is_shown_with_its_reason_and_what_to_do() -> None:
+def test_an_unhealthy_gpu_is_shown_with_reason_and_advice() -> None:
     sick = heard(node(sharing(), (A, B)), GpuEvent(A.uuid, EventKind.XID, 79), 0.0)
     seen = healths(cordoned(sick, B.uuid, on=True))
     assert (seen[0].health, seen[0].reason) == (
@@ -44,4 +44,4 @@ def test_a_status_line_names_a_few() -> None:
     many = [HealthView(f"GPU-{n}", "unhealthy", "XID 79", "", cordoned=False) for n in range(9)]
     said = troubles([WELL, *many])
     assert len(said) == SHOWN + 1
-    assert said[-1] == f"and {9 - SHOWN} more GPUs not as they should be"
+    assert said[-1] == f"and {9 - SHOWN} more GPUs with problems"

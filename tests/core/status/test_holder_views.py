@@ -35,5 +35,5 @@ def test_what_was_given_this_moment_has_no_name_yet() -> None:
     assert len(holder_views(of)[KEY]) == 2
 
 
-def test_nothing_is_known_before_the_books_are() -> None:
+def test_holders_are_unknown_before_the_first_checkpoint() -> None:
     assert holder_views(Node()) == {}

@@ -57,5 +57,5 @@ def test_without_a_directory_it_is_not_ready() -> None:
     assert seen(of, "no plugin directory", {}).unready == ("no plugin directory",)
 
 
-def test_what_is_dead_is_told_as_it_is() -> None:
+def test_failed_parts_are_shown() -> None:
     assert seen(Node(), "serving", {}).dead == ("reconciler",)

@@ -341,7 +341,7 @@ def test_the_same_line_of_each_new_process_is_logged_once_an_hour() -> None:
     assert len(said.about("cannot open")) == 2
 
 
-def test_a_child_that_was_started_early_is_told_its_options(bench: Bench, stub: Stub) -> None:
+def test_a_child_started_early_gets_its_options(bench: Bench, stub: Stub) -> None:
     stub.write(A100)
     first = spawn(["--period", "60", "--root", str(stub.root)], stub.env)
     start = Starter(bench.reactor, first)

@@ -432,7 +432,7 @@ class MonitorTests(SynchronousTestCase):
         assert (event.uuid, event.kind) == (GPU_B, EventKind.HANG)
         assert "did not return" in event.detail
 
-    def test_a_hang_at_a_gpu_without_a_known_uuid_is_no_event(self) -> None:
+    def test_a_hang_at_a_gpu_without_a_known_uuid_is_not_an_event(self) -> None:
         self.child.begin("1", 1)
         self.reactor.advance(PATIENCE.first)
         assert self.events == []
