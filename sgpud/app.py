@@ -380,7 +380,8 @@ class Daemon:
         """The memory caps that containers can be given as CDI devices, or have."""
         plan = self._reconciler.plan
         by_cdi = plan and plan.chosen and plan.chosen.method is InjectionMethod.CDI
-        return node.caps() if by_cdi else node.held_caps()
+        # A claim has a CDI device of its own, with its cap.
+        return node.caps() if by_cdi and self._dra is None else node.held_caps()
 
     def _look(self) -> None:
         injection = self._configuration.config.sharing.injection

@@ -30,6 +30,9 @@ REQUIRED = ("nvidiactl", "nvidia-uvm")
 OPTIONAL = ("nvidia-uvm-tools", "nvidia-modeset")
 _ACCESS_FILE = 1 << 12
 """Bytes of a capability's file, at most."""
+_CONTROLLERS = "/sys/fs/cgroup/cgroup.controllers"
+LIMITING = ("dmem", "misc")
+"""The cgroup controllers of which the driver needs one for memory limits."""
 _CAPABILITIES = "/proc/driver/nvidia/capabilities"
 _MINOR = re.compile(r"^DeviceFileMinor:\s*([0-9]{1,9})\s*$", re.MULTILINE)
 
@@ -77,9 +80,20 @@ def look(
         mounts=tuple(mount for mount in mounts if there(root, mount.host)),
         access=access,
         unlimited=unlimited(root, runtime),
-        cgroup_v2=there(root, "/sys/fs/cgroup/cgroup.controllers"),
+        cgroup_problem=_cgroup_problem(root),
         caps=frozenset(cap for cap in caps if cap),
     )
+
+
+def _cgroup_problem(root: Path) -> str:
+    """Why the node's cgroups cannot have memory limits, or empty."""
+    try:
+        found = read_regular(within(root, _CONTROLLERS), _ACCESS_FILE).decode().split()
+    except (OSError, UnicodeDecodeError):
+        return "the node does not use cgroup v2 alone"
+    if any(name in found for name in LIMITING):
+        return ""
+    return f"its kernel has no cgroup controller {' or '.join(LIMITING)}"
 
 
 def _missing(nodes: Sequence[str], *, windows: bool) -> str:

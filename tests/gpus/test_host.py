@@ -477,9 +477,13 @@ def test_an_empty_or_unreadable_program_has_no_hook(node: Node) -> None:
     assert "older than" in node.look(A).unlimited
 
 
-def test_memory_limits_need_version_2_of_cgroups_alone(node: Node) -> None:
-    assert not node.look(A).cgroup_v2
-    node.put("sys/fs/cgroup/unified/cgroup.controllers", "memory")
-    assert not node.look(A).cgroup_v2
-    node.put("sys/fs/cgroup/cgroup.controllers", "memory")
-    assert node.look(A).cgroup_v2
+def test_memory_limits_need_version_2_of_cgroups_with_a_controller_for_them(node: Node) -> None:
+    assert "cgroup v2" in node.look(A).cgroup_problem
+    node.put("sys/fs/cgroup/unified/cgroup.controllers", "misc")
+    assert "cgroup v2" in node.look(A).cgroup_problem
+    # Without one the driver refuses the limit, and the toolkit's hook fails with the container.
+    node.put("sys/fs/cgroup/cgroup.controllers", "cpu memory\n")
+    assert node.look(A).cgroup_problem == "its kernel has no cgroup controller dmem or misc"
+    for controllers in ("cpu misc", "dmem memory\n"):
+        node.put("sys/fs/cgroup/cgroup.controllers", controllers)
+        assert node.look(A).cgroup_problem == ""

@@ -64,8 +64,8 @@ class NodeHost:
     """By GPU UUID."""
     unlimited: str = "the node has not been checked yet"
     """Why NVIDIA's runtime applies no memory limits, as far as its files tell, or empty."""
-    cgroup_v2: bool = False
-    """Whether the node's cgroups are of version 2 alone, as memory limits need."""
+    cgroup_problem: str = "the node has not been checked yet"
+    """Why its cgroups cannot have memory limits, or empty."""
     caps: frozenset[int] = frozenset()
     """The memory caps, in MiB, for which there is a CDI device of ours."""
     caps_problem: str = ""

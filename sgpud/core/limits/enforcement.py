@@ -99,11 +99,7 @@ def by_toolkit(handing: Handing, gpu: Gpu) -> Enforcement:
             f"driver {driver or 'of unknown version'} cannot limit memory",
             f"Install driver {FIRST_DRIVER} or later.",
         ),
-        (
-            not host.cgroup_v2,
-            "the node does not use cgroup v2",
-            "Boot with systemd.unified_cgroup_hierarchy=1.",
-        ),
+        (bool(host.cgroup_problem), host.cgroup_problem, "Use cgroup v2 on Linux 5.13 or later."),
         (method is None, "how GPUs are handed over is not known yet", ""),
         (
             method is InjectionMethod.DEVICE_NODES,

@@ -92,7 +92,7 @@ class Node:
 
         None where the toolkit's hook would fail, and the container with it.
         """
-        able = knows_limits(self.driver) and self.host.cgroup_v2
+        able = knows_limits(self.driver) and not self.host.cgroup_problem
         return self.limits.factor if able and self.limits.memory is MemoryLimits.AUTO else 0.0
 
     def held_caps(self) -> frozenset[int]:

@@ -42,6 +42,9 @@ def test_memory_limits_that_apply_are_good(node: FakeNode) -> None:
     node.write("sys/module/nvidia/version", "615.71.09\n")
     node.write("usr/bin/nvidia-cdi-hook", "ELF apply-cuda-memory-limits")
     (one,) = memory_findings(node)
+    assert "no cgroup controller" in one.what
+    node.write("sys/fs/cgroup/cgroup.controllers", "cpu memory misc\n")
+    (one,) = memory_findings(node)
     assert one.severity is Severity.GOOD
     assert "memory limits apply on 2 GPUs" in one.what
     node.write("usr/bin/nvidia-cdi-hook", "ELF")

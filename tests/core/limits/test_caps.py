@@ -44,7 +44,7 @@ ONE = gpu(0)
 DRIVER = "615.71.09"
 HOST = NodeHost(
     runtime="found",
-    cgroup_v2=True,
+    cgroup_problem="",
     unlimited="",
     access={ONE.uuid: GpuAccess(cdi=f"nvidia.com/gpu={ONE.uuid}", limited=True)},
 )
@@ -133,7 +133,7 @@ def test_by_cdi_it_gets_a_device_where_there_is_one_for_its_size() -> None:
     [
         limited(driver="580.65.06"),
         limited(driver=""),
-        limited(host=evolve(HOST, cgroup_v2=False)),
+        limited(host=evolve(HOST, cgroup_problem="cgroup v1")),
         limited(limits=LimitSettings(MemoryLimits.OFF)),
         limited(InjectionMethod.DEVICE_NODES),
         limited(size=0),

@@ -16,7 +16,7 @@ from tests.core.values import GIB, POOL, gpu, mig, node
 
 ONE = gpu(0)
 HOST = NodeHost(
-    cgroup_v2=True,
+    cgroup_problem="",
     unlimited="",
     access={ONE.uuid: GpuAccess(cdi=f"nvidia.com/gpu={ONE.uuid}", limited=True)},
 )
@@ -64,9 +64,9 @@ def test_the_report_says_that_a_pod_can_override_variables() -> None:
     [
         ({"driver": "580.65.06"}, "driver 580.65.06 cannot", "Install driver 615"),
         ({"driver": ""}, "of unknown version", "Install driver 615"),
-        ({"host": evolve(HOST, cgroup_v2=False)}, "cgroup v2", "unified_cgroup_hierarchy"),
+        ({"host": evolve(HOST, cgroup_problem="cgroup v1")}, "cgroup v1", "Use cgroup v2"),
         ({"host": WITHOUT_HOOK}, "apply-cuda-memory-limits", "nvidia-ctk cdi generate"),
-        ({"host": NodeHost(cgroup_v2=True), "method": RUNTIME}, "not been checked", "1.20.1"),
+        ({"host": NodeHost(cgroup_problem=""), "method": RUNTIME}, "not been checked", "1.20.1"),
         (
             {"host": evolve(HOST, unlimited="toolkit is old"), "method": RUNTIME},
             "toolkit is old",
