@@ -64,7 +64,7 @@ def promtool(found: str, *words: str, folder: Path = MONITORING) -> str:
 
 @on_one_stack
 def test_prometheus_accepts_the_rules(need_tool: Callable[[str], str]) -> None:
-    assert "SUCCESS: 11 rules found" in promtool(
+    assert "SUCCESS: 12 rules found" in promtool(
         need_tool("promtool"), "check", "rules", ALERTS.name
     )
 
@@ -79,6 +79,24 @@ def test_each_alert_is_tried() -> None:
     # With what is expected of it, and not only where it is quiet.
     tried = set(re.findall(r"alertname: (\w+)\n +exp_alerts:", TRIALS.read_text()))
     assert alerts == tried
+
+
+def test_each_alert_leads_to_its_section_of_the_runbook() -> None:
+    alerts = re.findall(r"alert: (\w+)", ALERTS.read_text())
+    linked = re.findall(r"runbook: docs/runbook\.md#(\w+)", ALERTS.read_text())
+    sections = re.findall(
+        r"^## (\w+)$", (DEPLOY.parent / "docs/runbook.md").read_text(), re.MULTILINE
+    )
+    assert linked == [alert.lower() for alert in alerts]
+    assert sorted(sections) == sorted(alerts)
+
+
+def test_gpus_are_named_as_people_name_them() -> None:
+    for panel in dashboard()["panels"]:
+        for target in panel["targets"]:
+            assert "{{gpu}}" not in target.get("legendFormat", ""), panel["title"]
+    # A UUID only where the name is not known any more.
+    assert not re.search(r"GPU \{\{ \$labels.gpu", ALERTS.read_text())
 
 
 @pytest.mark.parametrize(
