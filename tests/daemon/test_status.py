@@ -69,8 +69,10 @@ deepomatic.com/shared-gpu-memory: registered, 2 held, 62 free (64 allocatable)
 GPU, HOLDER                   MEMORY     OF  BUSY  SHARES
 0 NVIDIA A100-SXM4-40GB     0 B   0%  40GiB    0%  0 held, 40 free
   {A}: healthy
+  memory limits: watch (it is a fake GPU)
 1 NVIDIA L4              5.5GiB  22%  24GiB   63%  2 held, 22 free
   {B}: healthy
+  memory limits: watch (it is a fake GPU)
   team/train/main               3GiB   2GiB   40%  2, over by 1GiB
   cat PID in pod {ALIEN}      2GiB          20%  holds no share
   cat PID                     512MiB           3%  not in a pod
@@ -110,6 +112,32 @@ def test_who_uses_what_on_one_screen(node: Node, kubelet: StandInKubelet) -> Non
         assert by_memory[4].startswith("1 NVIDIA L4")
         json_shown = node.command("status", "--json", "--run-dir", str(node.run)).stdout
         assert problems(json.loads(json_shown), schema()) == []
+
+
+def test_overuse_is_found_counted_and_explained(node: Node, kubelet: StandInKubelet) -> None:
+    path = f"sgpud-test-{node.root.name}/kubepods/burstable/pod{TRAIN}/{ID}"
+    with waiting({"train": path}) as pids:
+        node.gpus.write_text(
+            f'{GPUS}[[event]]\nat = "0s"\ngpu = 1\nprocess = {pids["train"]}\nmemory = "3GiB"\n'
+        )
+        limits = '[limits]\npressure = "always"\nover_for = "1s"\n'
+        sharing = 'share_memory = "1GiB"\nadvertise = "all"\nmeasure_every = "1s"'
+        node.configure(resource=MEMORY, sharing=sharing, rest=limits)
+        node.start()
+        became(kubelet, MEMORY, 64, 64)
+        kubelet.admit(TRAIN, "team", "train", "main", {MEMORY: 2}, timeout=WITHIN)
+
+        def victim(seen: dict[str, Any]) -> bool:
+            return any("more than any" in one["verdict"] for one in seen["gpus"][1]["containers"])
+
+        found = until(node, victim)
+        (container,) = found["gpus"][1]["containers"]
+        assert container["over"] == GIB
+        assert container["over_for"] >= 1.0
+        assert found["counters"]["overuse"][B] >= 1
+        assert found["gpus"][1]["enforcement"] == "watch"
+        said = node.command("explain", "team/train", "--run-dir", str(node.run)).stdout
+        assert f"team/train/main has used 1GiB more memory of {B}" in " ".join(said.split())
 
 
 def named(gpu: dict[str, Any]) -> bool:

@@ -24,9 +24,11 @@ def used(node: Node, usage: Usage) -> Node:
         # Most of the time no GPU is under pressure, and nobody's processes are looked at.
         counted = [one for one in samples if one and pressed(one, node.limits)]
         owners = Attribution(checkpoint if counted else None)
+        holders = _by_gpu(checkpoint.holders if counted else ())
         for seen in counted:
             use = gpu_use(seen.uuid, usage, owners)
-            uses = _uses(checkpoint.holders, use, seen.uuid, sharing.guard_settings.expected)
+            expected = sharing.guard_settings.expected
+            uses = _uses(holders.get(seen.uuid, ()), use, seen.uuid, expected)
             before = node.overuse.get(seen.uuid)
             gap = MISSED * sharing.measure_every
             state = step(before, evolve(seen, uses=uses), node.limits, gap)
@@ -45,6 +47,14 @@ def _sample(node: Node, gpu: Gpu, usage: Usage) -> GpuMemorySample | None:
     return GpuMemorySample(gpu.uuid, usage.at, gpu.memory, taken)
 
 
+def _by_gpu(holders: Iterable[Holder]) -> dict[str, list[Holder]]:
+    found: dict[str, list[Holder]] = {}
+    for one in holders:
+        for uuid in one.shares:
+            found.setdefault(uuid, []).append(one)
+    return found
+
+
 def _uses(
     holders: Iterable[Holder], use: GpuUsage, uuid: str, expected: int
 ) -> tuple[MemoryUse, ...]:
@@ -52,11 +62,10 @@ def _uses(
     pods: dict[Container, str] = {}
     sizes: dict[Container, list[int]] = {}
     for one in holders:
-        if uuid in one.shares:
-            container = (one.pod, one.container)
-            pods[container] = f"{one.namespace}/{one.name}" if one.name else ""
-            size = len(one.shares[uuid]) * one.sizes.get(uuid, 0)
-            sizes.setdefault(container, []).append(size)
+        container = (one.pod, one.container)
+        pods[container] = f"{one.namespace}/{one.name}" if one.name else ""
+        size = len(one.shares[uuid]) * one.sizes.get(uuid, 0)
+        sizes.setdefault(container, []).append(size)
     return tuple(
         MemoryUse(container, pods[container], granted, known.used if known else None)
         for container, each in sizes.items()
