@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from ctypes.util import find_library
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from sgpud.bridge import Timer
 from sgpud.imports import IMPORTED_WITHIN, LateImports
 
 ROOT = Path(__file__).parent.parent
+PATH = ":".join([*sys.path, str(ROOT)])
 WAIT = ("sgpud.core.explain.explain", "sgpud.serve.http.site", "twisted.web")
 NEVER = (
     *("ssl", "email", "http.client", "urllib.request", "grpc.aio._call", "yaml", "csv"),
@@ -37,9 +39,9 @@ print(CookieJar.__module__, callable(grpc.aio.server), bool(ssl.SSLContext))
 """
 
 
-def python(program: str, *arguments: str) -> str:
+def python(program: str, *arguments: str, flags: tuple[str, ...] = ()) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", program, *arguments],
+        [sys.executable, *flags, "-c", program, *arguments],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
@@ -106,3 +108,22 @@ def test_a_process_that_stops_imports_nothing_more() -> None:
     late.imports.stop()
     late.imports.soon()
     assert (late.done, late.due) == ((), [])
+
+
+PROBE = """
+import sys
+sys.path[:] = sys.argv.pop(1).split(":")
+from sgpud.gpus.nvml.probe import main
+main._leave_out_util()
+import pynvml
+print([name for name in sys.argv[1:] if name in sys.modules])
+print(pynvml.find_library("c") or "nowhere")
+"""
+
+
+@pytest.mark.slow
+def test_the_probe_imports_little_and_ctypes_still_finds_libraries() -> None:
+    never = ("pathlib", "subprocess", "shutil", "tempfile", "urllib.parse", "attrs", "twisted")
+    found, library = python(PROBE, PATH, *never, flags=("-I", "-S")).splitlines()
+    assert found == "[]"
+    assert library == (find_library("c") or "nowhere")

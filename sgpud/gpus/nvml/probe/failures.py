@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-from pathlib import Path
 
 from sgpud.gpus.nvml.probe.inventory import error_text
 
@@ -35,7 +34,7 @@ def explain(nvml: ModuleType, error: Exception, root: str) -> ProbeError:
     kind = kinds.get(getattr(error, "value", None), "unknown")
     if kind == "no-library":
         return ProbeError(kind, _why_not_loaded() or text)
-    control = _opened(Path(root) / "dev/nvidiactl")
+    control = _opened(os.path.join(root, "dev/nvidiactl"))
     if control.startswith("not permitted") and kind in ("unknown", "no-driver"):
         kind = "no-permission"
     return ProbeError(kind, f"{text}; {_module(root)}; /dev/nvidiactl: {control}")
@@ -64,13 +63,14 @@ def _why_not_loaded() -> str:
 
 def _module(root: str) -> str:
     try:
-        version = (Path(root) / "proc/driver/nvidia/version").read_text().splitlines()[0]
+        with open(os.path.join(root, "proc/driver/nvidia/version"), encoding="utf-8") as file:
+            version = file.read().splitlines()[0]
     except (OSError, IndexError, UnicodeDecodeError):
         return "the kernel module nvidia is not loaded"
     return f"loaded kernel module: {' '.join(version.split())[:120]}"
 
 
-def _opened(node: Path) -> str:
+def _opened(node: str) -> str:
     try:
         os.close(os.open(node, os.O_RDWR | os.O_CLOEXEC))
     except FileNotFoundError:

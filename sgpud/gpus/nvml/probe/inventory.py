@@ -8,7 +8,7 @@ missing function is a missing feature, never an error.
 from __future__ import annotations
 
 import math
-from pathlib import Path
+import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class InventoryReader:
 
     def __init__(self, nvml: ModuleType, root: str) -> None:
         self._nvml = nvml
-        self._root = Path(root)
+        self._root = root
 
     def versions(self) -> dict[str, str]:
         """The versions of the driver and of NVML, or empty if they are not reported."""
@@ -125,7 +125,9 @@ class InventoryReader:
         domain, _, rest = pci.lower().partition(":")
         try:
             address = f"{int(domain, 16):04x}:{rest}"
-            node = int((self._root / "sys/bus/pci/devices" / address / "numa_node").read_text())
+            path = os.path.join(self._root, "sys/bus/pci/devices", address, "numa_node")
+            with open(path, encoding="ascii") as file:
+                node = int(file.read())
         except (OSError, ValueError):
             return None
         return node if node >= 0 else None

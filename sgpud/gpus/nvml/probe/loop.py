@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from pathlib import Path
 
 from sgpud.gpus.nvml.probe.events import EventReader
 from sgpud.gpus.nvml.probe.failures import ProbeError, explain, nothing
@@ -229,8 +228,7 @@ class ProbeLoop:
     def _plugged(self) -> list[str]:
         """The PCI addresses that the driver serves; changes when a GPU is added or removed."""
         try:
-            served = Path(self._options.root) / "proc/driver/nvidia/gpus"
-            return sorted(entry.name for entry in served.iterdir())
+            return sorted(os.listdir(os.path.join(self._options.root, "proc/driver/nvidia/gpus")))
         except OSError:
             return []
 

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+from types import ModuleType
 
 from sgpud.gpus.nvml.probe.loop import ProbeLoop
 from sgpud.gpus.nvml.probe.protocol import MEASURE_EVERY, PERIOD, STATUS
@@ -69,6 +70,25 @@ class MessageWriter:
             os._exit(0)
 
 
+def _find_library(name: str) -> str | None:
+    """The real one, of ctypes.util."""
+    del sys.modules["ctypes.util"]
+    from ctypes.util import find_library  # noqa: PLC0415 - as below
+
+    return find_library(name)
+
+
+def _leave_out_util() -> None:
+    """Have pynvml import a find_library that imports the real one when it is called.
+
+    It is called on Windows only, and ctypes.util imports what runs a compiler: an eighth of this
+    process.
+    """
+    util = ModuleType("ctypes.util")
+    vars(util).update(find_library=_find_library)
+    sys.modules.setdefault("ctypes.util", util)
+
+
 def _die_with(parent: int) -> None:
     """Have the kernel kill this process with its parent, and exit if the parent is gone already."""
     prctl = ctypes.CDLL(None).prctl
@@ -102,6 +122,7 @@ def main(argv: Sequence[str]) -> NoReturn:
     # What the library prints must not be mixed with the messages.
     output = MessageWriter(os.dup(1))
     os.dup2(2, 1)
+    _leave_out_util()
     try:
         import pynvml  # noqa: PLC0415 - its absence is a fault to report, not a crash
     except ImportError as error:
