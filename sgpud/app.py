@@ -27,6 +27,7 @@ from sgpud.core.status.view import InstanceView, NodeView, Timestamps, view
 from sgpud.files import boot_id
 from sgpud.folder_watcher import FolderWatcher
 from sgpud.gpus.host import HostWatch
+from sgpud.gpus.nvml.monitor import GpuObserver
 from sgpud.gpus.source import source
 from sgpud.imports import LateImports
 from sgpud.kubelet.cgroups import PodCgroups
@@ -74,20 +75,24 @@ SAVE_WITHIN = 0.3
 
 @frozen
 class _Calls:
-    """Hears of the kubelet's calls."""
+    """Counts the kubelet's calls, on the reactor; gRPC's workers report them."""
 
+    reactor: Reactor
     counters: EventCounters
     holders: HolderTracker
     first_list: Callable[[], None]
 
     def refused(self, resource: str, refusal: RefusedError) -> None:
+        self.reactor.callFromThread(self._refused, resource, refusal)
+
+    def _refused(self, resource: str, refusal: RefusedError) -> None:
         self.counters.refused(resource, refusal)
         if not refusal.invalid:
             # The kubelet chose from what sgpud listed: have the list follow.
             self.holders.look()
 
     def listed(self, resource: str) -> None:
-        self.counters.listed(resource)
+        self.reactor.callFromThread(self.counters.listed, resource)
         self.first_list()
 
 
@@ -148,7 +153,21 @@ class Daemon:
         self._facts = GpuFacts(
             self._reconciler, reactor, self._gpu_state_store.save, self._counters.xid, self._look
         )
-        self._source, self._usage = source(reactor, options.fake_gpus, self._facts, options.probe)
+        facts = self._facts
+        self._source, self._usage = source(
+            reactor,
+            options.fake_gpus,
+            GpuObserver(
+                facts.inventory,
+                facts.fault,
+                facts.error,
+                facts.unreadable,
+                facts.event,
+                facts.samples,
+            ),
+            facts.usage,
+            options.probe,
+        )
         self._source.set_measure_every(config.sharing.measure_every)
         nonce = secrets.token_hex(4)
         pod_resources = PodResourcesClient(Path(config.kubelet.pod_resources), reactor)
@@ -217,7 +236,7 @@ class Daemon:
                 self._publisher,
                 Path(config.kubelet.plugin_directory),
                 nonce,
-                _Calls(self._counters, self._holders, self._late.soon),
+                _Calls(self._reactor, self._counters, self._holders, self._late.soon),
                 changed,
                 pod_resources.allocatable,
             )

@@ -54,11 +54,8 @@ LEAST_PER_ID = 16
 """Bytes of a list message per id, at least: how many ids it can have."""
 
 
-class ServicerObserver(Protocol):
-    """What the workers tell, from their own threads."""
-
-    def streams(self, live: int) -> None:
-        """So many streams live now."""
+class CallObserver(Protocol):
+    """What the workers report of the kubelet's calls, from their own threads."""
 
     def refused(self, resource: str, refusal: RefusedError) -> None:
         """Shares were refused."""
@@ -88,14 +85,19 @@ class DevicePluginServicer:
         self,
         resource: str,
         publisher: SnapshotPublisher,
-        observer: ServicerObserver,
+        observer: CallObserver,
+        streams: Callable[[int], object],
         wall: Callable[[], float],
     ) -> None:
-        """`wall` gives seconds since the epoch."""
+        """`wall` gives seconds since the epoch.
+
+        `streams` is called by a worker with how many streams live now.
+        """
         self._resource = resource
         self._publisher = publisher
         self._decided = publisher.decisions
         self._observer = observer
+        self._live = streams
         self._wall = wall
         self._lock = Lock()
         self._streams: list[ListStream] = []
@@ -169,7 +171,7 @@ class DevicePluginServicer:
             room = len(self._streams) < STREAMS
             if room:
                 self._streams.append(stream)
-                self._observer.streams(len(self._streams))
+                self._live(len(self._streams))
         return room
 
     def _ended(self, stream: ListStream) -> None:
@@ -185,7 +187,7 @@ class DevicePluginServicer:
             first = stream is self._streams[0]
             others = self._streams[1:] if first else []
             self._streams = [] if first else [one for one in self._streams if one is not stream]
-            self._observer.streams(len(self._streams))
+            self._live(len(self._streams))
         for other in others:
             other.follower.close()
             other.context.cancel()

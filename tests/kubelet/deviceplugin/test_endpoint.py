@@ -125,10 +125,7 @@ def test_a_failed_bind_check_says_why(tmp_path: Path) -> None:
 
 
 class Deaf:
-    """Hears nothing of streams and refusals."""
-
-    def streams(self, live: int) -> None:
-        pass
+    """Hears nothing of refusals."""
 
     def refused(self, resource: str, refusal: RefusedError) -> None:
         pass
@@ -156,7 +153,7 @@ class EndpointTest(TestCase):
         self.go_on.wait(WITHIN)
 
     def endpoint(self, path: Path | None = None) -> Endpoint:
-        servicer = DevicePluginServicer(POOL, self.publisher, Deaf(), lambda: 0.0)
+        servicer = DevicePluginServicer(POOL, self.publisher, Deaf(), lambda _: None, lambda: 0.0)
         return Endpoint(path or self.folder / socket_name(POOL, NONCE, 1), servicer, reactor)
 
     def ask(self, path: Path, method: str, request: bytes = b"") -> Deferred[bytes]:
