@@ -33,7 +33,7 @@ ONLY_A_STANDBY_STARTS = "/bin/sh -c '[ %N != sgpud ] || [ ! -e /etc/broken ]'"
 def test_without_gpu_and_kubelet_the_service_reports_that(bare: Machine) -> None:
     printed = install(bare)
     assert "no NVIDIA driver loaded" in printed
-    assert "no kubelet runs on this machine" in printed
+    assert "no kubelet running on this machine" in printed
     assert "/etc/sgpud.toml is valid" in printed
     assert shown(bare, "ActiveState") == "active"
     assert bare.says("systemctl is-enabled sgpud") == "enabled"
@@ -219,7 +219,8 @@ def test_removing_keeps_the_configuration_and_purging_leaves_nothing(bare: Machi
     assert bare.run("ls /run/sgpud", check=False).returncode != 0
 
 
-def test_a_drop_in_opens_the_network_for_metrics(machine: Machine) -> None:
+def test_a_drop_in_opens_the_network_for_metrics(host: Host) -> None:
+    machine = host.machine
     machine.write("/etc/sgpud.toml", '[http]\nlisten = "tcp:9449:interface=127.0.0.1"\n')
     machine.run("systemctl restart sgpud")
     said(machine, "run /usr/libexec/sgpud/allow-http")

@@ -99,7 +99,7 @@ def test_a_full_disk_costs_only_what_was_to_be_kept(host: Host) -> None:
         " && (head -c 1M /dev/zero >/var/lib/sgpud/ballast; true)"
     )
     machine.run("systemctl start sgpud")
-    said(machine, "Cannot write /var/lib/sgpud")
+    said(machine, "The state is not saved: cannot write /var/lib/sgpud")
     host.became(100, 100)
     host.admit("pod")
     machine.write(CONFIG, "[sharing]\nduplication_factor = 50\n")
@@ -139,7 +139,8 @@ def test_group_members_can_read_the_status_and_others_get_advice(host: Host) -> 
     machine.run("useradd --groups sgpud member && useradd other")
     assert machine.says("stat -c '%U %G %a %F' /run/sgpud/status.sock") == "root sgpud 660 socket"
     ask = "runuser --user {} -- sgpud {}"
-    assert f"{RESOURCE}: registered; 100 shares" in machine.says(ask.format("member", "status"))
+    seen = machine.says(ask.format("member", "status"))
+    assert f"{RESOURCE}: registered, 0 held, 100 free" in seen
     refused = machine.run(ask.format("other", "status"), check=False)
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "/run/sgpud/status.sock: run this as root, or as a member of its group" in refused.stderr
