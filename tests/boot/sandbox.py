@@ -116,6 +116,7 @@ TRIES: dict[str, Callable[[], object]] = {
     "write /var/lib": lambda: write("/var/lib/x"),
     "write /var/lib/sgpud": lambda: write("/var/lib/sgpud/x"),
     "write /run/sgpud": lambda: write("/run/sgpud/x"),
+    "write /run/cdi": lambda: write("/run/cdi/x"),
     "write /run": lambda: write("/run/x"),
     "serve in /var/lib/kubelet": lambda: bound("/var/lib/kubelet/x.sock"),
     "lock /var/lib/kubelet": locked,

@@ -34,6 +34,7 @@ int main(void)
 NEEDS = [
     "write /var/lib/sgpud",
     "write /run/sgpud",
+    "write /run/cdi",
     "serve in /var/lib/kubelet",
     "lock /var/lib/kubelet",
     "open /dev/null",
