@@ -173,4 +173,4 @@ def test_ten_thousand_xids_are_a_handful_of_lists_and_no_memory(
     assert lists <= 3
     assert len(kubelet.lists(RESOURCE)) == lists
     assert fourth - first < 1024 * 1024
-    assert len([line for line in daemon.log.items if "asked by" not in line.message]) < 20
+    assert len([line for line in daemon.log.items if "requested by" not in line.message]) < 20

@@ -158,10 +158,10 @@ class ProbeLoop:
             if gpu.uuid in self._options.leave_out:
                 return []
             found = self._reader.facts(gpu.handle, gpu.uuid, gpu.index)
+            gpu.pci = found[0][0]["pci"] if found else self._reader.pci(gpu.handle)
         except self._nvml.NVMLError as error:
             gpu.error = error
             return []
-        gpu.pci = self._reader.pci(gpu.handle)
         gpu.parts = [(facts["uuid"], handle) for facts, handle in found if facts["mig"]]
         return [facts for facts, _ in found]
 
