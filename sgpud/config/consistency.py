@@ -108,6 +108,12 @@ def advice(config: Config) -> Iterator[Violation]:
     yield from _context(config)
     yield from _container(config.sharing)
     yield from _dra(config)
+    if config.sharing.numa and _shares_memory(config.sharing):
+        yield _warning(
+            ("kubelet", "numa"),
+            "has no effect on memory shares: which GPU they are of is chosen after the kubelet"
+            " has chosen their ids",
+        )
     if config.sharing.numa and config.sharing.multiple in (Multiple.DISTINCT, Multiple.SAME):
         yield _warning(
             ("kubelet", "numa"),
@@ -115,6 +121,11 @@ def advice(config: Config) -> Iterator[Violation]:
             " topology manager policy the kubelet picks aligned shares without asking sgpud. Set"
             ' numa = false, or multiple = "any"',
         )
+
+
+def _shares_memory(sharing: Sharing) -> bool:
+    kinds = (sharing.default, *(rule.terms(sharing.default) for rule in sharing.rules))
+    return any(terms.share_memory for terms in kinds)
 
 
 def covers(earlier: str, later: str) -> bool:

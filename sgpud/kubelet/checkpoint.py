@@ -19,9 +19,10 @@ from google.protobuf.message import DecodeError
 from sgpud.config.schema.formats import resource_name
 from sgpud.core.errors import SgpudError
 from sgpud.core.intset import IntSet
+from sgpud.core.json_checks import UUID
 from sgpud.core.limits.caps import cap_of_device
 from sgpud.core.planning.holdings import CheckpointState, Holder, Key
-from sgpud.core.sharing.share_id import parse_share_id
+from sgpud.core.sharing.share_id import memory_stem, parse_share_id
 from sgpud.files import content, open_regular
 from sgpud.kubelet.api import deviceplugin_pb2 as api
 
@@ -106,8 +107,8 @@ def parse(text: bytes, *, registered: bool = True) -> tuple[tuple[Holder, ...], 
     lists = _get(data, "RegisteredDevices", dict) if registered else None
     for resource, ids in (lists or {}).items():
         if isinstance(ids, list) and not resource_name(resource):
-            for uuid, numbers in shares(ids).items():
-                known[resource, uuid] = numbers
+            for stem, numbers in shares(ids, resource).items():
+                known[resource, stem] = numbers
     return tuple(holders), known
 
 
@@ -125,30 +126,34 @@ def _data(text: bytes) -> Mapping[str, object]:
     return data
 
 
-def shares(ids: Iterable[object]) -> dict[str, IntSet]:
-    """Share numbers by GPU UUID; ids that are not ours are passed over."""
+def shares(ids: Iterable[object], resource: str) -> dict[str, IntSet]:
+    """Share numbers by the stem of their ids; ids that are not this pool's are passed over."""
+    stem = memory_stem(resource)
     found: dict[str, list[int]] = {}
     for item in ids:
         parsed = parse_share_id(item) if isinstance(item, str) else None
-        if parsed:
+        if parsed and (parsed[0] == stem or UUID.fullmatch(parsed[0])):
             found.setdefault(parsed[0], []).append(parsed[1])
     return {uuid: IntSet.of(numbers) for uuid, numbers in found.items()}
 
 
 def _holder(entry: object) -> Holder | None:
     ids = entry.get("DeviceIDs") if isinstance(entry, dict) else None
-    held = shares(_ids(ids))
-    if not isinstance(entry, dict) or not held:
-        return None
-    pod, container = _get(entry, "PodUID", str), _get(entry, "ContainerName", str)
     resource = _get(entry, "ResourceName", str)
     if resource is None or resource_name(resource):
         return None  # a pool is made of each name, and this one the kubelet would never take
+    held = shares(_ids(ids), resource)
+    if not isinstance(entry, dict) or not held:
+        return None
+    pod, container = _get(entry, "PodUID", str), _get(entry, "ContainerName", str)
     terms = _terms(_get(entry, "AllocResp", str) or "")
     if terms is None:
         return None
     per_gpu, sizes, since, cap = terms
-    return Holder(pod or "", container or "", resource, held, per_gpu, sizes, since, cap=cap)
+    # Memory shares of one container are of one GPU; their ids do not say which.
+    gpu = next(iter(sizes), "")
+    known = (per_gpu, sizes, since)
+    return Holder(pod or "", container or "", resource, held, *known, cap=cap, gpu=gpu)
 
 
 def _ids(ids: object) -> Iterator[object]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from twisted.logger import Logger
 
 from sgpud.core.allocation.allocate import RefusedError
+from sgpud.core.allocation.decisions import parts_of
 from sgpud.core.planning.holdings import Grant
 from sgpud.core.planning.plan import Plan
 from sgpud.core.status.view import CallTimes, Counters
@@ -39,7 +40,7 @@ class EventCounters:
                 "{resource}: granted {shares}",
                 resource=grant.resource,
                 shares=", ".join(
-                    f"{len(numbers)} of {uuid}" for uuid, numbers in grant.shares.items()
+                    f"{part.count} of {part.uuid}" for part in parts_of(grant.shares, grant.gpu)
                 ),
             )
 

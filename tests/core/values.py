@@ -119,9 +119,9 @@ def group_of(found: Plan, number: int, resource: str = POOL) -> GpuShares:
     return group
 
 
-def served(of: Node, resource: str = POOL) -> tuple[Plan, Pool, IdIndex]:
+def served(of: Node, resource: str = POOL, now: float = 1000.0) -> tuple[Plan, Pool, IdIndex]:
     """What a worker answers from."""
-    found = planned(of)
+    found = planned(of, now)
     pool = pool_of(found, resource)
     return found, pool, index(pool)
 

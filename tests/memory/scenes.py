@@ -68,8 +68,8 @@ def without_podresources_the_holders_may_be_stale() -> None:
         admit(kubelet, "a", 12)
         process.said("may be stale")
         assert "podresources" in process.view()["holders"]
-        assert gpu(process, A)["held"] == 12
-        assert named(process, A, MEMORY) == {"//main": 12}
+        assert gpu(process, B)["held"] == 12
+        assert named(process, B, MEMORY) == {"//main": 12}
         kubelet.pod_resources.set_fault(None)
 
 
@@ -79,19 +79,19 @@ def podresources_that_is_broken_costs_no_holder() -> None:
         kubelet.pod_resources.set_fault(PodResourcesFault.GARBAGE)
         admit(kubelet, "a", 12)
         process.said("may be stale")
-        assert gpu(process, A)["held"] == 12
-        became(kubelet, 12 + 28)
+        assert gpu(process, B)["held"] == 12
+        became(kubelet, 12 + 40)
 
 
 def a_holder_whose_gpu_has_gone_is_kept_and_shown() -> None:
     with a_node() as (node, kubelet):
         node.gpus.write_text(f'{GPUS}\n[[event]]\nat = "8s"\ngpu = 0\nunplug = true\n')
         process = start(node, kubelet)
-        kept = set(admit(kubelet, "a", 12).ids[MEMORY])
+        kept = set(admit(kubelet, "a", 30).ids[MEMORY])
         kubelet.wait_for(lambda k: k.allocatable(MEMORY) == 24, 2 * WITHIN)
         assert kept <= set(kubelet.devices(MEMORY))
         seen = gpu(process, A)
-        assert (seen["held"], seen["allocatable"], seen["product"]) == (12, 0, "")
+        assert (seen["held"], seen["allocatable"], seen["product"]) == (30, 0, "")
         assert [one["uid"] for one in seen["holders"]] == ["uid-a"]
 
 

@@ -5,31 +5,65 @@ import pytest
 from sgpud.node.store import sealed
 from sgpud.testing.kubelet.records import AdmissionError
 from sgpud.testing.kubelet.stand_in import StandInKubelet
-from tests.daemon.node import A, B, Node, of
+from tests.daemon.node import A, B, Node
 from tests.daemon.record import WITHIN
-from tests.memory.shared import GIB, MEMORY, admit, became, gpu, healthy, pool, share, start
+from tests.memory.shared import GIB, MEMORY, admit, became, gpu, pool, share, start
 
 
 def test_a_pod_gets_what_its_shares_stand_for(node: Node, kubelet: StandInKubelet) -> None:
     start(node, kubelet)
     given = admit(kubelet, "twelve", 12)
     assert given.envs["SGPUD_MEMORY_BYTES"] == str(12 * GIB)
-    assert given.envs["SGPUD_GPU_UUIDS"] == A
+    assert given.envs["SGPUD_GPU_UUIDS"] == B
 
 
 def test_the_node_shows_the_largest_request_that_fits(node: Node, kubelet: StandInKubelet) -> None:
     start(node, kubelet)
     became(kubelet, 40)
     admit(kubelet, "a", 12)
-    became(kubelet, 12 + 28)
-    admit(kubelet, "b", 10)
-    became(kubelet, 22 + 24)
-    assert healthy(kubelet) == (22, 24)
-    # All that is left, which the kubelet takes without asking: one GPU's.
-    assert admit(kubelet, "c", 24).envs["SGPUD_GPU_UUIDS"] == B
-    became(kubelet, 46 + 18)
-    with pytest.raises(AdmissionError, match="18 available"):
-        admit(kubelet, "too large", 19)
+    # Best fit, also here: B, so that A stays whole.
+    became(kubelet, 12 + 40)
+    assert admit(kubelet, "b", 10).envs["SGPUD_GPU_UUIDS"] == B
+    became(kubelet, 22 + 40)
+    assert admit(kubelet, "c", 40).envs["SGPUD_GPU_UUIDS"] == A
+    became(kubelet, 62 + 2)
+    with pytest.raises(AdmissionError, match="2 available"):
+        admit(kubelet, "too large", 3)
+
+
+def test_the_kubelet_asks_for_no_preference_among_memory_shares(
+    node: Node, kubelet: StandInKubelet
+) -> None:
+    start(node, kubelet)
+    admit(kubelet, "a", 12)
+    assert {call.method for call in kubelet.calls} >= {"Allocate"}
+    assert "GetPreferredAllocation" not in {call.method for call in kubelet.calls}
+
+
+def test_what_is_given_again_is_worth_no_more_than_its_gpu_has(
+    node: Node, kubelet: StandInKubelet
+) -> None:
+    """Pods end and start while a share becomes twice as large; the kubelet frees ids at once."""
+    process = start(node, kubelet)
+    for number in range(8):
+        admit(kubelet, f"old{number}", 5)
+    share(node, 'share_memory = "2GiB"')
+    process.hang_up()
+    declared = dict.fromkeys((A, B), 0)
+    running = {}
+    for number in range(8):
+        kubelet.terminate(f"uid-old{number}")
+        for more in range(2):
+            try:
+                given = admit(kubelet, f"new{number}-{more}", 5)
+            except AdmissionError:
+                continue
+            uuid, size = given.envs["SGPUD_GPU_UUIDS"], int(given.envs["SGPUD_MEMORY_BYTES"])
+            declared[uuid] += size
+            running[f"new{number}-{more}"] = size
+        assert declared[A] <= 40 * GIB
+        assert declared[B] <= 24 * GIB
+    assert running
 
 
 def test_all_are_shown_and_the_tightest_fit_is_chosen(node: Node, kubelet: StandInKubelet) -> None:
@@ -42,13 +76,15 @@ def test_all_are_shown_and_the_tightest_fit_is_chosen(node: Node, kubelet: Stand
     assert gpu(process, A)["held"] == 5
 
 
-def test_a_split_is_refused_with_each_gpus_room(node: Node, kubelet: StandInKubelet) -> None:
+def test_what_no_gpu_holds_is_refused_with_the_room_of_each(
+    node: Node, kubelet: StandInKubelet
+) -> None:
     process = start(node, kubelet, 'advertise = "all"')
     admit(kubelet, "a", 10)
     process.status(lambda status: "10 held" in status)
     with pytest.raises(AdmissionError) as refused:
         admit(kubelet, "split", 50)
-    assert "50 memory shares (50GiB) have to be of one GPU" in str(refused.value)
+    assert "no GPU has room for 50 memory shares (50GiB)" in str(refused.value)
     assert f"{A} 40 (40GiB), {B} 14 (14GiB)" in str(refused.value)
     assert admit(kubelet, "fits", 40).envs["SGPUD_GPU_UUIDS"] == A
 
@@ -60,8 +96,8 @@ def test_held_shares_keep_their_size_over_a_reload_and_a_restart(
     admit(kubelet, "old", 13)
     share(node, 'share_memory = "4GiB"')
     process.hang_up()
-    # A: 27 GiB are left, six of 4 GiB beside the thirteen; B: six.
-    kubelet.wait_for(lambda k: k.allocatable(MEMORY) == 13 + 6, WITHIN)
+    # B: 11 GiB are left, two of 4 GiB beside the thirteen; A: ten.
+    kubelet.wait_for(lambda k: k.allocatable(MEMORY) == 13 + 10, WITHIN)
     given = admit(kubelet, "new", 2)
     assert given.envs["SGPUD_MEMORY_BYTES"] == str(8 * GIB)
     uuid = given.envs["SGPUD_GPU_UUIDS"]
@@ -69,12 +105,13 @@ def test_held_shares_keep_their_size_over_a_reload_and_a_restart(
     kubelet.skip()
     again = node.start()
     kubelet.next_devices(MEMORY, WITHIN)
-    (old,) = (one for one in gpu(again, A)["holders"] if one["uid"] == "uid-old")
+    (old,) = (one for one in gpu(again, B)["holders"] if one["uid"] == "uid-old")
     (new,) = (one for one in gpu(again, uuid)["holders"] if one["uid"] == "uid-new")
     assert (old["shares"], old["bytes"]) == (13, 13 * GIB)
     assert (new["shares"], new["bytes"]) == (2, 8 * GIB)
     free = {one["uuid"]: one["free"] for one in pool(again)["gpus"]}
-    assert free == {A: 6 - 2 * (uuid == A), B: 6 - 2 * (uuid == B)}
+    assert uuid == B
+    assert free == {A: 10, B: 0}
 
 
 def test_from_places_to_memory_and_back_under_a_holder(node: Node, kubelet: StandInKubelet) -> None:
@@ -120,9 +157,8 @@ def test_too_many_shares_at_start_list_the_held_ones_and_say_so(
     kubelet.skip()
     share(node, 'share_memory = "128MiB"')
     again = node.start()
-    # B has 192 of 128 MiB, and they are listed as ever.
-    kubelet.wait_for(lambda k: k.allocatable(MEMORY) == 3 + 192, WITHIN)
-    assert healthy(kubelet) == (3, 192)
+    # B has 192 of 128 MiB, less the 3 GiB that are held.
+    kubelet.wait_for(lambda k: k.allocatable(MEMORY) == 3 + 192 - 24, WITHIN)
     assert all(kubelet.devices(MEMORY)[one].health == "Healthy" for one in held)
     assert "= 320 shares" in again.view()["notes"][0]
 
@@ -138,9 +174,9 @@ def test_less_memory_after_a_restart_drains_what_was_listed(
     node.gpus.write_text(text.replace('"24GiB"', '"24GiB"\nreserved = "600MiB"'))
     node.start()
     kubelet.next_devices(MEMORY, WITHIN)
-    # B had never been listed Healthy: only the state directory knows its shares.
+    # One id less is listed Healthy or withheld; only the state directory knows that there was one.
     became(kubelet, 40, 64)
-    assert len(of(B, kubelet.devices(MEMORY))) == 24
+    assert len(kubelet.devices(MEMORY)) == 64
 
 
 def test_a_state_file_that_is_broken_costs_nothing_else(

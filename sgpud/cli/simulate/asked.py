@@ -127,7 +127,7 @@ def fail(problems: Iterable[Problem]) -> None:
 
 def _shares(pod: AskedPod, plan: Plan, resource: str) -> int:
     pool = plan.pool(resource)
-    size = max((group.size for group in pool.groups), default=0) if pool else 0
+    size = pool.size if pool else 0
     if pod.shares is not None:
         return pod.shares
     return max(1, math.ceil((pod.memory or 0) / size)) if size else 1

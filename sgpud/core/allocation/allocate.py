@@ -9,14 +9,15 @@ from enum import Enum
 from attrs import field, frozen
 
 from sgpud.core.allocation.injection import GrantedGpu, Injection, answer
-from sgpud.core.allocation.pending import PendingGrants
+from sgpud.core.allocation.pending import MemoryLeft, PendingGrants
 from sgpud.core.errors import SgpudError
 from sgpud.core.intset import IntSet
 from sgpud.core.limits.caps import memory_cap
 from sgpud.core.planning.holdings import Grant
-from sgpud.core.planning.plan import Availability, GpuShares, Plan, Pool
+from sgpud.core.planning.plan import UNMEASURED, Availability, GpuShares, Plan, Pool
 from sgpud.core.sharing.rules import Multiple
 from sgpud.core.sharing.share_id import SEPARATOR
+from sgpud.core.text import several
 from sgpud.core.units import format_size
 
 SHIFT = 30
@@ -29,12 +30,12 @@ class IdIndex:
 
     places: Mapping[str, int]
     shape: tuple[tuple[str, IntSet], ...]
-    """The GPUs and numbers it was made of, to know when it can be kept."""
+    """The stems and numbers it was made of, to know when it can be kept."""
 
 
 def index(pool: Pool, previous: IdIndex | None = None) -> IdIndex:
     """The index of a pool; `previous` itself when the pool lists the same ids."""
-    shape = tuple((group.uuid, group.listed) for group in pool.groups)
+    shape = tuple((group.uuid, group.listed) for group in pool.lists)
     if previous is not None and previous.shape == shape:
         return previous
     places: dict[str, int] = {}
@@ -95,27 +96,33 @@ class RefusedError(SgpudError):
 
 @frozen
 class Request:
-    """What a container is to be given: the ids that the kubelet chose, by the GPU they are of."""
+    """What a container is to be given: the ids that the kubelet chose, by their stem."""
 
     ids: Sequence[str]
     numbers: Mapping[int, IntSet]
-    """By position of the GPU in the pool."""
+    """By position in the pool's lists."""
 
 
 @frozen
 class ChosenGpu:
     """What a container gets, before it is put in words."""
 
-    taken: tuple[tuple[GpuShares, IntSet], ...]
+    taken: tuple[tuple[GpuShares, int], ...]
+    """How many shares of which GPU."""
+    shares: Mapping[str, IntSet]
+    """Their numbers by the stem of their ids."""
+    size: int = 0
+    """Bytes of one, for memory shares, which are all of one GPU."""
 
     def grant(self, resource: str, at: float) -> Grant:
         """The note of it, given at `at` (since the epoch)."""
         return Grant(
             resource,
-            {group.uuid: numbers for group, numbers in self.taken},
+            self.shares,
             {group.uuid: group.parts for group, _ in self.taken},
             at,
-            {group.uuid: group.size for group, _ in self.taken if group.size},
+            {group.uuid: self.size for group, _ in self.taken} if self.size else {},
+            self.taken[0][0].uuid if self.size else "",
         )
 
 
@@ -125,11 +132,13 @@ class Allocation:
 
     answer: Injection
     shares: Mapping[str, IntSet]
-    """Share numbers by GPU UUID."""
+    """Share numbers by the stem of their ids."""
     per_gpu: Mapping[str, int]
     """Into how many shares each of those GPUs is cut."""
     sizes: Mapping[str, int] = field(factory=dict)
     """Bytes of one share of each of those GPUs, for memory shares."""
+    gpu: str = ""
+    """The GPU that memory shares are bound to."""
 
 
 def allocate(
@@ -140,7 +149,7 @@ def allocate(
     `at` is now, in seconds since the epoch; the container is told, unless it is 0. The order of the
     ids does not matter. These are the three steps in one; only the second has to see every grant.
     """
-    chosen = choose(plan, pool, requested(index, ids), PendingGrants())
+    chosen = choose(plan, pool, requested(index, ids), PendingGrants(), at)
     return allocation(plan, pool, chosen, at)
 
 
@@ -158,25 +167,67 @@ def requested(index: IdIndex, ids: Sequence[str]) -> Request:
     )
 
 
-def choose(plan: Plan, pool: Pool, request: Request, pending: PendingGrants) -> ChosenGpu:
+def choose(
+    plan: Plan, pool: Pool, request: Request, pending: PendingGrants, at: float = 0.0
+) -> ChosenGpu:
     """What is given; RefusedError otherwise.
 
     It is judged by the room that there is now, beside the grants that the plan does not count yet:
     a share that is asked for is free, whoever the plan says holds it. What was withheld or began to
     drain a moment ago is still given, unless its GPU is sick: the kubelet may have chosen it from
-    the list before, and a refusal fails the pod.
+    the list before, and a refusal fails the pod. Memory shares are bound to a GPU here. `at` is
+    now, in seconds since the epoch.
     """
     if plan.chosen is None:
         raise RefusedError(RefusalRule.METHOD, request.ids, _NO_METHOD)
-    taken = [(pool.groups[position], numbers) for position, numbers in request.numbers.items()]
-    for group, numbers in taken:
+    found = [(pool.lists[position], numbers) for position, numbers in request.numbers.items()]
+    shares = {group.uuid: numbers for group, numbers in found}
+    if pool.memory:
+        best = _best_fit(plan, pool, request, pending.left(pool, shares, at))
+        return ChosenGpu(((best, len(request.ids)),), shares, pool.size)
+    for group, numbers in found:
         _check(group, numbers, plan, request.ids, pending)
-    _check_multiple([group for group, _ in taken], request.ids, pool)
-    return ChosenGpu(tuple(taken))
+    _check_multiple([group for group, _ in found], request.ids, pool)
+    return ChosenGpu(tuple((group, len(numbers)) for group, numbers in found), shares)
+
+
+def _best_fit(plan: Plan, pool: Pool, request: Request, left: MemoryLeft) -> GpuShares:
+    """The GPU that memory shares are bound to: the one with the least room that holds them all.
+
+    First those of which the container takes over shares of an init container of its pod; of GPUs
+    with the same room the one with more measured free memory, then the first by UUID.
+    """
+    unavailable = plan.chosen.unavailable if plan.chosen else {}
+    able = [
+        group
+        for group in pool.groups
+        if group.availability is Availability.AVAILABLE
+        and group.gpu is not None
+        and group.factor
+        and group.uuid not in unavailable
+    ]
+    need = len(request.ids) * pool.size
+    fitting = [group for group in able if left.of(group.uuid) >= need]
+    near = [group for group in fitting if left.own.get(group.uuid)]
+
+    def rank(group: GpuShares) -> tuple[int, int, str]:
+        measured = UNMEASURED if group.measured is None else -group.measured
+        return (left.of(group.uuid) // pool.size, measured, group.uuid)
+
+    best = min(near or fitting, key=rank, default=None)
+    if best is None:
+        rooms = {group.uuid: max(0, left.of(group.uuid) // pool.size) for group in able}
+        raise RefusedError(
+            RefusalRule.ROOM,
+            request.ids,
+            f"no GPU has room for {several(len(request.ids), 'memory share')}"
+            f" ({format_size(need)}). Free now: {_rooms(rooms, pool.size)}; shares: ",
+        )
+    return best
 
 
 def choose_all(
-    plan: Plan, pool: Pool, requests: Sequence[Request], pending: PendingGrants
+    plan: Plan, pool: Pool, requests: Sequence[Request], pending: PendingGrants, at: float
 ) -> list[ChosenGpu]:
     """What several containers are given, each beside those before it; all of it, or RefusedError.
 
@@ -185,9 +236,9 @@ def choose_all(
     beside = pending.copy() if len(requests) > 1 else pending
     found = []
     for request in requests:
-        found.append(choose(plan, pool, request, beside))
+        found.append(choose(plan, pool, request, beside, at))
         if len(requests) > 1:
-            beside.note(found[-1].grant(pool.resource, 0.0))
+            beside.note(found[-1].grant(pool.resource, at), pool)
     return found
 
 
@@ -197,14 +248,14 @@ def allocation(plan: Plan, pool: Pool, choice: ChosenGpu, at: float) -> Allocati
         raise RefusedError(RefusalRule.METHOD, (), _NO_METHOD)
     grant = choice.grant(pool.resource, at)
     taken = [
-        GrantedGpu(group.gpu, len(numbers), group.parts, group.size)
-        for group, numbers in choice.taken
+        GrantedGpu(group.gpu, count, group.parts, choice.size)
+        for group, count in choice.taken
         if group.gpu is not None
     ]
     bytes_of = [(item.gpu, item.shares * item.size) for item in taken]
     cap = memory_cap(bytes_of, plan.cap_factor) if plan.cap_factor else 0
     given = answer(plan.chosen, plan.host, taken, prefix=pool.prefix, at=at, cap=cap)
-    return Allocation(given, grant.shares, grant.per_gpu, grant.sizes)
+    return Allocation(given, grant.shares, grant.per_gpu, grant.sizes, grant.gpu)
 
 
 def _places(index: IdIndex, ids: Sequence[str]) -> list[int]:
@@ -226,7 +277,9 @@ def _check(
     group: GpuShares, numbers: IntSet, plan: Plan, ids: Sequence[str], pending: PendingGrants
 ) -> None:
     missing = plan.chosen.unavailable.get(group.uuid) if plan.chosen else None
-    if group.availability is Availability.UNHEALTHY or group.gpu is None:
+    if group.shown is not None:
+        rule, reason = RefusalRule.ROOM, "the pool no longer has memory shares"
+    elif group.availability is Availability.UNHEALTHY or group.gpu is None:
         rule, reason = RefusalRule.UNHEALTHY, group.reason
     elif missing:
         rule, reason = RefusalRule.METHOD, missing
@@ -253,12 +306,6 @@ def _check_multiple(groups: Sequence[GpuShares], ids: Sequence[str], pool: Pool)
             f"{count} shares fell on {len(groups)} of the {len(pool.groups)} GPUs ({of}), but "
             f'[sharing] multiple = "distinct" means {count} different GPUs: '
         )
-    elif len(groups) > 1 and pool.memory:
-        wanted = count * max(group.size for group in groups)
-        text = (
-            f"{count} memory shares ({format_size(wanted)}) have to be of one GPU, but these fell "
-            f"on {len(groups)}. Free now: {_room(pool)}; shares: "
-        )
     elif multiple is Multiple.SAME and len(groups) > 1:
         of = ", ".join(group.uuid for group in groups)
         text = (
@@ -270,15 +317,14 @@ def _check_multiple(groups: Sequence[GpuShares], ids: Sequence[str], pool: Pool)
     raise RefusedError(RefusalRule.MULTIPLE, ids, text)
 
 
-def _room(pool: Pool) -> str:
+def _rooms(rooms: Mapping[str, int], size: int) -> str:
     """The room of each GPU, the largest first."""
-    able = [group for group in pool.groups if group.availability is not Availability.UNHEALTHY]
-    able.sort(key=lambda group: (-len(group.free), group.uuid))
+    ordered = sorted(rooms.items(), key=lambda item: (-item[1], item[0]))
     shown = ", ".join(
-        f"{group.uuid} {len(group.free)} ({format_size(len(group.free) * group.size)})"
-        for group in able[:SHOWN]
+        f"{uuid} {room} ({format_size(room * size)})" for uuid, room in ordered[:SHOWN]
     )
-    return shown + (f" and {len(able) - SHOWN} smaller" if len(able) > SHOWN else "")
+    more = f" and {len(ordered) - SHOWN} smaller" if len(ordered) > SHOWN else ""
+    return f"{shown}{more}" or "none"
 
 
 def _some(ids: Sequence[str]) -> str:

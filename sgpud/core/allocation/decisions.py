@@ -7,19 +7,22 @@ ids that a request names only counts are kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 
 from attrs import frozen
 
 from sgpud.core.allocation.allocate import SHIFT, Allocation, IdIndex, RefusedError
 from sgpud.core.allocation.preference import Preference
+from sgpud.core.intset import IntSet
 from sgpud.core.planning.plan import GpuShares, Plan, Pool
 
 KEPT = 1000
 """Decisions that are kept."""
 LONGEST_TEXT = 600
 """Characters that are kept of the sentence of a refusal."""
+BEST_FIT = "best fit"
+"""The rule of memory shares: the GPU with the least room that holds them."""
 _NUMBER = (1 << SHIFT) - 1
 
 
@@ -98,9 +101,7 @@ def preferred(
         for gpu_snapshot, taken in zip(seen, one.taken, strict=True)
         if taken
     )
-    # Memory shares go to the fullest GPU in which they fit, whatever the placement.
-    place = "best fit" if pool.memory else plan.placement.value
-    rule = f"{pool.multiple.value}, {place}"
+    rule = f"{pool.multiple.value}, {plan.placement.value}"
     asked = len(one.ids)
     return Decision(
         at, DecisionKind.PREFERENCE, pool.resource, asked, parts, rule, "", tuple(seen), one.offered
@@ -115,14 +116,20 @@ def failed(at: float, resource: str, asked: int, problem: str) -> Decision:
 
 def given(at: float, pool: Pool, seen: tuple[GpuSnapshot, ...], granted: Allocation) -> Decision:
     """What a container was given."""
-    parts = tuple(
-        GpuCount(uuid, len(numbers), numbers.ranges[0][0])
-        for uuid, numbers in granted.shares.items()
-    )
+    parts = tuple(parts_of(granted.shares, granted.gpu))
     asked = sum(part.count for part in parts)
-    return Decision(
-        at, DecisionKind.ALLOCATION, pool.resource, asked, parts, pool.multiple.value, "", seen
-    )
+    rule = BEST_FIT if granted.gpu else pool.multiple.value
+    return Decision(at, DecisionKind.ALLOCATION, pool.resource, asked, parts, rule, "", seen)
+
+
+def parts_of(shares: Mapping[str, IntSet], gpu: str) -> Iterator[GpuCount]:
+    """The shares of each GPU, from their numbers by stem; all of `gpu` where that is not empty."""
+    if gpu:
+        first = min(numbers.ranges[0][0] for numbers in shares.values())
+        yield GpuCount(gpu, sum(map(len, shares.values())), first)
+        return
+    for uuid, numbers in shares.items():
+        yield GpuCount(uuid, len(numbers), numbers.ranges[0][0])
 
 
 def refused(
@@ -146,8 +153,8 @@ def _gpu_snapshot(group: GpuShares, known: GpuSnapshot | None) -> GpuSnapshot:
         group.uuid,
         group.availability.value,
         group.reason,
-        len(group.active),
-        len(group.held),
+        group.given + group.unheld,
+        group.given,
         float(group.elsewhere),
         group.measured,
     )

@@ -41,7 +41,7 @@ class _Room:
     left: int
     """How many of those can be given now."""
     load: float
-    """The fraction of the GPU that is held; for memory shares, how many of them are left."""
+    """The fraction of the GPU that is held."""
     each: float
     """What one more share adds to it."""
     offered: int
@@ -69,6 +69,10 @@ def prefer(
     """
     size = max(0, size)
     chosen = list(dict.fromkeys(must))[:size]
+    if pool.memory:
+        # Whichever they are, Allocate binds them to a GPU.
+        chosen = list(dict.fromkeys([*must, *sorted(available)]))[:size]
+        return Preference(chosen, (), ())
     required = {place for item in chosen if (place := index.places.get(item)) is not None}
     rooms = _rooms(pool, _free(pool, index, available, required))
     musts: dict[int, list[int]] = {}
@@ -110,13 +114,9 @@ def _free(
 
 def _rooms(pool: Pool, frees: Iterable[tuple[Iterator[int], int]]) -> list[_Room]:
     rooms = []
-    memory = pool.memory
     for position, (group, (free, left)) in enumerate(zip(pool.groups, frees, strict=True)):
-        if memory:
-            load, each = float(left), -1.0
-        else:
-            held = max(0, len(group.active) - left)
-            load, each = float(group.elsewhere) + held / group.parts, 1 / group.parts
+        held = max(0, len(group.active) - left)
+        load, each = float(group.elsewhere) + held / group.parts, 1 / group.parts
         able = min(left, _able(group, left))
         rooms.append(_Room(position, group, free, able, load, each, left))
     return rooms
@@ -124,8 +124,6 @@ def _rooms(pool: Pool, frees: Iterable[tuple[Iterator[int], int]]) -> list[_Room
 
 def _able(group: GpuShares, free: int) -> int:
     """How many of so many free shares of a GPU Allocate would give."""
-    if group.size and group.availability is not Availability.UNHEALTHY:
-        return free
     if group.availability is not Availability.AVAILABLE:
         return 0
     # What is free and counts as held has ended: its room is there, too.
@@ -137,7 +135,7 @@ def _fill(
 ) -> None:
     """Take `need` shares from the rooms, by `multiple` and `placement`."""
     used = {place >> SHIFT for place in required}
-    packs = placement is Placement.PACKED and not pool.memory
+    packs = placement is Placement.PACKED
 
     def rank(room: _Room) -> Rank:
         measured = room.group.measured

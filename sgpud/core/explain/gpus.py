@@ -42,7 +42,7 @@ def about_share(
     listed = [
         sentence
         for pool in (plan.pools if plan else ())
-        for group in pool.groups
+        for group in pool.lists
         if group.uuid == uuid and number in group.listed
         for sentence in _listed(pool.resource, group, number)
     ]
@@ -52,7 +52,7 @@ def about_share(
     )
     recorded = _recorded(share, node)
     # More than one where another plugin, or a kubelet that lost its record, gave it out twice.
-    held = tuple(_held(uuid, holder) for holder in recorded) or _fresh(share, node)
+    held = tuple(_held(share, holder) for holder in recorded) or _fresh(share, node)
     sentences = (listed or [unlisted]) + ([_holds(one) for one in held] or ["Nobody holds it."])
     gave = allocations_of(recorded, decisions)
     concerns = tuple(
@@ -99,6 +99,11 @@ def _listed(resource: str, group: GpuShares, number: int) -> Iterator[str]:
     health = "Healthy" if number in group.healthy else "Unhealthy"
     if number in group.draining:
         why = ", because it is on its way out of the list (draining)"
+    elif group.shown is not None and health == "Unhealthy":
+        held = number in group.held
+        why = ", because " + (
+            "the GPU that it is bound to is unhealthy" if held else "no GPU has room for so many"
+        )
     elif health == "Unhealthy":
         why = f", because {_STANDINGS[group.availability]}: {group.reason}"
     elif group.availability is Availability.WITHHELD:
@@ -115,8 +120,9 @@ def _recorded(share: tuple[str, int], node: Node) -> tuple[Holder, ...]:
     return tuple(one for one in holders if number in one.shares.get(uuid, IntSet()))
 
 
-def _held(uuid: str, holder: Holder) -> HeldView:
-    count = len(holder.shares[uuid])
+def _held(share: tuple[str, int], holder: Holder) -> HeldView:
+    uuid = holder.gpu or share[0]
+    count = holder.count_on(uuid)
     names = (holder.namespace, holder.name, holder.pod, holder.container)
     size = count * holder.sizes.get(uuid, 0)
     return HeldView(*names, count, size, holder.since, holder.resource, uuid)
@@ -124,12 +130,14 @@ def _held(uuid: str, holder: Holder) -> HeldView:
 
 def _fresh(share: tuple[str, int], node: Node) -> tuple[HeldView, ...]:
     """Who was given a share a moment ago: it is in no book yet, and so has no name."""
-    uuid, number = share
-    return tuple(
-        HeldView("", "", "", "", 1, one.sizes.get(uuid, 0), one.at, one.resource, uuid)
-        for one in node.grants
-        if number in one.shares.get(uuid, IntSet())
-    )
+    stem, number = share
+    found = []
+    for one in node.grants:
+        if number in one.shares.get(stem, IntSet()):
+            uuid = one.gpu or stem
+            size = one.sizes.get(uuid, 0)
+            found.append(HeldView("", "", "", "", 1, size, one.at, one.resource, uuid))
+    return tuple(found)
 
 
 def _holds(one: HeldView) -> str:

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 
 from attrs import asdict, frozen
 
-from sgpud.core.allocation.decisions import Decision, DecisionKind, GpuCount
+from sgpud.core.allocation.decisions import Decision, DecisionKind, parts_of
 from sgpud.core.limits.enforcement import EnforcementKind
 from sgpud.core.planning.holdings import Holder
 from sgpud.core.planning.plan import Availability, Plan, Pool
@@ -117,18 +117,16 @@ def allocations_of(
 
     The time is compared in whole seconds: that is what the container was told.
     """
-    known = {(holder.resource, int(holder.since), frozenset(_parts(holder))) for holder in holders}
+    known = {
+        (holder.resource, int(holder.since), frozenset(parts_of(holder.shares, holder.gpu)))
+        for holder in holders
+    }
     return tuple(
         one
         for one in decisions
         if one.kind is DecisionKind.ALLOCATION
         and (one.resource, int(one.at), frozenset(one.parts)) in known
     )
-
-
-def _parts(holder: Holder) -> Iterator[GpuCount]:
-    for uuid, numbers in holder.shares.items():
-        yield GpuCount(uuid, len(numbers), numbers.ranges[0][0])
 
 
 def obstacles(plan: Plan | None, seen: NodeView) -> list[str]:
@@ -156,9 +154,7 @@ def _met(pool: Pool, view: PoolView) -> Iterator[str]:
             f"{pool.resource} is not registered with the kubelet ({view.registration}{problem}):"
             " the node shows none of it, and pods that ask for it stay Pending."
         )
-    free = [
-        len(group.free) for group in pool.groups if group.availability is Availability.AVAILABLE
-    ]
+    free = [group.unheld for group in pool.groups if group.availability is Availability.AVAILABLE]
     if not sum(free):
         yield (
             f"{pool.resource}: no share can be given now ({view.held} are held): pods that ask for"

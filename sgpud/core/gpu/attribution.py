@@ -95,7 +95,7 @@ class Attribution:
         self._here: dict[tuple[str, str], dict[str, Holder]] = {}
         for holder in checkpoint.holders if checkpoint else ():
             self._pods.setdefault(holder.pod, holder)
-            for uuid in holder.shares:
+            for uuid in holder.gpus:
                 self._here.setdefault((uuid, holder.pod), {})[holder.container] = holder
 
     def view(self, uuid: str, process: GpuProcess, place: ProcessOwner) -> ProcessView:

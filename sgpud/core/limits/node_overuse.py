@@ -50,7 +50,7 @@ def _sample(node: Node, gpu: Gpu, usage: Usage) -> GpuMemorySample | None:
 def _by_gpu(holders: Iterable[Holder]) -> dict[str, list[Holder]]:
     found: dict[str, list[Holder]] = {}
     for one in holders:
-        for uuid in one.shares:
+        for uuid in one.gpus:
             found.setdefault(uuid, []).append(one)
     return found
 
@@ -64,7 +64,7 @@ def _uses(
     for one in holders:
         container = (one.pod, one.container)
         pods[container] = f"{one.namespace}/{one.name}" if one.name else ""
-        size = len(one.shares[uuid]) * one.sizes.get(uuid, 0)
+        size = one.count_on(uuid) * one.sizes.get(uuid, 0)
         sizes.setdefault(container, []).append(size)
     return tuple(
         MemoryUse(container, pods[container], granted, known.used if known else None)

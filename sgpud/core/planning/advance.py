@@ -13,7 +13,14 @@ from sgpud.core.health.node_health import verdict
 from sgpud.core.intset import IntSet
 from sgpud.core.planning.full_guard import free_steps, looked_at, next_look, watches
 from sgpud.core.planning.holdings import SETTLED_AFTER, Key, held, held_shares, unsettled
-from sgpud.core.planning.listing import Listing, ListingInputs, next_due, step, taken_over
+from sgpud.core.planning.listing import (
+    Listing,
+    ListingInputs,
+    memory_rooms,
+    next_due,
+    step,
+    taken_over,
+)
 from sgpud.core.planning.node import Node, Trust
 
 LATE = 5.0
@@ -48,11 +55,13 @@ def advance(node: Node, now: float, wall: float) -> Node:
         # Another plugin's shares have ids of the same form: NVIDIA's own is one.
         registered = {key: ids for key, ids in checkpoint.registered.items() if key[0] in ours}
         listing = taken_over(listing, registered)
+    terms = held_shares(checkpoint, grants)
     facts = ListingInputs(
         shared,
         tuple(dict.fromkeys(resource for resource, _ in shared)),
         held(checkpoint, grants),
-        held_shares(checkpoint, grants),
+        terms,
+        memory_rooms(shared, terms),
         may_remove=not checkpoint.problem,
     )
     watched = {}

@@ -57,4 +57,6 @@ def _groups(plan: Plan | None) -> dict[tuple[str, str], GpuShares]:
 
 def _counts(group: GpuShares | None) -> tuple[int, int, int]:
     """Shares that stay, that drain, and that are held."""
-    return (len(group.active), len(group.draining), len(group.held)) if group else (0, 0, 0)
+    if group is None:
+        return (0, 0, 0)
+    return (group.given + group.unheld, len(group.draining), group.given)

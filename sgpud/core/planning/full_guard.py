@@ -185,10 +185,10 @@ def _young(checkpoint: CheckpointState, grants: Iterable[Grant], since: float) -
     """
     for holder in checkpoint.holders:
         if holder.since > since and holder.since:
-            yield from holder.shares
+            yield from holder.gpus
     recorded = held(checkpoint, ())
     for grant in grants:
         if grant.at > since:
-            for uuid, numbers in grant.shares.items():
-                if numbers - recorded.get((grant.resource, uuid), IntSet()):
-                    yield uuid
+            for stem, numbers in grant.shares.items():
+                if numbers - recorded.get((grant.resource, stem), IntSet()):
+                    yield grant.gpu or stem

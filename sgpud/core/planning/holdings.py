@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
+from typing import TypeVar
 
 from attrs import evolve, field, frozen
 
@@ -11,11 +13,16 @@ from sgpud.core.intset import IntSet
 from sgpud.core.sharing.rules import Partition
 from sgpud.core.sharing.share_id import share_id
 
+ADMISSION = 10.0
+"""Seconds: the containers of a pod are given their shares within them. A later container takes over
+those of an init container, which is still to run; who was given shares longer ago has ended when
+somebody else is given them."""
 SETTLED_AFTER = 10.0
 """Seconds: a checkpoint written this long after a grant, and not naming it, ends it."""
 
 Key = tuple[str, str]
-"""(resource, GPU uuid)."""
+"""(resource, GPU uuid), or (resource, stem of ids)."""
+_T = TypeVar("_T")
 
 
 @frozen
@@ -27,7 +34,7 @@ class Holder:
     container: str
     resource: str
     shares: Mapping[str, IntSet]
-    """Share numbers by GPU UUID."""
+    """Share numbers by the stem of their ids."""
     per_gpu: Mapping[str, int] = field(factory=dict)
     """Into how many shares each GPU was cut when it was given; absent where nobody knows."""
     sizes: Mapping[str, int] = field(factory=dict)
@@ -39,6 +46,24 @@ class Holder:
     name: str = ""
     cap: int = 0
     """Its memory cap in MiB, where it was given by a CDI device."""
+    gpu: str = ""
+    """The GPU that memory shares are bound to; empty: each id names its GPU."""
+
+    @property
+    def at(self) -> float:
+        """When it was given them."""
+        return self.since
+
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        """The UUIDs of the GPUs that it has shares of."""
+        return (self.gpu,) if self.gpu else tuple(self.shares)
+
+    def count_on(self, uuid: str) -> int:
+        """How many shares it has of a GPU."""
+        if self.gpu:
+            return sum(map(len, self.shares.values())) if self.gpu == uuid else 0
+        return len(self.shares.get(uuid, ()))
 
 
 @frozen
@@ -67,6 +92,29 @@ class Grant:
     """Seconds since the epoch, to compare with `CheckpointState.written`."""
     sizes: Mapping[str, int] = field(factory=dict)
     """Bytes per share by GPU UUID, for memory shares."""
+    gpu: str = ""
+    """The GPU that memory shares are bound to; empty: each id names its GPU."""
+
+
+@frozen
+class MemoryLot:
+    """Memory shares of one pool that are bound to one GPU, and of one size."""
+
+    stem: str
+    numbers: IntSet
+    size: int
+    """Bytes of one share."""
+
+
+@frozen
+class FreshShares:
+    """Memory shares that were given so lately that their container may be an init container."""
+
+    at: float
+    """Seconds since the epoch."""
+    gpu: str
+    stem: str
+    numbers: IntSet
 
 
 @frozen
@@ -111,10 +159,10 @@ def unsettled(
     written = checkpoint.written if checkpoint.written <= now else 0.0
     due = (evolve(grant, at=min(grant.at, now)) for grant in grants)
     open_still = _gathered(grant for grant in due if written < grant.at + SETTLED_AFTER)
-    named: dict[tuple[str, str, int], IntSet] = {}
+    named: dict[tuple[str, str, str, int], IntSet] = {}
     for holder in checkpoint.holders if open_still else ():
-        for uuid, numbers in holder.shares.items():
-            key = (holder.resource, uuid, int(holder.since))
+        for stem, numbers in holder.shares.items():
+            key = (holder.resource, stem, holder.gpu, int(holder.since))
             named[key] = named.get(key, IntSet()) | numbers
     return tuple(
         rest
@@ -123,13 +171,13 @@ def unsettled(
     )
 
 
-def _without(grant: Grant, named: Mapping[tuple[str, str, int], IntSet]) -> Grant:
-    """A grant without the shares that a holder of the same second holds."""
+def _without(grant: Grant, named: Mapping[tuple[str, str, str, int], IntSet]) -> Grant:
+    """A grant without the shares that a holder of the same second holds, on the same GPU."""
     left = {
-        uuid: numbers - named.get((grant.resource, uuid, int(grant.at)), IntSet())
-        for uuid, numbers in grant.shares.items()
+        stem: numbers - named.get((grant.resource, stem, grant.gpu, int(grant.at)), IntSet())
+        for stem, numbers in grant.shares.items()
     }
-    return evolve(grant, shares={uuid: numbers for uuid, numbers in left.items() if numbers})
+    return evolve(grant, shares={stem: numbers for stem, numbers in left.items() if numbers})
 
 
 def _gathered(grants: Iterable[Grant]) -> tuple[Grant, ...]:
@@ -138,26 +186,28 @@ def _gathered(grants: Iterable[Grant]) -> tuple[Grant, ...]:
     It is as late as its last. A storm of allocations makes hundreds in a second, and every plan
     looks at all the grants there are.
     """
-    alike: dict[tuple[str, str, int | None, int | None, int], list[tuple[float, IntSet]]] = {}
+    alike: dict[tuple[str, str, str, int | None, int | None, int], list[tuple[float, IntSet]]] = {}
     for grant in grants:
-        for uuid, numbers in grant.shares.items():
+        for stem, numbers in grant.shares.items():
+            uuid = grant.gpu or stem
             terms = (grant.per_gpu.get(uuid), grant.sizes.get(uuid))
-            key = (grant.resource, uuid, *terms, int(grant.at))
+            key = (grant.resource, stem, grant.gpu, *terms, int(grant.at))
             alike.setdefault(key, []).append((grant.at, numbers))
     return tuple(
         Grant(
             resource,
-            {uuid: IntSet.union(numbers for _, numbers in found)},
-            {} if parts is None else {uuid: parts},
+            {stem: IntSet.union(numbers for _, numbers in found)},
+            {} if parts is None else {gpu or stem: parts},
             max(at for at, _ in found),
-            {} if size is None else {uuid: size},
+            {} if size is None else {gpu or stem: size},
+            gpu,
         )
-        for (resource, uuid, parts, size, _), found in alike.items()
+        for (resource, stem, gpu, parts, size, _), found in alike.items()
     )
 
 
 def held(checkpoint: CheckpointState, grants: Iterable[Grant]) -> dict[Key, IntSet]:
-    """All share numbers that are held, by resource and GPU."""
+    """All share numbers that are held, by resource and stem."""
     parts: dict[Key, list[IntSet]] = {}
     for source in _sources(checkpoint, grants):
         for uuid, numbers in source.shares.items():
@@ -172,23 +222,71 @@ def held_shares(
 
     Where the terms of a share differ, those count that have the larger size or the larger number.
     """
-    found: dict[Key, dict[tuple[int, int], list[IntSet]]] = {}
-    for source in _sources(checkpoint, grants):
-        for uuid, numbers in source.shares.items():
-            terms = (source.sizes.get(uuid, 0), source.per_gpu.get(uuid, 0))
-            same = found.setdefault((source.resource, uuid), {})
-            same.setdefault(terms, []).append(numbers)
+    found: dict[Key, dict[tuple[int, int], dict[str, list[IntSet]]]] = {}
+    for source, stem, numbers in _bound(checkpoint, tuple(grants)):
+        uuid = source.gpu or stem
+        terms = (source.sizes.get(uuid, 0), source.per_gpu.get(uuid, 0))
+        same = found.setdefault((source.resource, uuid), {})
+        same.setdefault(terms, {}).setdefault(stem, []).append(numbers)
     return {key: tuple(_held_shares(by_terms)) for key, by_terms in found.items()}
 
 
-def _held_shares(by_terms: Mapping[tuple[int, int], Iterable[IntSet]]) -> Iterator[HeldShares]:
-    counted = IntSet()
-    for size, per_gpu in sorted(by_terms, reverse=True):
-        numbers = IntSet.union(by_terms[size, per_gpu])
-        fresh = len(numbers - counted)
-        counted |= numbers
-        if fresh:
-            yield HeldShares(fresh, per_gpu, size)
+def memory_lots(
+    checkpoint: CheckpointState, grants: Iterable[Grant]
+) -> dict[Key, tuple[MemoryLot, ...]]:
+    """The memory shares that are bound to each GPU, by resource and GPU; each counts once there.
+
+    One that is bound to two GPUs, since an init container of its pod is still to run on the other,
+    counts on both.
+    """
+    found: dict[Key, dict[int, dict[str, list[IntSet]]]] = {}
+    for source, stem, numbers in _bound(checkpoint, tuple(grants)):
+        uuid = source.gpu or stem
+        size = source.sizes.get(uuid, 0)
+        if source.gpu or size:
+            by_size = found.setdefault((source.resource, uuid), {})
+            by_size.setdefault(size, {}).setdefault(stem, []).append(numbers)
+    return {
+        key: tuple(MemoryLot(stem, numbers, size) for size, stem, numbers in _once(by_size))
+        for key, by_size in found.items()
+    }
+
+
+def fresh_shares(
+    checkpoint: CheckpointState, grants: Iterable[Grant], now: float
+) -> dict[str, tuple[FreshShares, ...]]:
+    """The memory shares that were given lately, by resource. `now`: seconds since the epoch."""
+    found: dict[str, list[FreshShares]] = {}
+    for source, stem, numbers in _bound(checkpoint, tuple(grants)):
+        if source.gpu and source.at > now - ADMISSION:
+            one = FreshShares(source.at, source.gpu, stem, numbers)
+            found.setdefault(source.resource, []).append(one)
+    return {resource: tuple(some) for resource, some in found.items()}
+
+
+def _held_shares(
+    by_terms: Mapping[tuple[int, int], Mapping[str, Iterable[IntSet]]],
+) -> Iterator[HeldShares]:
+    counts: dict[tuple[int, int], int] = {}
+    for terms, _, fresh in _once(by_terms):
+        counts[terms] = counts.get(terms, 0) + len(fresh)
+    for (size, per_gpu), count in counts.items():
+        yield HeldShares(count, per_gpu, size)
+
+
+def _once(
+    by_terms: Mapping[_T, Mapping[str, Iterable[IntSet]]],
+) -> Iterator[tuple[_T, str, IntSet]]:
+    """The numbers by terms and stem, each once: under the largest terms that it has."""
+    counted: dict[str, IntSet] = {}
+    for terms in sorted(by_terms, reverse=True):  # type: ignore[type-var]
+        for stem, sets in by_terms[terms].items():
+            numbers = IntSet.union(sets)
+            before = counted.get(stem, IntSet())
+            fresh = numbers - before if before else numbers
+            counted[stem] = before | numbers
+            if fresh:
+                yield terms, stem, fresh
 
 
 def elsewhere(
@@ -254,6 +352,61 @@ def unconfirmed(grants: Iterable[Grant], checkpoint: CheckpointState, now: float
         )
         for grant in grants
     )
+
+
+def _bound(
+    checkpoint: CheckpointState, grants: Sequence[Grant]
+) -> Iterator[tuple[Holder | Grant, str, IntSet]]:
+    """What everybody holds, without the memory shares that have changed hands since.
+
+    A share that is given again is no longer its first holder's, unless that may be an init
+    container of the same pod. Places are of their GPU, whoever holds them.
+    """
+    later = _Regiven(grants)
+    for holder in checkpoint.holders:
+        gone = later.after(max(checkpoint.written, holder.since + ADMISSION)) if holder.gpu else {}
+        yield from _left_of(holder, gone)
+    oldest = min((grant.at for grant in grants if grant.gpu), default=float("inf"))
+    newer = [holder for holder in checkpoint.holders if holder.gpu and holder.since > oldest]
+    for grant in grants:
+        gone = dict(later.after(grant.at + ADMISSION)) if grant.gpu else {}
+        for holder in newer if grant.gpu else ():
+            for stem, numbers in holder.shares.items():
+                if holder.since > grant.at:
+                    key = (holder.resource, stem)
+                    gone[key] = gone.get(key, IntSet()) | numbers
+        yield from _left_of(grant, gone)
+
+
+def _left_of(
+    source: Holder | Grant, gone: Mapping[Key, IntSet]
+) -> Iterator[tuple[Holder | Grant, str, IntSet]]:
+    for stem, numbers in source.shares.items():
+        key = (source.resource, stem)
+        left = numbers - gone[key] if key in gone else numbers
+        if left:
+            yield source, stem, left
+
+
+class _Regiven:
+    """The memory shares that were granted after some time."""
+
+    def __init__(self, grants: Iterable[Grant]) -> None:
+        self._grants = sorted((grant for grant in grants if grant.gpu), key=lambda one: one.at)
+        self._known: dict[int, Mapping[Key, IntSet]] = {0: {}}
+        self._ats = [grant.at for grant in self._grants]
+
+    def after(self, at: float) -> Mapping[Key, IntSet]:
+        """Their numbers, by resource and stem."""
+        start = bisect_right(self._ats, at)
+        count = len(self._grants) - start
+        if count not in self._known:
+            found: dict[Key, list[IntSet]] = {}
+            for grant in self._grants[start:]:
+                for stem, numbers in grant.shares.items():
+                    found.setdefault((grant.resource, stem), []).append(numbers)
+            self._known[count] = {key: IntSet.union(sets) for key, sets in found.items()}
+        return self._known[count]
 
 
 def _sources(checkpoint: CheckpointState, grants: Iterable[Grant]) -> Iterator[Holder | Grant]:

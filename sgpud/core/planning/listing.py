@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
+from math import floor
 
 from attrs import evolve, field, frozen
 
@@ -17,7 +18,7 @@ from sgpud.core.gpu.gpu import Gpu
 from sgpud.core.intset import IntSet
 from sgpud.core.planning.holdings import HeldShares, Key, elsewhere
 from sgpud.core.sharing.rules import Partition, Sharing
-from sgpud.core.sharing.share_id import MESSAGE_LIMIT, listed_bytes
+from sgpud.core.sharing.share_id import MESSAGE_LIMIT, listed_bytes, memory_stem
 
 DRAIN_FOR = 30.0
 """Seconds from Unhealthy to gone: the kubelet may have chosen the id just before, and reads it
@@ -70,6 +71,15 @@ class Listing:
 
 
 @frozen
+class MemoryRoom:
+    """What the GPUs of a pool of memory shares have room for together."""
+
+    shares: int
+    size: int
+    """Bytes of one share."""
+
+
+@frozen
 class ListingInputs:
     """What a step looks at."""
 
@@ -80,6 +90,8 @@ class ListingInputs:
     held: Mapping[Key, IntSet]
     held_shares: Mapping[Key, tuple[HeldShares, ...]]
     """What is held, and on which terms."""
+    memory: Mapping[Key, MemoryRoom]
+    """What the pools of memory shares have room for, by resource and stem."""
     may_remove: bool
     """False while nobody knows for certain who holds what."""
 
@@ -100,18 +112,44 @@ def room_beside(
     held: IntSet,
     held_shares: Mapping[Key, tuple[HeldShares, ...]],
 ) -> int:
-    """How many shares a GPU has room for beside what is held of it, in bytes for memory.
+    """How many places a GPU has beside those that are held.
 
     Negative: so many of the held ones are more than it has. Without a partition it is not shared.
     """
-    if partition is None or not partition.shares:
+    if partition is None or not partition.shares or partition.size:
         return -len(held)
-    unlike = sum(batch.count for batch in held_shares.get(key, ()) if batch.size != partition.size)
-    whole = (
-        Fraction(partition.usable, partition.size) if partition.size else Fraction(partition.shares)
+    left = partition.shares * max(Fraction(0), 1 - elsewhere(key, partition, held_shares))
+    return int(left) - len(held)
+
+
+def memory_left(
+    uuid: str, partition: Partition, held_shares: Mapping[Key, tuple[HeldShares, ...]]
+) -> int:
+    """Bytes of a GPU that no container has declared; negative where they declared too many."""
+    taken = sum(
+        (
+            batch.fraction(partition)
+            for (_, gpu), found in held_shares.items()
+            if gpu == uuid
+            for batch in found
+        ),
+        Fraction(),
     )
-    left = whole * max(Fraction(0), 1 - elsewhere(key, partition, held_shares))
-    return int(left) - max(0, len(held) - unlike)
+    return floor(partition.usable * (1 - taken)) if partition.shares else 0
+
+
+def memory_rooms(
+    partitions: Mapping[Key, Partition], held_shares: Mapping[Key, tuple[HeldShares, ...]]
+) -> dict[Key, MemoryRoom]:
+    """What the pools of memory shares have room for, by resource and stem."""
+    found: dict[Key, MemoryRoom] = {}
+    for (resource, uuid), partition in partitions.items():
+        if partition.size:
+            key = (resource, memory_stem(resource))
+            before = found.get(key, MemoryRoom(0, partition.size))
+            room = max(0, memory_left(uuid, partition, held_shares) // partition.size)
+            found[key] = evolve(before, shares=before.shares + room)
+    return found
 
 
 def taken_over(listing: Listing, registered: Mapping[Key, IntSet]) -> Listing:
@@ -132,7 +170,8 @@ def step(listing: Listing, facts: ListingInputs, now: float) -> Listing:
     """The listing as it should be now. `now` is in seconds of a monotonic clock."""
     before = {key: _expired(block, facts, now) for key, block in listing.blocks.items()}
     facts = evolve(facts, held=_disjoint(before, facts.held))
-    keys = tuple(dict.fromkeys((*facts.partitions, *facts.held, *before)))
+    places = (key for key, partition in facts.partitions.items() if not partition.size)
+    keys = tuple(dict.fromkeys((*places, *facts.memory, *facts.held, *before)))
     # What leaves the list in this step is not given to another pool in the same one.
     taken: dict[str, IntSet] = {}
     for (_, uuid), numbers in (*_listed(listing.blocks).items(), *facts.held.items()):
@@ -153,8 +192,10 @@ def step(listing: Listing, facts: ListingInputs, now: float) -> Listing:
             sizes[resource] = size
             taken[uuid] = taken.get(uuid, IntSet()) | fresh
         found = _moved(block, active, now)
-        if key in facts.partitions:
-            found = evolve(found, size=facts.partitions[key].size)
+        if key in facts.memory:
+            found = evolve(found, size=facts.memory[key].size)
+        elif key in facts.partitions:
+            found = evolve(found, size=0)
         if found.listed:
             blocks[key] = found
     return Listing(blocks, _empty(listing, blocks, facts, now), tuple(past_limit))
@@ -205,7 +246,11 @@ def _expired(block: ListedShares, facts: ListingInputs, now: float) -> ListedSha
 def _active(key: Key, block: ListedShares, taken: IntSet, facts: ListingInputs) -> IntSet:
     """The numbers to keep or to add: what is held, then what is listed already, then new ones."""
     held = facts.held.get(key, IntSet())
-    room = room_beside(key, facts.partitions.get(key), held, facts.held_shares)
+    if key in facts.memory:
+        room = facts.memory[key].shares
+    else:
+        partition = facts.partitions.get(key)
+        room = room_beside(key, partition, held, facts.held_shares)
     if room <= 0:
         return held
     chosen = held

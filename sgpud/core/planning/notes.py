@@ -10,6 +10,7 @@ from sgpud.core.planning.holdings import Key
 from sgpud.core.planning.node import Node
 from sgpud.core.sharing.limits import too_many
 from sgpud.core.sharing.rules import LARGE_STATUS, Partition, Sharing
+from sgpud.core.sharing.share_id import memory_stem
 
 
 def notes(
@@ -47,9 +48,11 @@ def notes(
             )
     for resource, uuid in node.listing.past_limit:
         partition = partitions.get((resource, uuid), Partition(0))
-        key = "raise share_memory" if partition.size else "lower duplication_factor"
+        memory = uuid == memory_stem(resource)
+        key = "raise share_memory" if memory else "lower duplication_factor"
+        whose, count = ("the node", "more") if memory else (uuid, str(partition.shares))
         found.append(
-            f"{uuid} gets no more shares of {resource}: {partition.shares} would take the list "
+            f"{whose} gets no more shares of {resource}: {count} would take the list "
             f"message over the kubelet's 4 MiB; {key}, or use a [[gpu]] rule with a resource of "
             "its own"
         )

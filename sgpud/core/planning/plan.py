@@ -19,11 +19,23 @@ from sgpud.core.gpu.gpu import Gpu
 from sgpud.core.health.node_health import verdict
 from sgpud.core.intset import IntSet
 from sgpud.core.planning.advance import withheld
-from sgpud.core.planning.holdings import HeldShares, Key, elsewhere, held, held_shares, unconfirmed
-from sgpud.core.planning.listing import room_beside
+from sgpud.core.planning.holdings import (
+    FreshShares,
+    HeldShares,
+    Key,
+    MemoryLot,
+    elsewhere,
+    fresh_shares,
+    held,
+    held_shares,
+    memory_lots,
+    unconfirmed,
+)
+from sgpud.core.planning.listing import ListedShares, memory_left, room_beside
 from sgpud.core.planning.node import Node
 from sgpud.core.planning.notes import notes
 from sgpud.core.sharing.rules import Advertise, Multiple, Partition, Placement, Sharing
+from sgpud.core.sharing.share_id import memory_stem
 
 UNMEASURED = 21
 """Stands after every step of measured free memory."""
@@ -69,6 +81,14 @@ class GpuShares:
     late: IntSet = field(factory=IntSet)
     """Shares that are given although they are no longer Healthy: the kubelet may have chosen them
     from the list before."""
+    lots: tuple[MemoryLot, ...] = ()
+    """The memory shares that are bound to this GPU."""
+    left: int = 0
+    """Bytes of it that no container has declared, for memory shares; negative: too many were."""
+    offered: int = 0
+    """So many free memory shares are Healthy since this GPU has room for them."""
+    shown: IntSet | None = None
+    """Of the ids of memory shares, which name no GPU, those that are listed Healthy."""
 
     @property
     def listed(self) -> IntSet:
@@ -78,6 +98,8 @@ class GpuShares:
     @property
     def healthy(self) -> IntSet:
         """The numbers listed Healthy."""
+        if self.shown is not None:
+            return self.shown
         if self.availability is Availability.UNHEALTHY:
             return IntSet()
         return self.active if self.availability is Availability.AVAILABLE else self.held
@@ -90,7 +112,20 @@ class GpuShares:
     @property
     def surplus(self) -> int:
         """Held shares beyond what is configured."""
+        if self.size:
+            return max(0, -(self.left // self.size))
         return max(0, len(self.held) - self.factor)
+
+    @property
+    def given(self) -> int:
+        """How many shares containers hold of this GPU."""
+        bound = sum(len(lot.numbers) for lot in self.lots if lot.stem != self.uuid)
+        return bound + len(self.held)
+
+    @property
+    def unheld(self) -> int:
+        """How many shares there are of this GPU beside those."""
+        return max(0, self.left // self.size) if self.size else len(self.free)
 
 
 @frozen
@@ -106,11 +141,22 @@ class Pool:
     numa: bool = False
     multiple: Multiple = Multiple.DISTINCT
     """What several shares in one container mean; always the same GPU for memory shares."""
+    own: GpuShares | None = None
+    """The ids of memory shares, which name no GPU, listed as if they were of one."""
+    fresh: tuple[FreshShares, ...] = ()
+    """The memory shares that were given lately."""
+    size: int = 0
+    """Bytes of one share; 0: shares are places."""
 
     @property
     def memory(self) -> bool:
         """Whether its shares stand for memory."""
-        return any(group.size for group in self.groups)
+        return bool(self.size)
+
+    @property
+    def lists(self) -> tuple[GpuShares, ...]:
+        """All ids that are listed, by their stem."""
+        return self.groups if self.own is None else (*self.groups, self.own)
 
 
 @frozen
@@ -153,14 +199,32 @@ def plan(node: Node, now: float) -> Plan | None:
     groups: dict[str, list[GpuShares]] = {resource: [] for resource, _ in partitions}
     for resource in node.listing.empty_since:
         groups.setdefault(resource, [])
-    for key in sorted(node.listing.blocks, key=lambda key: _order(key, present)):
+    lots = memory_lots(checkpoint, node.grants)
+    fresh = fresh_shares(checkpoint, node.grants, now)
+    own: dict[str, GpuShares] = {}
+    memory = (key for key, partition in partitions.items() if partition.size and partition.shares)
+    known = {*node.listing.blocks, *memory, *lots}
+    for key in sorted(known, key=lambda key: _order(key, present)):
         resource, uuid = key
         group = _group(key, node, partitions.get(key), numbers.get(key, IntSet()), terms)
-        group = evolve(group, gpu=present.get(uuid))
-        groups.setdefault(resource, []).append(_judged(group, node, chosen))
+        group = evolve(group, gpu=present.get(uuid), lots=lots.get(key, ()))
+        if uuid == memory_stem(resource) and key in node.listing.blocks:
+            own[resource] = group
+            groups.setdefault(resource, [])
+        else:
+            groups.setdefault(resource, []).append(_judged(group, node, chosen))
     configured = {resource for resource, _ in partitions}
     pools = tuple(
-        pooled(resource, groups[resource], sharing, dropped=resource not in configured)
+        evolve(
+            pooled(
+                resource,
+                groups[resource],
+                sharing,
+                own.get(resource),
+                dropped=resource not in configured,
+            ),
+            fresh=fresh.get(resource, ()),
+        )
         for resource in sorted(groups)
     )
     waiting = unconfirmed(node.grants, checkpoint, now) or awaits(pools)
@@ -176,9 +240,10 @@ def _group(
     terms: Mapping[Key, tuple[HeldShares, ...]],
 ) -> GpuShares:
     """What is listed of one GPU, before anything is judged; without the GPU itself."""
-    block, given = node.listing.blocks[key], terms.get(key, ())
-    # Ids that drain from a pool of which nothing else is known are what its holders' are.
-    size = block.size or (0 if partition else max((batch.size for batch in given), default=0))
+    block, given = node.listing.blocks.get(key, ListedShares()), terms.get(key, ())
+    # What is held of a GPU that its pool no longer has is of the size that it was given with.
+    size = partition.size if partition else max((batch.size for batch in given), default=0)
+    left = memory_left(key[1], partition, terms) if partition and partition.size else 0
     return GpuShares(
         key[1],
         None,
@@ -194,6 +259,7 @@ def _group(
         measured=node.free_steps.get(key[1]),
         room=room_beside(key, partition, holding & block.active, terms),
         late=node.late.get(key, IntSet()),
+        left=left,
     )
 
 
@@ -204,43 +270,66 @@ def awaits(pools: Iterable[Pool]) -> bool:
         # would bind by the sum of two GPUs' room.
         group.draining
         or group.surplus
-        or (group.held and (group.size or group.availability is Availability.WITHHELD))
+        or (group.given and (group.size or group.availability is Availability.WITHHELD))
         for pool in pools
-        for group in pool.groups
+        for group in pool.lists
     )
 
 
-def pooled(resource: str, groups: Sequence[GpuShares], sharing: Sharing, *, dropped: bool) -> Pool:
-    """The pool of these groups, each with its own availability, as advertised."""
+def pooled(
+    resource: str,
+    groups: Sequence[GpuShares],
+    sharing: Sharing,
+    own: GpuShares | None = None,
+    *,
+    dropped: bool,
+) -> Pool:
+    """The pool of these groups, each with its own availability, as advertised.
+
+    `own`: the ids of its memory shares.
+    """
     prefix = variable_prefix(resource, sharing.resources)
-    memory = any(group.size for group in groups)
-    if memory and sharing.advertise is Advertise.LARGEST:
-        groups = _largest(groups)
-    multiple = Multiple.SAME if memory else sharing.multiple
-    return Pool(resource, tuple(groups), prefix, dropped, sharing.numa, multiple)
+    size = max((group.size for group in groups if group.factor), default=0)
+    if size:
+        groups = _offered(groups, sharing.advertise)
+    if own is not None:
+        own = evolve(own, shown=_shown(own, groups))
+    multiple = Multiple.SAME if size else sharing.multiple
+    return Pool(
+        resource,
+        tuple(groups),
+        prefix,
+        dropped,
+        sharing.numa and not size,
+        multiple,
+        own,
+        size=size,
+    )
 
 
-def _largest(groups: Sequence[GpuShares]) -> list[GpuShares]:
-    """The groups of memory shares, with the free ones of all but the roomiest GPU withheld."""
-    # Held shares are among those that stay: no need to say which ones are free.
-    rooms = [len(group.active) - len(group.held) for group in groups]
-    able = [
-        (-room, group.uuid)
-        for room, group in zip(rooms, groups, strict=True)
-        if room and group.availability is Availability.AVAILABLE
-    ]
-    best = min(able, default=(0, ""))
-    return [
-        evolve(
-            group,
-            availability=Availability.WITHHELD,
-            reason=f"{best[1]} has more room",
-            late=group.active,
-        )
-        if (-room, group.uuid) in able and group.uuid != best[1]
-        else group
-        for room, group in zip(rooms, groups, strict=True)
-    ]
+def _offered(groups: Sequence[GpuShares], advertise: Advertise) -> list[GpuShares]:
+    """The GPUs of memory shares, with what each adds to the free ones that are Healthy.
+
+    That is the room of the roomiest, or of every one. It binds nobody to that GPU.
+    """
+    able = [group for group in groups if group.availability is Availability.AVAILABLE]
+    if advertise is Advertise.LARGEST:
+        able = sorted(able, key=lambda group: (-group.unheld, group.uuid))[:1]
+    names = {group.uuid for group in able}
+    return [evolve(group, offered=group.unheld if group.uuid in names else 0) for group in groups]
+
+
+def _shown(own: GpuShares, groups: Sequence[GpuShares]) -> IntSet:
+    """The ids of memory shares that are Healthy: free ones, and held ones but of a sick GPU."""
+    count = sum(group.offered for group in groups)
+    sick = IntSet.union(
+        lot.numbers
+        for group in groups
+        if group.availability is Availability.UNHEALTHY
+        for lot in group.lots
+        if lot.stem == own.uuid
+    )
+    return (own.held - sick) | own.free.lowest(count)
 
 
 def _order(key: Key, present: Mapping[str, Gpu]) -> tuple[object, ...]:

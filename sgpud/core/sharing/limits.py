@@ -9,7 +9,7 @@ from sgpud.core.gpu.gpu import Gpu
 from sgpud.core.intset import IntSet
 from sgpud.core.planning.listing import partitions
 from sgpud.core.sharing.rules import LARGE_STATUS, Partition, Sharing
-from sgpud.core.sharing.share_id import MESSAGE_LIMIT, listed_bytes
+from sgpud.core.sharing.share_id import MESSAGE_LIMIT, listed_bytes, memory_stem
 from sgpud.core.units import format_size
 
 
@@ -82,7 +82,8 @@ def check_size(sharing: Sharing, gpus: Sequence[Gpu]) -> None:
         total = sizes.setdefault(resource, [0, 0])
         total[0] += partition.shares
         # Five digits: beside draining shares the numbers of new ones go beyond 9 999.
-        total[1] += listed_bytes(uuid, IntSet.span(10_000, 10_000 + partition.shares))
+        stem = memory_stem(resource) if partition.size else uuid
+        total[1] += listed_bytes(stem, IntSet.span(10_000, 10_000 + partition.shares))
         memory[resource] = bool(partition.size)
     for resource, (shares, size) in sizes.items():
         if size > MESSAGE_LIMIT:

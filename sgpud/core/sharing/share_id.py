@@ -1,8 +1,12 @@
-"""Share ids: `<GPU uuid>::<n>`. An id carries its GPU and a number, and nothing else."""
+"""Share ids: `<stem>::<n>`. The stem of a place is its GPU's UUID; that of memory names its pool.
+
+A memory share is an amount, not a place: its id names no GPU, and is bound to one when it is given.
+"""
 
 from __future__ import annotations
 
 import re
+from hashlib import sha256
 
 from sgpud.core.intset import IntSet
 from sgpud.core.json_checks import UUID
@@ -13,16 +17,28 @@ LONGEST_ID = 63
 MESSAGE_LIMIT = 4 * 1024 * 1024
 """Bytes of one ListAndWatch message that the kubelet takes: gRPC's default receive limit."""
 
-_ID = re.compile(rf"({UUID.pattern}){SEPARATOR}(0|[1-9][0-9]{{0,8}})", re.ASCII)
+_POOL = r"[a-z0-9._-]{1,32}-[0-9a-f]{8}"
+_ID = re.compile(rf"({UUID.pattern}|{_POOL}){SEPARATOR}(0|[1-9][0-9]{{0,8}})", re.ASCII)
+_NAME = 32
+"""Characters of a resource's name in a stem."""
 
 
-def share_id(uuid: str, number: int) -> str:
-    """The id of share `number` of the GPU."""
-    return f"{uuid}{SEPARATOR}{number}"
+def memory_stem(resource: str) -> str:
+    """The stem of the ids of a pool of memory shares: no other pool's, and no GPU's UUID.
+
+    A UUID has capitals in front, or twelve digits behind.
+    """
+    name = re.sub(r"[^a-z0-9._-]", "-", resource.rpartition("/")[2].lower())[:_NAME]
+    return f"{name}-{sha256(resource.encode()).hexdigest()[:8]}"
+
+
+def share_id(stem: str, number: int) -> str:
+    """The id of share `number` of the GPU, or of the pool."""
+    return f"{stem}{SEPARATOR}{number}"
 
 
 def parse_share_id(text: str) -> tuple[str, int] | None:
-    """(GPU uuid, number) of an id of ours; None for everything else, never an error."""
+    """(stem, number) of an id of ours; None for everything else, never an error."""
     found = _ID.fullmatch(text) if len(text) <= LONGEST_ID else None
     return (found[1], int(found[2])) if found else None
 

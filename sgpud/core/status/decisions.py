@@ -7,7 +7,7 @@ from itertools import zip_longest
 
 from attrs import frozen
 
-from sgpud.core.allocation.decisions import Decision, DecisionKind, GpuCount, GpuSnapshot
+from sgpud.core.allocation.decisions import BEST_FIT, Decision, DecisionKind, GpuCount, GpuSnapshot
 from sgpud.core.sharing.rules import Multiple, Placement
 from sgpud.core.status.view import NodeView
 
@@ -25,7 +25,7 @@ _MULTIPLE = {
 _PLACE = {
     Placement.SPREAD.value: "first the GPU with the smallest fraction held",
     Placement.PACKED.value: "first the GPU with the largest fraction held that has room",
-    "best fit": "the GPU with the least room in which they fit",
+    BEST_FIT: "the GPU with the least room in which they fit",
 }
 
 
@@ -137,6 +137,8 @@ def _row(gpu_snapshot: GpuSnapshot, part: GpuCount | None, offered: int | None) 
 def _why(one: Decision) -> str:
     if one.kind is DecisionKind.REFUSAL or one.text:
         return one.text
+    if one.rule == BEST_FIT:
+        return f"memory shares are of one GPU: {_PLACE[BEST_FIT]}"
     multiple, _, place = one.rule.partition(", ")
     if one.kind is DecisionKind.ALLOCATION:
         return f"the kubelet chose them, and [sharing] multiple ({_MULTIPLE[multiple]}) allows it"

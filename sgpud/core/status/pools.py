@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from attrs import frozen
 
+from sgpud.core.allocation.decisions import parts_of
 from sgpud.core.health.node_health import worst
 from sgpud.core.intset import IntSet
 from sgpud.core.planning.holdings import Key, held
@@ -36,7 +37,8 @@ class PoolGpuView:
     surplus: int
     """Held beyond what is configured."""
     allocatable: int
-    """Listed Healthy, held or free: what the kubelet counts as allocatable."""
+    """Listed Healthy, held or free: what the kubelet counts as allocatable. With `advertise =
+    "largest"` the free memory shares are counted for the GPU with the most room."""
     availability: str
     """available, withheld or unhealthy."""
     reason: str
@@ -58,6 +60,8 @@ class PoolView:
     dropped: bool
     """No longer configured, and on its way out."""
     gpus: tuple[PoolGpuView, ...]
+    draining: int = 0
+    """Memory shares that are draining: they are of no GPU."""
     streams: int = 0
     """Live ListAndWatch streams of the kubelet: without one the node shows none of its shares."""
 
@@ -70,7 +74,9 @@ class PoolView:
     def counts(self) -> dict[str, int]:
         """Its shares by state, and the allocatable ones."""
         keys = (*SHARE_STATES, "allocatable")
-        return {key: sum(getattr(gpu, key) for gpu in self.gpus) for key in keys}
+        found = {key: sum(getattr(gpu, key) for gpu in self.gpus) for key in keys}
+        found["draining"] += self.draining
+        return found
 
 
 def pool_view(
@@ -89,6 +95,7 @@ def pool_view(
         tuple(
             _gpu(group, node, holders.get((pool.resource, group.uuid), ())) for group in pool.groups
         ),
+        len(pool.own.draining) if pool.own else 0,
         state.streams if state else 0,
     )
 
@@ -103,25 +110,31 @@ def unregistered(pools: Sequence[PoolView]) -> Iterator[str]:
 
 def _gpu(group: GpuShares, node: Node, holders: tuple[HolderView, ...]) -> PoolGpuView:
     gpu = group.gpu
-    unheld = dict.fromkeys(Availability, 0) | {group.availability: len(group.free)}
+    unheld = dict.fromkeys(Availability, 0) | {group.availability: group.unheld}
     return PoolGpuView(
         uuid=group.uuid,
         product=gpu.product if gpu else "",
         index=gpu.index if gpu else None,
         memory=gpu.memory if gpu else None,
-        shares=len(group.active),
-        held=len(group.held),
+        shares=group.given + group.unheld,
+        held=group.given,
         free=unheld[Availability.AVAILABLE],
         withheld=unheld[Availability.WITHHELD],
         unhealthy=unheld[Availability.UNHEALTHY],
         draining=len(group.draining),
         surplus=group.surplus,
-        allocatable=len(group.healthy),
+        allocatable=len(group.healthy) + group.offered + _bound(group),
         availability=group.availability.value,
         reason=group.reason,
         holders=holders,
         health=worst(node, gpu).value if gpu else "",
     )
+
+
+def _bound(group: GpuShares) -> int:
+    """The Healthy ones among the memory shares that are bound to a GPU, but name none."""
+    sick = group.availability is Availability.UNHEALTHY
+    return 0 if sick else group.given - len(group.held)
 
 
 @frozen
@@ -157,14 +170,16 @@ def _views(node: Node) -> Iterator[tuple[Key, HolderView]]:
         return
     for holder in node.checkpoint.holders:
         names = (holder.namespace, holder.name, holder.pod, holder.container)
-        for uuid, numbers in holder.shares.items():
-            size = len(numbers) * holder.sizes.get(uuid, 0)
-            yield (holder.resource, uuid), HolderView(*names, len(numbers), size, holder.since)
+        for part in parts_of(holder.shares, holder.gpu):
+            size = part.count * holder.sizes.get(part.uuid, 0)
+            view = HolderView(*names, part.count, size, holder.since)
+            yield (holder.resource, part.uuid), view
     recorded = held(node.checkpoint, ()) if node.grants else {}
     for grant in node.grants:
-        for uuid, numbers in grant.shares.items():
-            key = (grant.resource, uuid)
-            fresh = numbers - recorded.get(key, IntSet())
+        for stem, numbers in grant.shares.items():
+            fresh = numbers - recorded.get((grant.resource, stem), IntSet())
             if fresh:
+                uuid = grant.gpu or stem
                 size = len(fresh) * grant.sizes.get(uuid, 0)
-                yield key, HolderView("", "", "", "", len(fresh), size, grant.at)
+                view = HolderView("", "", "", "", len(fresh), size, grant.at)
+                yield (grant.resource, uuid), view

@@ -13,10 +13,12 @@ from sgpud.kubelet.api import deviceplugin_pb2 as api
 _HEALTHY = b"\x12\x07Healthy"
 _UNHEALTHY = b"\x12\x09Unhealthy"
 
-OPTIONS = api.DevicePluginOptions(
-    pre_start_required=False, get_preferred_allocation_available=True
-).SerializeToString()
-"""The answer of GetDevicePluginOptions."""
+
+def plugin_options(*, prefers: bool) -> bytes:
+    """The answer of GetDevicePluginOptions; `prefers`: it matters which ids the kubelet chooses."""
+    return api.DevicePluginOptions(
+        pre_start_required=False, get_preferred_allocation_available=prefers
+    ).SerializeToString()
 
 
 _VARINT, _DELIMITED = 0, 2
@@ -49,7 +51,7 @@ class ListMessage:
 def list_message(pool: Pool, previous: ListMessage | None = None) -> ListMessage:
     """The pool's list message. GPUs that are as in `previous` are not encoded again."""
     known = {fragment.uuid: fragment for fragment in previous.fragments} if previous else {}
-    fragments = tuple(_fragment(group, pool, known.get(group.uuid)) for group in pool.groups)
+    fragments = tuple(_fragment(group, pool, known.get(group.uuid)) for group in pool.lists)
     if previous is not None and previous.fragments == fragments:
         return previous
     return ListMessage(fragments, b"".join(fragment.data for fragment in fragments))

@@ -96,7 +96,7 @@ def _counts(pools: Mapping[str, ServedPool], grant: Grant) -> bool:
     served = pools.get(grant.resource)
     if served is None:
         return False
-    listed = {group.uuid: group.listed for group in served.pool.groups}
+    listed = {group.uuid: group.listed for group in served.pool.lists}
     listed_all = not any(
         chain.from_iterable(
             numbers - listed[uuid] if uuid in listed else numbers
@@ -104,5 +104,5 @@ def _counts(pools: Mapping[str, ServedPool], grant: Grant) -> bool:
         )
     )
     if listed_all:
-        served.pending.note(grant)
+        served.pending.note(grant, served.pool)
     return listed_all

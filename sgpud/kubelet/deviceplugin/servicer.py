@@ -33,7 +33,7 @@ from sgpud.core.planning.holdings import Grant
 from sgpud.core.planning.plan import Plan
 from sgpud.core.text import one_line
 from sgpud.kubelet.api import deviceplugin_pb2 as api
-from sgpud.kubelet.deviceplugin.messages import OPTIONS, container_response, has_few_fields
+from sgpud.kubelet.deviceplugin.messages import container_response, has_few_fields, plugin_options
 from sgpud.kubelet.deviceplugin.publisher import ServedPool, Snapshot, SnapshotPublisher
 
 Asked = TypeVar("Asked", api.AllocateRequest, api.PreferredAllocationRequest)
@@ -109,7 +109,7 @@ class DevicePluginServicer:
         return grpc.method_handlers_generic_handler(
             SERVICE,
             {
-                "GetDevicePluginOptions": unary(lambda _request, _context: OPTIONS),
+                "GetDevicePluginOptions": unary(self._options),
                 "ListAndWatch": stream(self._list_and_watch),
                 "GetPreferredAllocation": unary(self._prefer),
                 "Allocate": unary(self._allocate),
@@ -192,6 +192,12 @@ class DevicePluginServicer:
             other.follower.close()
             other.context.cancel()
 
+    def _options(self, _request: bytes, _context: grpc.ServicerContext) -> bytes:
+        """Which memory shares the kubelet chooses is the same: they are bound to a GPU later."""
+        snapshot = self._publisher.snapshot
+        served = snapshot.pools.get(self._resource) if snapshot else None
+        return plugin_options(prefers=served is None or not served.pool.memory)
+
     def _prefer(self, request: bytes, context: grpc.ServicerContext) -> bytes:
         # All that are free, and among them those that must be in it.
         asked = self._parsed(api.PreferredAllocationRequest, request, context, lists=2)
@@ -216,7 +222,8 @@ class DevicePluginServicer:
             try:
                 pool = served.pool
                 chosen = prefer(snapshot.plan, pool, served.index, available, must, size)
-                said = preferred(self._wall(), snapshot.plan, pool, served.gpu_snapshots, chosen)
+                seen = served.gpu_snapshots[: len(chosen.taken)]
+                said = preferred(self._wall(), snapshot.plan, pool, seen, chosen)
             except Exception as problem:  # noqa: BLE001 - an error here fails the pod, any valid answer does not
                 self._log.failure("Choosing shares of {resource} failed", resource=self._resource)
                 self._decided.add(failed(self._wall(), self._resource, size, repr(problem)))
@@ -266,10 +273,10 @@ class DevicePluginServicer:
         ) -> tuple[tuple[Plan, ServedPool, list[ChosenGpu]], list[Grant]]:
             plan, served = self._served(latest, ())
             requests = known if latest is snapshot else self._requested(latest, wanted)
-            choices = choose_all(plan, served.pool, requests, served.pending)
+            choices = choose_all(plan, served.pool, requests, served.pending, now)
             grants = [choice.grant(self._resource, now) for choice in choices]
             for grant in grants:
-                served.pending.note(grant)
+                served.pending.note(grant, served.pool)
             return (plan, served, choices), grants
 
         plan, served, choices = self._publisher.published.decide(decide)

@@ -65,9 +65,9 @@ def test_a_split_is_shown_with_its_reason(tmp_path: Path) -> None:
     status, text, _ = run(tmp_path, pods, *more)
     assert status == 0
     assert "failed 2 times, last on node 0 at 6s" in text
-    assert "have to be of one GPU" in text
+    assert "no GPU has room for 20 memory shares" in text
     assert "given up" in text
-    assert "Failures on a node: 2, of 1 pod (multiple 2)" in text
+    assert "Failures on a node: 2, of 1 pod (room 2)" in text
     assert "(fragmentation): 1" in text
 
 

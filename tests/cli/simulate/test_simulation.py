@@ -101,7 +101,7 @@ def test_a_scheduler_that_counts_only_makes_a_split_fail_on_the_node_until_the_b
     ).entries[2]
     assert [one.end for one in outcome.entries] == [PodOutcome.PLACED] * 3
     assert entry.end is PodOutcome.FAILED
-    assert [failure.rule for failure in entry.failures] == ["multiple"] * 3
+    assert [failure.rule for failure in entry.failures] == ["room"] * 3
     assert [failure.at for failure in entry.failures] == [2, 3, 5]
     assert "8GiB" not in entry.failures[0].reason
     assert "4 (4GiB)" in entry.failures[0].reason
@@ -142,7 +142,7 @@ def test_the_scheduler_counts_shares_of_an_ended_pod_until_the_next_report() -> 
     last = outcome.entries[3]
     assert last.end is PodOutcome.PLACED
     assert last.failures
-    assert {failure.rule for failure in last.failures} <= {"multiple", "kubelet"}
+    assert {failure.rule for failure in last.failures} <= {"room", "kubelet"}
     assert last.placed is not None
     assert last.placed <= 102 + 30
 

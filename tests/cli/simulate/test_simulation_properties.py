@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cache
 
@@ -17,13 +17,14 @@ from sgpud.cli.simulate.engine.values import Cluster, PodOutcome, PodRequest, Po
 from sgpud.core.allocation.allocate import RefusedError, allocate, index
 from sgpud.core.allocation.preference import pick, prefer
 from sgpud.core.gpu.gpu import Gpu
+from sgpud.core.intset import IntSet
 from sgpud.core.planning.advance import advance
 from sgpud.core.planning.holdings import CheckpointState, Holder, held
 from sgpud.core.planning.listing import Listing
 from sgpud.core.planning.node import Node
 from sgpud.core.planning.plan import Availability, GpuShares, Plan, Pool, plan
 from sgpud.core.sharing.rules import Advertise, Multiple, Placement, ShareTerms, Sharing
-from sgpud.core.sharing.share_id import parse_share_id, share_id
+from sgpud.core.sharing.share_id import memory_stem, parse_share_id, share_id
 from tests.core.values import GIB, POOL, gpu
 
 SIZE = 10 * GIB
@@ -162,6 +163,7 @@ def test_a_simulated_node_places_as_the_daemon_does(
         if leaves < len(running):
             gone, _ = running.pop(leaves)
             simulated.release(POOL, gone, float(now))
+        simulated.look()
         node = advance(
             evolve(node, checkpoint=CheckpointState(tuple(holder for _, holder in running))),
             float(now),
@@ -175,7 +177,7 @@ def daemon(node: Node, shares: int) -> Holder | None:
     pool = made.pool(POOL) if made else None
     assert made is not None
     assert pool is not None
-    ids = [share_id(group.uuid, number) for group in pool.groups for number in group.free]
+    ids = [share_id(group.uuid, number) for group in pool.lists for number in group.free]
     if len(ids) < shares:
         return None
     places = index(pool)
@@ -184,7 +186,8 @@ def daemon(node: Node, shares: int) -> Holder | None:
         granted = allocate(made, pool, places, chosen)
     except RefusedError:
         return None
-    return Holder("", "", POOL, granted.shares, granted.per_gpu, granted.sizes)
+    terms = (granted.shares, granted.per_gpu, granted.sizes)
+    return Holder("", "", POOL, *terms, gpu=granted.gpu)
 
 
 def named(node: Node, holder: Holder) -> Given:
@@ -192,9 +195,11 @@ def named(node: Node, holder: Holder) -> Given:
     pool = made.pool(POOL) if made else None
     assert pool is not None
     return tuple(
-        (position, len(holder.shares[group.uuid]))
+        (position, sum(map(len, holder.shares.values())))
+        if holder.gpu
+        else (position, len(holder.shares[group.uuid]))
         for position, group in enumerate(pool.groups)
-        if group.uuid in holder.shares
+        if group.uuid in (holder.gpu or holder.shares)
     )
 
 
@@ -248,23 +253,30 @@ def test_a_node_keeps_the_rules_of_the_plan_and_its_list(
         for position, group in enumerate(groups(simulated)):
             if group.availability is not Availability.UNHEALTHY and group.held:
                 assert not group.held - group.healthy
-            assert total[position] <= len(group.listed)
-            assert simulated.room(POOL)[position] == len(group.active) - total[position]
+            assert total[position] <= group.given + group.unheld
+            assert simulated.room(POOL)[position] == group.given + group.unheld - total[position]
 
 
 def planned(config: Sharing, cards: tuple[Gpu, ...], counts: Counter[int]) -> Plan | None:
     """The plan of a node whose GPUs have so many of their shares held, made from its books."""
     node = advance(Node(config, cards, checkpoint=CheckpointState()), 0.0, 0.0)
     pool = pool_of(node)
-    shares = {
-        group.uuid: group.active.lowest(counts[position])
-        for position, group in enumerate(pool.groups)
-        if counts[position]
-    }
-    parts = {group.uuid: group.parts for group in pool.groups}
-    sizes = {group.uuid: group.size for group in pool.groups if group.size}
-    checkpoint = CheckpointState((Holder("", "", POOL, shares, parts, sizes),))
+    checkpoint = CheckpointState(tuple(holders(pool, [counts[n] for n in range(len(cards))])))
     return plan(advance(evolve(node, checkpoint=checkpoint), 500.0, 500.0), 0.0)
+
+
+def holders(pool: Pool, counts: Sequence[int]) -> Iterator[Holder]:
+    """A container on each GPU, with so many of its shares: the first numbers on the first GPU."""
+    start = 0
+    for group, wanted in zip(pool.groups, counts, strict=False):
+        count = min(wanted, group.unheld)
+        parts = {group.uuid: group.parts}
+        if count and pool.memory:
+            shares = {memory_stem(POOL): IntSet.span(start, start + count)}
+            yield Holder("", "", POOL, shares, parts, {group.uuid: group.size}, gpu=group.uuid)
+        elif count:
+            yield Holder("", "", POOL, {group.uuid: group.active.lowest(count)}, parts)
+        start += count
 
 
 def pool_of(node: Node) -> Pool:
@@ -289,17 +301,11 @@ def test_the_listing_of_a_node_does_not_depend_on_holders(
     made = plan(node, 0.0)
     pool = made.pool(POOL) if made else None
     assert pool is not None
-    shares = {
-        group.uuid: group.active.lowest(count)
-        for group, count in zip(pool.groups, counts, strict=False)
-        if count and group.active
-    }
-    parts = {group.uuid: group.parts for group in pool.groups}
-    sizes = {group.uuid: group.size for group in pool.groups if group.size}
-    checkpoint = CheckpointState((Holder("", "", POOL, shares, parts, sizes),))
+    checkpoint = CheckpointState(tuple(holders(pool, counts)))
     after: Listing = advance(evolve(node, checkpoint=checkpoint), 500.0, 500.0).listing
     assert after == node.listing
-    assert held(checkpoint, ()) == {(POOL, uuid): numbers for uuid, numbers in shares.items()}
+    known = sum(len(numbers) for one in checkpoint.holders for numbers in one.shares.values())
+    assert sum(map(len, held(checkpoint, ()).values())) == known
 
 
 @cache

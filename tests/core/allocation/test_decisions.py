@@ -24,6 +24,7 @@ from sgpud.core.allocation.preference import prefer
 from sgpud.core.intset import IntSet
 from sgpud.core.planning.plan import Pool
 from sgpud.core.sharing.rules import InjectionMethod, InjectionSettings, Multiple, Placement
+from sgpud.core.sharing.share_id import memory_stem, share_id
 from tests.core.values import (
     GIB,
     POOL,
@@ -91,18 +92,14 @@ def test_what_must_be_included_counts_as_offered_and_chosen() -> None:
     assert one.parts == (GpuCount(uuid(0), 1, 2), GpuCount(uuid(1), 1, 2))
 
 
-def test_memory_shares_are_chosen_by_best_fit() -> None:
+def test_memory_shares_are_given_by_best_fit_and_of_the_gpu_they_are_bound_to() -> None:
     settings = sharing(injection=DELIVERY)
-    partition = evolve(settings, default=evolve(settings.default, share_memory=10 * GIB))
-    found = planned(node(partition, GPUS))
-    pool = pool_of(found)
-    chosen = prefer(found, pool, index(pool), [*ids(0, 0, 1), *ids(1, 0, 1, 2)], (), 2)
-    one = preferred(5.0, found, pool, gpu_snapshots(pool), chosen)
-    assert (one.rule, one.offered, one.parts) == (
-        "same, best fit",
-        (2, 3),
-        (GpuCount(uuid(0), 2, 0),),
-    )
+    by_size = evolve(settings, default=evolve(settings.default, share_memory=10 * GIB))
+    found, pool, places = served(node(by_size, GPUS))
+    asked = [share_id(memory_stem(POOL), number) for number in (2, 1)]
+    granted = allocate(found, pool, places, asked, 7.0)
+    one = given(7.0, pool, gpu_snapshots(pool), granted)
+    assert (one.rule, one.asked, one.parts) == ("best fit", 2, (GpuCount(uuid(0), 2, 1),))
 
 
 def test_an_allocation_keeps_what_was_given() -> None:

@@ -28,7 +28,7 @@ from sgpud.core.sharing.rules import (
     ShareTerms,
     Sharing,
 )
-from sgpud.core.sharing.share_id import parse_share_id, share_id
+from sgpud.core.sharing.share_id import memory_stem, parse_share_id, share_id
 from tests.core.values import GIB, POOL, checkpoint, gpu, holder, node, planned, served, uuid
 
 
@@ -126,9 +126,11 @@ def test_a_gpu_without_a_measurement_comes_after_those_with_one() -> None:
 
 
 def test_memory_shares_on_equal_room_go_where_more_is_free() -> None:
-    config = shared(default=ShareTerms(POOL, 100, GIB), advertise=Advertise.ALL)
-    of = node(config, [gpu(0), gpu(1), gpu(2)])
-    assert choice(used(of, 20, 5, 10), 3) == [1]
+    config = shared(default=ShareTerms(POOL, 100, GIB))
+    of = used(node(config, [gpu(0), gpu(1), gpu(2)]), 20, 5, 10)
+    found, pool, places = served(of)
+    asked = [share_id(memory_stem(POOL), number) for number in range(3)]
+    assert allocate(found, pool, places, asked).gpu == uuid(1)
 
 
 # On one NUMA node. -------------------------------------------------------------------------------
@@ -217,17 +219,6 @@ def test_what_can_be_given_is_given(
     chosen = prefer(found, pool, places, there, (), size).ids
     if not _granted(found, pool, chosen):
         assert not any(_granted(found, pool, ids) for ids in combinations(there, size))
-
-
-@given(helds, st.integers(1, 4))
-def test_best_fit_is_the_least_room_that_holds_it(held: list[int], size: int) -> None:
-    config = shared(default=ShareTerms(POOL, 100, 10 * GIB), advertise=Advertise.ALL)
-    found, pool, places = served(random_node(config, held, []))
-    room = {n: 4 - count for n, count in enumerate(held)}
-    fitting = [(left, n) for n, left in room.items() if left >= size]
-    chosen = prefer(found, pool, places, free(pool), (), min(size, sum(room.values()))).ids
-    if fitting:
-        assert gpus_of(chosen) == [min(fitting)[1]]
 
 
 def _granted(found: Plan, pool: Pool, ids: Sequence[str]) -> bool:

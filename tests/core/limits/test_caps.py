@@ -25,7 +25,7 @@ from sgpud.core.limits.settings import LimitSettings, MemoryLimits
 from sgpud.core.planning.holdings import CheckpointState
 from sgpud.core.planning.node import Node
 from sgpud.core.sharing.rules import InjectionMethod, InjectionSettings, ShareTerms, Sharing
-from sgpud.core.sharing.share_id import share_id
+from sgpud.core.sharing.share_id import memory_stem, share_id
 from tests.core.values import (
     GIB,
     POOL,
@@ -68,7 +68,8 @@ def given_by(of: Node, count: int = 12) -> Injection:
     """What a container with so many shares of the GPU is answered."""
     plan = planned(of)
     pool = pool_of(plan)
-    ids = [share_id(ONE.uuid, number) for number in range(count)]
+    stem = memory_stem(POOL) if pool.memory else ONE.uuid
+    ids = [share_id(stem, number) for number in range(count)]
     return allocate(plan, pool, index(pool), ids).answer
 
 

@@ -34,7 +34,7 @@ def facts(
 ) -> ListingInputs:
     names = tuple(dict.fromkeys(resource for resource, _ in counts))
     partitions = {key: Partition(count) for key, count in counts.items()}
-    return ListingInputs(partitions, names, held or {}, held_shares or {}, may_remove)
+    return ListingInputs(partitions, names, held or {}, held_shares or {}, {}, may_remove)
 
 
 def of(*numbers: int) -> IntSet:

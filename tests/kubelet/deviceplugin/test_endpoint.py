@@ -28,12 +28,13 @@ from sgpud.kubelet.deviceplugin.endpoint import (
     socket_name,
     try_bind,
 )
-from sgpud.kubelet.deviceplugin.messages import OPTIONS
+from sgpud.kubelet.deviceplugin.messages import plugin_options
 from sgpud.kubelet.deviceplugin.publisher import SnapshotPublisher
 from sgpud.kubelet.deviceplugin.servicer import SERVICE, DevicePluginServicer
 from tests.core.values import POOL, gpu, ids, node, planned, sharing
 from tests.surroundings import WITHIN, descriptors, short_folder, without_privilege
 
+OPTIONS = plugin_options(prefers=True)
 reactor: Any = installed
 Steps = Any
 """What inlineCallbacks takes."""
@@ -170,7 +171,9 @@ class EndpointTest(TestCase):
         endpoint = self.endpoint()
         endpoint.start()
         assert endpoint.path.is_socket()
-        assert (yield self.ask(endpoint.path, "GetDevicePluginOptions")) == OPTIONS
+        assert (yield self.ask(endpoint.path, "GetDevicePluginOptions")) == plugin_options(
+            prefers=True
+        )
         yield endpoint.stop()
         assert list(self.folder.iterdir()) == []
         yield self.assertFailure(self.ask(endpoint.path, "GetDevicePluginOptions"), grpc.RpcError)
@@ -239,7 +242,9 @@ class EndpointTest(TestCase):
         first.start()
         second.start()
         yield first.stop()
-        assert (yield self.ask(second.path, "GetDevicePluginOptions")) == OPTIONS
+        assert (yield self.ask(second.path, "GetDevicePluginOptions")) == plugin_options(
+            prefers=True
+        )
         yield second.stop()
 
     @inlineCallbacks

@@ -11,7 +11,7 @@ from sgpud.core.planning.plan import Availability, GpuShares, Pool
 from sgpud.core.sharing.rules import HostMount, InjectionMethod, InjectionSettings
 from sgpud.core.sharing.share_id import LONGEST_ID, MESSAGE_LIMIT, listed_bytes, share_id
 from sgpud.kubelet.api import deviceplugin_pb2 as api
-from sgpud.kubelet.deviceplugin.messages import OPTIONS, container_response, list_message
+from sgpud.kubelet.deviceplugin.messages import container_response, list_message, plugin_options
 from tests.core.values import POOL, fallen, gpu, node, planned, pool_of, sharing, uuid
 
 shares = st.sets(
@@ -161,6 +161,7 @@ def test_an_answer_is_encoded_completely() -> None:
 
 
 def test_the_options_ask_for_preferred_allocations_and_for_no_pre_start() -> None:
-    options = api.DevicePluginOptions.FromString(OPTIONS)
-    assert options.get_preferred_allocation_available
-    assert not options.pre_start_required
+    for prefers in (True, False):
+        options = api.DevicePluginOptions.FromString(plugin_options(prefers=prefers))
+        assert options.get_preferred_allocation_available == prefers
+        assert not options.pre_start_required

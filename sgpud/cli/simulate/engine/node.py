@@ -16,17 +16,18 @@ from collections.abc import Sequence
 
 from attrs import define, evolve
 
-from sgpud.core.allocation.allocate import IdIndex, allocate, index
+from sgpud.core.allocation.allocate import IdIndex, RefusedError, Request, allocate, choose, index
+from sgpud.core.allocation.pending import PendingGrants
 from sgpud.core.allocation.preference import pick
 from sgpud.core.errors import SgpudError
 from sgpud.core.gpu.gpu import Gpu
 from sgpud.core.intset import IntSet
 from sgpud.core.planning.advance import advance
-from sgpud.core.planning.holdings import CheckpointState
+from sgpud.core.planning.holdings import CheckpointState, MemoryLot
 from sgpud.core.planning.node import Node
-from sgpud.core.planning.plan import Availability, GpuShares, Plan, Pool, awaits, plan, pooled
-from sgpud.core.sharing.rules import Advertise, Multiple, Sharing
-from sgpud.core.sharing.share_id import share_id
+from sgpud.core.planning.plan import GpuShares, Plan, Pool, awaits, plan, pooled
+from sgpud.core.sharing.rules import Advertise, Sharing
+from sgpud.core.sharing.share_id import memory_stem, share_id
 
 GRANT_TURN = 0.1
 """Seconds from a grant until the plan counts it: the daemon brings a burst into one plan."""
@@ -67,10 +68,27 @@ class _ServedPool:
     known: list[int]
     """As the checkpoint had it when sgpud read it last: never less."""
     healthy: list[int]
+    sizes: list[int]
+    """How many shares each GPU has."""
+    spare: dict[str, int]
+    """Bytes of each GPU that are less than a share."""
 
     def free(self) -> list[int]:
         """What the kubelet chooses from: healthy and not held."""
         return [well - held for well, held in zip(self.healthy, self.held, strict=True)]
+
+    def bound(self, known: Sequence[int]) -> list[GpuShares]:
+        """The GPUs of memory shares, with so many bound to each: the first numbers to the first."""
+        found, start = [], 0
+        for group, count, shares in zip(self.groups, known, self.sizes, strict=True):
+            numbers = IntSet.span(start, start + count)
+            stem = memory_stem(self.pool.resource)
+            lots = (MemoryLot(stem, numbers, group.size),) if count else ()
+            spare = self.spare[group.uuid]
+            left = (shares - count) * group.size + spare
+            found.append(evolve(group, lots=lots, left=left))
+            start += count
+        return found
 
 
 @define
@@ -102,11 +120,7 @@ class SimulatedNode:
         made = plan(node, 0.0)
         pools = zip(all_listed.pools, made.pools, strict=True) if all_listed and made else ()
         served = {after.resource: _served(before, after) for before, after in pools}
-        follows = any(
-            group.availability is Availability.WITHHELD
-            for each in served.values()
-            for group in each.pool.groups
-        )
+        follows = any(each.pool.memory for each in served.values())
         return cls(sharing, made or Plan(), served, follows)
 
     @property
@@ -117,8 +131,7 @@ class SimulatedNode:
     def room(self, resource: str) -> list[int]:
         """How many shares of each GPU nobody holds in truth, listed Healthy or not."""
         served = self._served[resource]
-        groups = zip(served.pool.groups, served.held, strict=True)
-        return [len(group.active) - held for group, held in groups]
+        return [shares - held for shares, held in zip(served.sizes, served.held, strict=True)]
 
     def report(self, now: float) -> dict[str, int]:
         """The node's status: how many shares of each resource are allocatable (healthy)."""
@@ -130,6 +143,8 @@ class SimulatedNode:
         """Start a pod that the scheduler bound here. ShortError, RefusedError: it fails."""
         self._current(now)
         served = self._served[resource]
+        if served.pool.memory:
+            return self._admit_memory(served, shares, now)
         free = served.free()
         if sum(free) < shares:
             raise ShortError(resource, shares, sum(free))
@@ -139,19 +154,47 @@ class SimulatedNode:
             for position, count in given
             for number in range(count)
         ]
-        if len(given) > 1 and served.pool.multiple is Multiple.SAME and not self._follows:
-            # It will be refused, with a message that tells the room of each GPU.
-            self._update()
-            self._current(now)
         allocate(self._plan, served.pool, served.index, ids)
         for position, count in given:
             served.held[position] += count
-        if self._follows:
-            # An Allocate has the kubelet free what ended, and write its checkpoint.
-            served.known = list(served.held)
-            self._turn = now + GRANT_TURN if self._turn is None else self._turn
-            self.refresh, self.news = None, True
         return given
+
+    def _admit_memory(self, served: _ServedPool, shares: int, now: float) -> Given:
+        """Start a pod with memory shares.
+
+        The kubelet chooses any of the free ids. Those of pods whose end sgpud has not seen are
+        among them, here as large a part as of all.
+        """
+        pool = served.pool
+        ended = [known - held for known, held in zip(served.known, served.held, strict=True)]
+        unheld = sum(served.healthy) - sum(served.held)
+        if unheld < shares:
+            raise ShortError(pool.resource, shares, unheld)
+        groups = served.bound(served.known)
+        taken, start = [], 0
+        for known, part in zip(served.known, ended, strict=True):
+            asked = part * shares // unheld
+            taken.append(IntSet.span(start + known - asked, start + known))
+            start += known
+        count = sum(map(len, taken))
+        numbers = IntSet.union((*taken, IntSet.span(start, start + shares - count)))
+        request = Request(("share",) * shares, {len(groups): numbers})
+        bound = evolve(pool, groups=tuple(groups))
+        try:
+            found = choose(self._plan, bound, request, PendingGrants(), now)
+        except RefusedError:
+            # The daemon asks at once who holds what.
+            self.refresh = now + GRANT_TURN if any(ended) else self.refresh
+            raise
+        uuid = found.taken[0][0].uuid
+        position = next(at for at, group in enumerate(groups) if group.uuid == uuid)
+        # What was asked for has changed hands, whoever held it.
+        served.known = [known - len(part) for known, part in zip(served.known, taken, strict=True)]
+        served.known[position] += shares
+        served.held[position] += shares
+        self._turn = now + GRANT_TURN if self._turn is None else self._turn
+        self.refresh, self.news = None, True
+        return ((position, shares),)
 
     def release(self, resource: str, given: Given, now: float) -> None:
         """End a pod. The kubelet has its shares back at once, sgpud sees that later."""
@@ -192,7 +235,9 @@ class SimulatedNode:
     def _current(self, now: float) -> None:
         """Bring the plan up to date, with what was granted long enough ago."""
         if self._turn is not None and self._turn <= now:
-            self._turn, self._stale = None, True
+            # An Allocate has the kubelet free what ended, and write its checkpoint.
+            self._turn = None
+            self._update()
         if self._stale:
             self._stale = False
             self._replan()
@@ -200,21 +245,27 @@ class SimulatedNode:
     def _replan(self) -> None:
         """Make the plan again, in what a plan from new books would differ."""
         for served in self._served.values():
-            for position, (group, known) in enumerate(
-                zip(served.groups, served.known, strict=True)
-            ):
-                if len(group.held) != known:
-                    room = len(group.active) - known
-                    held = IntSet.span(0, known)
-                    served.groups[position] = evolve(group, held=held, room=room)
+            if not served.pool.memory or served.pool.own is None:
+                continue
+            groups = served.bound(served.known)
+            own = evolve(served.pool.own, held=IntSet.span(0, sum(served.known)))
             resource = served.pool.resource
-            served.pool = pooled(resource, served.groups, self._sharing, dropped=False)
-            served.healthy = [len(group.healthy) for group in served.pool.groups]
+            served.pool = pooled(resource, groups, self._sharing, own, dropped=False)
+            served.healthy = _healthy(served.pool)
         pools = tuple(served.pool for served in self._served.values())
         self._plan = evolve(self._plan, pools=pools, waiting=awaits(pools))
 
 
 def _served(all_listed: Pool, pool: Pool) -> _ServedPool:
     none = [0] * len(pool.groups)
-    healthy = [len(group.healthy) for group in pool.groups]
-    return _ServedPool(list(all_listed.groups), pool, index(pool), none, list(none), healthy)
+    sizes = [group.given + group.unheld for group in pool.groups]
+    spare = {group.uuid: group.left % group.size if group.size else 0 for group in pool.groups}
+    groups = list(all_listed.groups)
+    return _ServedPool(groups, pool, index(pool), none, list(none), _healthy(pool), sizes, spare)
+
+
+def _healthy(pool: Pool) -> list[int]:
+    """How many shares are Healthy, by GPU: of free memory shares those that it adds."""
+    if pool.memory:
+        return [group.given + group.offered for group in pool.groups]
+    return [len(group.healthy) for group in pool.groups]

@@ -190,7 +190,7 @@ class _Run:
     def _track(self, number: int, pool: Pool, group: GpuShares) -> GpuTrack:
         order = sorted(self.cluster.gpus, key=lambda gpu: gpu.order)
         position = next(at for at, gpu in enumerate(order) if gpu.uuid == group.uuid)
-        gpu, shares = order[position], len(group.active)
+        gpu, shares = order[position], group.given + group.unheld
         usable = max(0, (gpu.memory or 0) - gpu.reserved - self.cluster.sharing.reserve_memory)
         each = group.size or usable // max(1, shares)
         return GpuTrack(
@@ -233,6 +233,7 @@ class _Run:
             if not pod.given_up:
                 delay = min(LONGEST, MADE_AGAIN * 2.0 ** (pod.tries - 1))
                 self._push(now + delay, _COMES, which)
+            self._follow(node, now)
             return
         pod.node, pod.placed, self.last = node, now, now
         self._use(pod, node, now, 1)
@@ -256,7 +257,8 @@ class _Run:
             self.reporting.add(number)
             phase = REPORT_EVERY * number / self.cluster.nodes
             due = phase + ((now - phase) // REPORT_EVERY + 1) * REPORT_EVERY
-            self._push(due, _REPORTS, number)
+            # Rounded, the next report could be due now, again and again.
+            self._push(due if due > now else due + REPORT_EVERY, _REPORTS, number)
 
     def _report(self, number: int, now: float) -> None:
         for resource, allocatable in self.nodes[number].report(now).items():
@@ -294,7 +296,7 @@ class _Run:
 def never_fits(plan: Plan, resource: str, shares: int) -> str | None:
     """Why no node with this plan could ever place a request; None where an empty one can."""
     pool = plan.pool(resource)
-    sizes = [len(group.active) for group in pool.groups] if pool else []
+    sizes = [group.given + group.unheld for group in pool.groups] if pool else []
     if pool is None or not any(sizes):
         known = ", ".join(each.resource for each in plan.pools if each.groups)
         return f"no GPU is shared as {resource}, but as {known or 'nothing'}"
