@@ -27,7 +27,6 @@ from sgpud.core.status.view import InstanceView, NodeView, Timestamps, view
 from sgpud.files import boot_id
 from sgpud.folder_watcher import FolderWatcher
 from sgpud.gpus.host import HostWatch
-from sgpud.gpus.nvml.monitor import GpuObserver
 from sgpud.gpus.source import source
 from sgpud.imports import LateImports
 from sgpud.kubelet.cgroups import PodCgroups
@@ -75,24 +74,20 @@ SAVE_WITHIN = 0.3
 
 @frozen
 class _Calls:
-    """Counts the kubelet's calls, on the reactor; gRPC's workers report them."""
+    """Hears of the kubelet's calls."""
 
-    reactor: Reactor
     counters: EventCounters
     holders: HolderTracker
     first_list: Callable[[], None]
 
     def refused(self, resource: str, refusal: RefusedError) -> None:
-        self.reactor.callFromThread(self._refused, resource, refusal)
-
-    def _refused(self, resource: str, refusal: RefusedError) -> None:
         self.counters.refused(resource, refusal)
         if not refusal.invalid:
             # The kubelet chose from what sgpud listed: have the list follow.
             self.holders.look()
 
     def listed(self, resource: str) -> None:
-        self.reactor.callFromThread(self.counters.listed, resource)
+        self.counters.listed(resource)
         self.first_list()
 
 
@@ -153,21 +148,7 @@ class Daemon:
         self._facts = GpuFacts(
             self._reconciler, reactor, self._gpu_state_store.save, self._counters.xid, self._look
         )
-        facts = self._facts
-        self._source, self._usage = source(
-            reactor,
-            options.fake_gpus,
-            GpuObserver(
-                facts.inventory,
-                facts.fault,
-                facts.error,
-                facts.unreadable,
-                facts.event,
-                facts.samples,
-            ),
-            facts.usage,
-            options.probe,
-        )
+        self._source, self._usage = source(reactor, options.fake_gpus, self._facts, options.probe)
         self._source.set_measure_every(config.sharing.measure_every)
         nonce = secrets.token_hex(4)
         pod_resources = PodResourcesClient(Path(config.kubelet.pod_resources), reactor)
@@ -223,20 +204,18 @@ class Daemon:
         pod_resources: PodResourcesClient,
     ) -> Front:
         """What is served to the kubelet."""
-        changed = self._announcer.changed
-        state = self._options.state
+        changed, state = self._announcer.changed, self._options.state
         if config.kubelet.api is not KubeletApi.DRA:
             if any((state / "claims").glob("*.json")):
                 self._log.warn(
-                    "Pods of this node hold GPUs that DRA gave them, which the device plugin does"
-                    " not count: drain the node, or their GPUs are given to others as well"
+                    "Pods hold GPUs that DRA gave them, and do not count: drain the node"
                 )
             return DevicePlugin(
                 self._reactor,
                 self._publisher,
                 Path(config.kubelet.plugin_directory),
                 nonce,
-                _Calls(self._reactor, self._counters, self._holders, self._late.soon),
+                _Calls(self._counters, self._holders, self._late.soon),
                 changed,
                 pod_resources.allocatable,
             )
@@ -371,10 +350,7 @@ class Daemon:
         self._look()
 
     def _books_read(self, checkpoint: CheckpointState) -> None:
-        if self._dra is not None:
-            self._dra.allocatable_read(checkpoint)
-        else:
-            self._learned(checkpoint)
+        (self._dra.plugin_holders_read if self._dra else self._learned)(checkpoint)
 
     def _learned(self, checkpoint: CheckpointState) -> None:
         self._reconciler.change(partial(checkpoint_read, checkpoint=checkpoint))

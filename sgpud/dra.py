@@ -197,7 +197,7 @@ class Dra:
         """Whether a part of it has failed."""
         return self._slices.dead
 
-    def allocatable_read(self, books: CheckpointState) -> None:
+    def plugin_holders_read(self, books: CheckpointState) -> None:
         """What the kubelet's checkpoint says: containers that a device plugin gave shares to."""
         if books.holders and not self._books.holders:
             self._log.warn(

@@ -34,7 +34,7 @@ from sgpud.gpus.host import look
 from sgpud.gpus.nvml.child import start_child
 from sgpud.gpus.nvml.driver_files import signs
 from sgpud.gpus.nvml.faults import GpuFault
-from sgpud.gpus.nvml.monitor import GpuObserver, Machine, NvmlMonitor
+from sgpud.gpus.nvml.monitor import Machine, NvmlMonitor
 from sgpud.kubelet.checkpoint import CheckpointError, read
 from sgpud.kubelet.directory import CHECKPOINT
 from sgpud.options import overrides
@@ -133,10 +133,9 @@ def read_gpus(arguments: argparse.Namespace) -> FoundGpus:
     def fault(why: GpuFault) -> None:
         end(fault=why)
 
-    observer = GpuObserver(inventory, fault, failed, unreadable)
     source: NvmlMonitor | FakeMonitor
     if arguments.fake_gpus:
-        source = FakeMonitor(reactor, load_fake_gpus(Path(arguments.fake_gpus)), observer)
+        source = FakeMonitor(reactor, load_fake_gpus(Path(arguments.fake_gpus)), inventory, fault)
     else:
         root = getattr(arguments, "root", "/")
         machine = Machine(
@@ -145,7 +144,9 @@ def read_gpus(arguments: argparse.Namespace) -> FoundGpus:
             ),
             partial(signs, Path(root)),
         )
-        source = NvmlMonitor(reactor, observer, machine=machine)
+        source = NvmlMonitor(
+            reactor, inventory, fault, failed, on_unreadable=unreadable, machine=machine
+        )
     reactor.callWhenRunning(source.start)
     reactor.addSystemEventTrigger("before", "shutdown", source.stop)
     reactor.run()

@@ -37,8 +37,17 @@ class UnreadableClaimError(SgpudError):
         return f"cannot read ResourceClaim {self.claim}: {self.problem}"
 
 
-class _TryAgainError(Exception):
-    """Why a try failed."""
+class NoAnswerError(SgpudError):
+    """A GET that got nothing."""
+
+    def __init__(self, status: int, problem: str) -> None:
+        """`status`: of HTTP; 0: there was no answer."""
+        super().__init__(status, problem)
+        self.status, self.problem = status, problem
+
+    def __str__(self) -> str:
+        """The problem."""
+        return self.problem
 
 
 class ClaimReader:
@@ -70,33 +79,36 @@ class ClaimReader:
                 if claim.uid == uid:
                     return claim
                 problem = f"its UID is {claim.uid}, not {uid}: it was deleted and created again"
-            except (_TryAgainError, CredentialsError, ClaimError) as error:
+            except (NoAnswerError, CredentialsError, ClaimError) as error:
                 problem = str(error)
                 refresh = problem.startswith(str(UNAUTHORIZED))
             self._closed.wait(min(pause, max(0.0, end - self._seconds())))
         raise UnreadableClaimError(f"{namespace}/{name}", problem or "sgpud is stopping")
 
     def _get(self, namespace: str, name: str, within: float, *, refresh: bool) -> object:
-        access = self._credentials.access(refresh=refresh)
-        connection = _connection(access, within)
-        path = f"{access.prefix}/apis/{API}/namespaces/{namespace}/resourceclaims/{name}"
-        try:
-            connection.request(
-                "GET", path, headers={**access.headers, "Accept": "application/json"}
-            )
-            response = connection.getresponse()
-            raw = response.read(LARGEST + 1)
-        except (OSError, HTTPException, ValueError) as error:
-            text = " ".join((str(error) or type(error).__name__).split())
-            raise _TryAgainError(f"no answer from {access.netloc}: {text}") from error
-        finally:
-            connection.close()
-        if response.status != OK:
-            raise _TryAgainError(f"{response.status}: {_message(raw)}")
-        try:
-            return json.loads(raw)
-        except (ValueError, RecursionError) as error:
-            raise _TryAgainError("the answer is not JSON") from error
+        path = f"/apis/{API}/namespaces/{namespace}/resourceclaims/{name}"
+        return get(self._credentials.access(refresh=refresh), path, within)
+
+
+def get(access: Access, path: str, within: float) -> object:
+    """What the API server has at a path, as JSON; NoAnswerError. Blocks."""
+    connection = _connection(access, within)
+    try:
+        headers = {**access.headers, "Accept": "application/json"}
+        connection.request("GET", f"{access.prefix}{path}", headers=headers)
+        response = connection.getresponse()
+        raw = response.read(LARGEST + 1)
+    except (OSError, HTTPException, ValueError) as error:
+        text = " ".join((str(error) or type(error).__name__).split())
+        raise NoAnswerError(0, f"no answer from {access.netloc}: {text}") from error
+    finally:
+        connection.close()
+    if response.status != OK:
+        raise NoAnswerError(response.status, f"{response.status}: {_message(raw)}")
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise NoAnswerError(0, "the answer is not JSON") from error
 
 
 def _connection(access: Access, within: float) -> HTTPConnection:

@@ -264,6 +264,8 @@ class ApiServer:
                 raise Refused(fault.status, "a fault of the test", headers)
 
     def _found(self, method: str, path: str, query: Mapping[str, str], body: Object) -> Object:
+        if path == "/version":
+            return {"major": "1", "minor": "36", "gitVersion": "v1.36.2"}
         if path == SLICES:
             if method == "GET":
                 return self._list(query)

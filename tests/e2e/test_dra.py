@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from tests.e2e.workload import box, clear, hold, life
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
+BASE = ROOT / "deploy" / "base"
 CLASS = ROOT / "deploy" / "components" / "dra" / "device-class.yaml"
 GIB = 2**30
 
@@ -241,3 +243,63 @@ def test_a_kill_of_the_daemon_costs_no_pod(cluster: Cluster, daemon: Daemon) -> 
     assert life(cluster.get("pod", "holder")) == before
     cluster.kubectl("delete", "pod", "holder", "--now")
     eventually(lambda: "holder" not in str(daemon.holders(RESOURCE)), "it is unprepared", 90)
+
+
+def test_a_service_account_reaches_its_own_nodes_slices_and_no_others(cluster: Cluster) -> None:
+    """The component's role and policy, with the token that the DaemonSet's pod would have."""
+    for name in ("namespace", "service-account"):
+        cluster.kubectl("apply", "-n", "sgpud", "-f", str(BASE / f"{name}.yaml"))
+    for name in ("cluster-role", "admission-policy", "device-class"):
+        cluster.kubectl("apply", "-f", str(CLASS.with_name(f"{name}.yaml")))
+    pause = {"name": "main", "image": BOX_IMAGE, "command": ["sleep", "3600"]}
+    metadata = {"name": "holder-of-the-token", "namespace": "sgpud"}
+    spec = {"serviceAccountName": "sgpud", "nodeName": HOSTNAME, "containers": [pause]}
+    cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+    words = ("create", "token", "sgpud", "-n", "sgpud", "--bound-object-kind=Pod")
+    bound = cluster.kubectl(*words, "--bound-object-name=holder-of-the-token").strip()
+    loose = cluster.kubectl(*words[:5]).strip()
+    config = json.loads(cluster.control.kubeconfig("kubelet").read_text())
+    config["users"][0]["user"] = {"token": bound}
+    (cluster.node.root / "account.kubeconfig").write_text(json.dumps(config))
+    settings = (
+        'kubelet.api="dra"',
+        f'dra.kubeconfig="{cluster.node.root / "account.kubeconfig"}"',
+        f'dra.node_name="{HOSTNAME}"',
+    )
+    daemon = Daemon(cluster.node.root, cluster.kubelet.plugin_dir, "account", settings)
+    daemon.wrap = cluster.node.beside
+    daemon.configure(4, 'placement = "packed"\n')
+    try:
+        daemon.start()
+        eventually(lambda: slices(cluster), "the slice is published", 30)
+        hold(cluster, "holder", 1)
+        assert told(cluster, "holder")["SGPUD_SHARES"] == "1"
+        for token, node, driver, says in (
+            (bound, "other", "gpu.deepomatic.com", "of its own node only"),
+            (bound, HOSTNAME, "gpu.example.com", "of its own driver only"),
+            (loose, HOSTNAME, "gpu.deepomatic.com", "not bound to a pod on a node"),
+        ):
+            assert says in refused(cluster, token, node, driver)
+    finally:
+        clear(cluster)
+        daemon.clear()
+        cluster.kubectl("delete", "-f", str(CLASS.with_name("admission-policy.yaml")))
+
+
+def refused(cluster: Cluster, token: str, node: str, driver: str) -> str:
+    """What the API server says to a slice of this node and driver."""
+    file = cluster.node.root / "slice.json"
+    pool = {"name": node, "generation": 1, "resourceSliceCount": 1}
+    spec = {"driver": driver, "nodeName": node, "pool": pool, "devices": []}
+    metadata = {"name": "forged"}
+    made = {"apiVersion": "resource.k8s.io/v1", "kind": "ResourceSlice"}
+    file.write_text(json.dumps({**made, "metadata": metadata, "spec": spec}))
+    # As the account alone: the kubeconfig of the administrator would win over a token.
+    config = json.loads(cluster.control.kubeconfig("kubelet").read_text())
+    config["users"][0]["user"] = {"token": token}
+    path = cluster.node.root / "forger.kubeconfig"
+    path.write_text(json.dumps(config))
+    words = (cluster.control.kubectl_program, f"--kubeconfig={path}", "create")
+    done = cluster.node.run(*words, f"--filename={file}")
+    assert done.returncode != 0, done.stdout
+    return done.stderr

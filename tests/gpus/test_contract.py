@@ -16,8 +16,8 @@ from sgpud.core.gpu.gpu import Gpu
 from sgpud.core.json_checks import UUID
 from sgpud.gpus.fake.file import load, parse_fake_gpus
 from sgpud.gpus.fake.monitor import FakeMonitor
-from sgpud.gpus.nvml.faults import GpuFaultKind
-from sgpud.gpus.nvml.monitor import GpuObserver, Machine, NvmlMonitor
+from sgpud.gpus.nvml.faults import GpuFault, GpuFaultKind
+from sgpud.gpus.nvml.monitor import Machine, NvmlMonitor
 from tests.gpus.nvml.stub import VERSIONS, Bench, Stub
 
 FILE = Path(__file__).parent / "fake.toml"
@@ -30,7 +30,7 @@ class Source(Protocol):
     def acquire(self) -> None: ...
 
 
-Make = Callable[[GpuObserver], Source]
+Make = Callable[[Callable[[tuple[Gpu, ...], str], None], Callable[[GpuFault], None]], Source]
 
 
 @define
@@ -44,8 +44,7 @@ class Told:
     faults: list[GpuFaultKind] = field(factory=list)
 
     def source(self) -> Source:
-        faults = self.faults
-        return self.make(GpuObserver(self._inventory, lambda fault: faults.append(fault.kind)))
+        return self.make(self._inventory, lambda fault: self.faults.append(fault.kind))
 
     def _inventory(self, gpus: tuple[Gpu, ...], driver: str) -> None:
         self.inventories.append(gpus)

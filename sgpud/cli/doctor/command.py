@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from sgpud.cli.doctor.check_daemon import (
     check_memory,
     check_pools,
 )
+from sgpud.cli.doctor.check_dra import check_dra
 from sgpud.cli.doctor.check_driver import check_driver, check_links, check_nodes, check_versions
 from sgpud.cli.doctor.check_injection import check_method, check_runtime, check_specs
 from sgpud.cli.doctor.check_kubelet import (
@@ -28,6 +30,7 @@ from sgpud.cli.doctor.check_kubelet import (
 from sgpud.cli.doctor.facts import (
     ConfigurationFacts,
     DeviceFacts,
+    DraFacts,
     DriverFacts,
     Finding,
     NodeFacts,
@@ -38,7 +41,7 @@ from sgpud.cli.doctor.read_kubelet import cgroups, kubelet_facts
 from sgpud.cli.doctor.read_runtime import runtime_facts, spec_versions
 from sgpud.config.load import load
 from sgpud.config.problems import ConfigError
-from sgpud.config.values import Config
+from sgpud.config.values import Config, KubeletApi
 from sgpud.core.allocation.injection import NodeHost, choose
 from sgpud.core.sharing.rules import Sharing
 from sgpud.gpus.cdi import Specs, read_specs
@@ -60,6 +63,7 @@ CHECKS: tuple[Callable[[NodeFacts], Iterator[Finding]], ...] = (
     check_pod_resources,
     check_checkpoint,
     check_rivals,
+    check_dra,
     check_memory,
     check_cgroup,
     check_daemon,
@@ -122,6 +126,7 @@ def facts_of(
         devices=_devices(root, config.sharing, driver),
         runtime=runtime_facts(root),
         kubelet=kubelet_facts(root, config.kubelet),
+        dra=_dra(config, root),
         cgroup=cgroups(root),
         view=view,
         silence=silence,
@@ -140,6 +145,14 @@ def _configuration(arguments: argparse.Namespace, file: str) -> tuple[Config, Co
         return Config(), ConfigurationFacts(file, errors, warnings)
     warnings = tuple(map(str, config.warnings))
     return config, ConfigurationFacts(file, (), warnings, config.sharing, config.limits)
+
+
+def _dra(config: Config, root: Path) -> DraFacts:
+    if config.kubelet.api is not KubeletApi.DRA:
+        return DraFacts()
+    from sgpud.cli.doctor.read_dra import dra_facts  # noqa: PLC0415 - TLS
+
+    return dra_facts(config, os.environ, root)
 
 
 def _daemon(ask: Callable[[], Mapping[str, Any]]) -> tuple[Mapping[str, Any] | None, str]:

@@ -141,6 +141,22 @@ class ConfigurationFacts:
 
 
 @frozen
+class DraFacts:
+    """The cluster, as far as a driver of Dynamic Resource Allocation needs it."""
+
+    used: bool = False
+    """Whether [kubelet] api is "dra"; nothing else was looked at if not."""
+    problem: str = ""
+    """Why the API server cannot be asked, or empty."""
+    version: tuple[int, int] = (0, 0)
+    """Of Kubernetes."""
+    classes: Mapping[str, str] = field(factory=dict)
+    """By resource: `there`, `absent`, or why nobody can tell."""
+    allocatable: Mapping[str, str] = field(factory=dict)
+    """What the Node shows as allocatable of each resource."""
+
+
+@frozen
 class NodeFacts:
     """All of it."""
 
@@ -149,6 +165,7 @@ class NodeFacts:
     devices: DeviceFacts
     runtime: RuntimeFacts
     kubelet: KubeletFacts
+    dra: DraFacts = field(factory=DraFacts)
     cgroup: str = ""
     """`v2`, `v1`, `hybrid`, or empty where none is mounted."""
     view: Mapping[str, Any] | None = None

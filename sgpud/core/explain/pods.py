@@ -53,7 +53,9 @@ def _holding(held: tuple[HeldView, ...], seen: NodeView, given: tuple[Decision, 
             sentences += enforcement_sentences(seen, {gpu})
         for uid in dict.fromkeys(one.uid for one in held if one.gpu == gpu and one.uid):
             sentences += overuse_sentences(seen, {gpu}, uid)
-    if not given:
+    if seen.dra:
+        sentences.append("The scheduler chose the GPU, through Dynamic Resource Allocation.")
+    elif not given:
         sentences.append(
             "How they were chosen is no longer known: it was before this sgpud started, or"
             " too many decisions ago."

@@ -1,16 +1,19 @@
-"""Plays a file of fake GPUs and its script, to the observer of an `nvml.monitor.NvmlMonitor`."""
+"""Plays a file of fake GPUs and its script, with the callbacks of `nvml.monitor.NvmlMonitor`."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from twisted.internet.defer import Deferred, succeed
 
 from sgpud.bridge import Reactor, Timer
 from sgpud.core.gpu.gpu import Gpu
+from sgpud.core.gpu.observations import GpuEvent, GpuProcesses, Sample
 from sgpud.gpus.fake.file import FakeNode
 from sgpud.gpus.fake.script import ScriptedEvent
 from sgpud.gpus.fake.world import FakeState, after, event_of
 from sgpud.gpus.nvml.faults import GpuFault, GpuFaultKind
-from sgpud.gpus.nvml.monitor import RELEASE, CallCounts, GpuObserver
+from sgpud.gpus.nvml.monitor import RELEASE, CallCounts, discarded, ignored
 from sgpud.gpus.nvml.probe.protocol import MEASURE_EVERY
 
 DRIVER = "fake"
@@ -28,10 +31,21 @@ class FakeMonitor:
         self,
         reactor: Reactor,
         node: FakeNode,
-        observer: GpuObserver,
+        on_inventory: Callable[[tuple[Gpu, ...], str], None],
+        on_fault: Callable[[GpuFault], None],
+        on_gpu_error: Callable[[str, str], None] = ignored,
+        *,
+        on_event: Callable[[GpuEvent], None] = discarded,
+        on_samples: Callable[[tuple[Sample, ...]], None] = discarded,
+        on_processes: Callable[[tuple[GpuProcesses, ...]], None] = discarded,
     ) -> None:
         self._reactor = reactor
-        self._observer = observer
+        self._on_inventory = on_inventory
+        self._on_fault = on_fault
+        self._on_gpu_error = on_gpu_error
+        self._on_event = on_event
+        self._on_samples = on_samples
+        self._on_processes = on_processes
         self.calls = CallCounts()
         """Always empty: there is no NVML process."""
         self._world = FakeState(node.gpus)
@@ -62,8 +76,7 @@ class FakeMonitor:
     def release(self) -> Deferred[bool]:
         """Behave as if the driver were released, for RELEASE seconds."""
         self.stop()
-        fault = GpuFault(GpuFaultKind.RELEASED, f"released for {RELEASE / 60:.0f} minutes")
-        self._observer.fault(fault)
+        self._on_fault(GpuFault(GpuFaultKind.RELEASED, f"released for {RELEASE / 60:.0f} minutes"))
         self._next.set(RELEASE, self.acquire)
         return succeed(_GONE)
 
@@ -122,7 +135,7 @@ class FakeMonitor:
         for scripted in happened:
             event = event_of(self._world, scripted)
             if event is not None and not self._released:
-                self._observer.event(event)
+                self._on_event(event)
                 if scripted.action == "recovery":
                     self._sample()
 
@@ -130,21 +143,21 @@ class FakeMonitor:
         """Report the GPUs, or why there are none, if that has changed."""
         for uuid, (event, text) in self._world.failing.items():
             if self._failing.get(uuid) != text and not self._released:
-                self._observer.event(event)
-                self._observer.error(uuid, text)
+                self._on_event(event)
+                self._on_gpu_error(uuid, text)
         self._failing = {uuid: text for uuid, (_, text) in self._world.failing.items()}
         found = self._world.fault or self._world.inventory
         if found == self._reported or self._released:
             return
         self._reported = found
         if isinstance(found, GpuFault):
-            self._observer.fault(found)
+            self._on_fault(found)
         else:
-            self._observer.inventory(found, DRIVER)
+            self._on_inventory(found, DRIVER)
 
     def _sample(self) -> None:
         if not self._released:
             self._sampling.set(self._measure_every, self._sample)
             if self._world.fault is None:
-                self._observer.samples(self._world.samples)
-                self._observer.processes(self._world.running)
+                self._on_samples(self._world.samples)
+                self._on_processes(self._world.running)

@@ -57,37 +57,12 @@ so long that a forgotten release takes the node out of service for a day."""
 _GONE = True
 
 
-def _ignored(gpu: str, error: str) -> None:
+def ignored(gpu: str, error: str) -> None:
     """A GPU error that needs no handling: the inventory lacks the GPU, the log has the error."""
 
 
-def _discarded(_: object) -> None:
+def discarded(_: object) -> None:
     """A value that needs no handling."""
-
-
-@frozen
-class GpuObserver:
-    """What a monitor reports, on the reactor."""
-
-    inventory: Callable[[tuple[Gpu, ...], str], None]
-    """Gets every GPU and the driver's version, at first and after each change; also ends a fault.
-    """
-    fault: Callable[[GpuFault], None]
-    """Called once for each new reason why no GPU can be read: the last inventory is then the last
-    known one."""
-    error: Callable[[str, str], None] = _ignored
-    """Gets UUID (or index) and reason for a GPU that fails on its own, and is missing from the
-    inventory."""
-    unreadable: Callable[[tuple[UnreadableGpu, ...]], None] = _discarded
-    """Gets the GPUs that NVML counts and that cannot be shared, with each inventory."""
-    event: Callable[[GpuEvent], None] = _discarded
-    """Gets what happens to a GPU within milliseconds: XIDs and ECC errors, an NVML error (`detail`
-    is its text, with its number) and a call that hangs, once each time they begin. Events that come
-    in a burst are reported together: `count` says how many."""
-    samples: Callable[[tuple[Sample, ...]], None] = _discarded
-    """Gets a reading of every GPU, and of every MIG instance, each MEASURE_EVERY seconds."""
-    processes: Callable[[tuple[GpuProcesses, ...]], None] = _discarded
-    """Gets the processes on each of them, just after that."""
 
 
 @frozen
@@ -102,22 +77,48 @@ class Machine:
 class NvmlMonitor:
     """The GPUs of this node, through NVML in a child process that is replaced when it fails.
 
+    `on_inventory` gets every GPU and the driver's version, at first and after each change; it
+    also ends a fault. `on_fault` is called once for each new reason why no GPU can be read: the
+    last inventory is then the last known one. `on_gpu_error` gets UUID (or index) and reason for a
+    GPU that fails on its own, and is missing from the inventory.
+
+    `on_event` gets what happens to a GPU within milliseconds: XIDs and ECC errors, an NVML error
+    (`detail` is its text, with its number) and a call that hangs, once each time they begin. Events
+    that come in a burst are told together: `count` says how many. `on_samples` gets a
+    reading of every GPU, and of every MIG instance, each MEASURE_EVERY seconds; `on_processes` gets
+    the processes on each of them, just after that.
+
+    `on_unreadable` gets the GPUs that NVML counts and that cannot be shared, with each inventory.
+
     A child that ends or hangs after it had responded is replaced at once; it is a fault only if the
     next one does not respond. A GPU on which a call hung is left out for some minutes.
     """
 
     _log = Logger()
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one callback for each kind of fact
         self,
         reactor: Reactor,
-        observer: GpuObserver,
+        on_inventory: Callable[[tuple[Gpu, ...], str], None],
+        on_fault: Callable[[GpuFault], None],
+        on_gpu_error: Callable[[str, str], None] = ignored,
+        *,
+        on_event: Callable[[GpuEvent], None] = discarded,
+        on_samples: Callable[[tuple[Sample, ...]], None] = discarded,
+        on_processes: Callable[[tuple[GpuProcesses, ...]], None] = discarded,
+        on_unreadable: Callable[[tuple[UnreadableGpu, ...]], None] = discarded,
         spawned: subprocess.Popen[bytes] | None = None,
         machine: Machine | None = None,
         patience: ProbeTimeouts | None = None,
     ) -> None:
         self._reactor = reactor
-        self._observer = observer
+        self._on_inventory = on_inventory
+        self._on_fault = on_fault
+        self._on_gpu_error = on_gpu_error
+        self._on_event = on_event
+        self._on_samples = on_samples
+        self._on_processes = on_processes
+        self._on_unreadable = on_unreadable
         self.calls = CallCounts()
         self._measure_every = MEASURE_EVERY
         self._machine = machine or Machine(Starter(reactor, spawned), partial(signs, Path("/")))
@@ -194,21 +195,21 @@ class NvmlMonitor:
         if isinstance(message, Inventory):
             for gpu, reason in message.refused:
                 self._log.error("GPU {gpu} is not shared: {reason}", gpu=gpu, reason=reason)
-                self._observer.error(gpu, reason)
+                self._on_gpu_error(gpu, reason)
             self._reported = None
-            self._observer.unreadable(message.unreadable)
-            self._observer.inventory(message.gpus, message.driver)
+            self._on_unreadable(message.unreadable)
+            self._on_inventory(message.gpus, message.driver)
         elif isinstance(message, GpuErrorMessage):
             self._log.warn("GPU {gpu} failed: {error}", gpu=message.gpu, error=message.error)
-            self._observer.error(message.gpu, message.error)
+            self._on_gpu_error(message.gpu, message.error)
         elif isinstance(message, EventMessage):
-            self._observer.event(evolve(message.event, count=message.count))
+            self._on_event(evolve(message.event, count=message.count))
         elif isinstance(message, SamplesMessage):
             for reading in message.odd:
                 self._log.debug("NVML reports what cannot be: {reading}", reading=reading)
-            self._observer.samples(message.samples)
+            self._on_samples(message.samples)
         else:
-            self._observer.processes(message.running)
+            self._on_processes(message.running)
 
     def _over(self, fault: GpuFault | None) -> None:
         run, self._run = self._run, None
@@ -257,8 +258,8 @@ class NvmlMonitor:
         self._suspects_end.set(self._patience.suspect, self._forgive)
         self._log.error("Leaving out GPU {gpu}: {fault}", gpu=step.gpu, fault=fault)
         if UUID.fullmatch(step.gpu):
-            self._observer.event(GpuEvent(step.gpu, EventKind.HANG, detail=fault.detail))
-        self._observer.error(step.gpu, fault.detail)
+            self._on_event(GpuEvent(step.gpu, EventKind.HANG, detail=fault.detail))
+        self._on_gpu_error(step.gpu, fault.detail)
 
     def _forgive(self) -> None:
         """Try the GPUs that were left out again, at the risk of another hang."""
@@ -270,4 +271,4 @@ class NvmlMonitor:
     def _report(self, fault: GpuFault) -> None:
         if fault != self._reported:
             self._reported = fault
-            self._observer.fault(fault)
+            self._on_fault(fault)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
+from typing import Protocol
 
+from attrs import frozen
 from twisted.internet.defer import Deferred, gatherResults
 
 from sgpud.bridge import Reactor, Timer
+from sgpud.core.allocation.allocate import RefusedError
 from sgpud.core.registration.events import (
     AllocatableRead,
     KubeletAppeared,
@@ -20,11 +23,40 @@ from sgpud.kubelet.deviceplugin.allocatable import Allocatable, AllocatableMonit
 from sgpud.kubelet.deviceplugin.endpoint import Endpoint, clear_stale, socket_name
 from sgpud.kubelet.deviceplugin.publisher import SnapshotPublisher
 from sgpud.kubelet.deviceplugin.registrar import Registrar
-from sgpud.kubelet.deviceplugin.servicer import CallObserver, DevicePluginServicer
+from sgpud.kubelet.deviceplugin.servicer import DevicePluginServicer
 from sgpud.kubelet.directory import KUBELET_SOCKET
 
 LOOK_EVERY = 1.0
 """Seconds between two looks at streams that are not read."""
+
+
+class CallObserver(Protocol):
+    """What is told of the kubelet's calls, on the reactor."""
+
+    def refused(self, resource: str, refusal: RefusedError) -> None:
+        """Shares were refused."""
+
+    def listed(self, resource: str) -> None:
+        """A list message was sent."""
+
+
+@frozen
+class _Told:
+    """Carries what a servicer's workers tell over to the reactor."""
+
+    reactor: Reactor
+    registrar: Registrar
+    generation: int
+    observer: CallObserver
+
+    def streams(self, live: int) -> None:
+        self.reactor.callFromThread(self.registrar.tell, StreamsChanged(self.generation, live))
+
+    def refused(self, resource: str, refusal: RefusedError) -> None:
+        self.reactor.callFromThread(self.observer.refused, resource, refusal)
+
+    def listed(self, resource: str) -> None:
+        self.reactor.callFromThread(self.observer.listed, resource)
 
 
 class DevicePlugin:
@@ -164,11 +196,6 @@ class DevicePlugin:
         self._generations += 1
         name = socket_name(resource, self._nonce, self._generations)
         registrar = self._registrars[resource]
-
-        def streams(live: int) -> None:
-            self._reactor.callFromThread(registrar.tell, StreamsChanged(generation, live))
-
-        servicer = DevicePluginServicer(
-            resource, self._publisher, self._observer, streams, time.time
-        )
+        observer = _Told(self._reactor, registrar, generation, self._observer)
+        servicer = DevicePluginServicer(resource, self._publisher, observer, time.time)
         return Endpoint(self._directory / name, servicer, self._reactor)

@@ -54,8 +54,11 @@ LEAST_PER_ID = 16
 """Bytes of a list message per id, at least: how many ids it can have."""
 
 
-class CallObserver(Protocol):
-    """What the workers report of the kubelet's calls, from their own threads."""
+class ServicerObserver(Protocol):
+    """What the workers tell, from their own threads."""
+
+    def streams(self, live: int) -> None:
+        """So many streams live now."""
 
     def refused(self, resource: str, refusal: RefusedError) -> None:
         """Shares were refused."""
@@ -85,19 +88,14 @@ class DevicePluginServicer:
         self,
         resource: str,
         publisher: SnapshotPublisher,
-        observer: CallObserver,
-        streams: Callable[[int], object],
+        observer: ServicerObserver,
         wall: Callable[[], float],
     ) -> None:
-        """`wall` gives seconds since the epoch.
-
-        `streams` is called by a worker with how many streams live now.
-        """
+        """`wall` gives seconds since the epoch."""
         self._resource = resource
         self._publisher = publisher
         self._decided = publisher.decisions
         self._observer = observer
-        self._live = streams
         self._wall = wall
         self._lock = Lock()
         self._streams: list[ListStream] = []
@@ -171,7 +169,7 @@ class DevicePluginServicer:
             room = len(self._streams) < STREAMS
             if room:
                 self._streams.append(stream)
-                self._live(len(self._streams))
+                self._observer.streams(len(self._streams))
         return room
 
     def _ended(self, stream: ListStream) -> None:
@@ -187,7 +185,7 @@ class DevicePluginServicer:
             first = stream is self._streams[0]
             others = self._streams[1:] if first else []
             self._streams = [] if first else [one for one in self._streams if one is not stream]
-            self._live(len(self._streams))
+            self._observer.streams(len(self._streams))
         for other in others:
             other.follower.close()
             other.context.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import pytest
@@ -17,7 +18,7 @@ from sgpud.gpus.fake.monitor import FakeMonitor
 from sgpud.gpus.fake.script import ScriptedEvent
 from sgpud.gpus.fake.world import FakeState, after, event_of
 from sgpud.gpus.nvml.faults import GpuFault
-from sgpud.gpus.nvml.monitor import GpuObserver, Machine, NvmlMonitor
+from sgpud.gpus.nvml.monitor import Machine, NvmlMonitor
 from sgpud.gpus.nvml.run import ProbeTimeouts
 from tests.gpus.nvml.stub import VERSIONS, Bench, Stub
 
@@ -316,22 +317,31 @@ def play(
 ) -> Iterator[Play]:
     log = Log()
     node = parse_fake_gpus(happenings(scene), "scene")
-    observer = GpuObserver(
-        log.inventory,
-        log.fault,
-        log.error,
-        event=log.event,
-        samples=log.sampled,
-        processes=log.runs,
-    )
     made: Play
     if request.param == "fake":
-        source: Any = FakeMonitor(bench.reactor, node, observer)
+        make: Callable[..., Source] = partial(FakeMonitor, bench.reactor, node)
+        source = make(
+            log.inventory,
+            log.fault,
+            log.error,
+            on_event=log.event,
+            on_samples=log.sampled,
+            on_processes=log.runs,
+        )
         made = Play(scene, log, source, lambda _: None)
     else:
         player = Player(stub)
         machine = Machine(stub.starter(bench.reactor))
-        source = NvmlMonitor(bench.reactor, observer, machine=machine, patience=QUICK)
+        monitor = partial(NvmlMonitor, machine=machine, patience=QUICK)
+        source = monitor(
+            bench.reactor,
+            log.inventory,
+            log.fault,
+            log.error,
+            on_event=log.event,
+            on_samples=log.sampled,
+            on_processes=log.runs,
+        )
         made = Play(scene, log, source, player.play)
     made.source.set_measure_every(0.05)
     yield made

@@ -15,7 +15,6 @@ from sgpud.gpus.fake.file import parse_fake_gpus
 from sgpud.gpus.fake.monitor import FakeMonitor
 from sgpud.gpus.fake.script import MOST_EVENTS, ScriptedEvent
 from sgpud.gpus.nvml.faults import GpuFault, GpuFaultKind
-from sgpud.gpus.nvml.monitor import GpuObserver
 from sgpud.gpus.nvml.probe.protocol import MEASURE_EVERY
 
 GPUS = """\
@@ -122,13 +121,11 @@ class PlayedTests(SynchronousTestCase):
         self.monitor = FakeMonitor(
             cast("Any", self.reactor),
             node,
-            GpuObserver(
-                self._inventory,
-                self._fault,
-                lambda gpu, _: self.told.append(("error", gpu)),
-                event=self.told.append,
-                samples=self.samples.append,
-            ),
+            self._inventory,
+            self._fault,
+            lambda gpu, _: self.told.append(("error", gpu)),
+            on_event=self.told.append,
+            on_samples=self.samples.append,
         )
         self.monitor.start()
         self.reactor.advance(0)

@@ -30,7 +30,7 @@ from sgpud.gpus.nvml.child import (
 )
 from sgpud.gpus.nvml.driver_files import DriverFiles, signs
 from sgpud.gpus.nvml.faults import GpuFault, GpuFaultKind
-from sgpud.gpus.nvml.monitor import GpuObserver, Machine, NvmlMonitor
+from sgpud.gpus.nvml.monitor import Machine, NvmlMonitor
 from sgpud.gpus.nvml.run import ProbeTimeouts
 from sgpud.gpus.nvml.spawn import spawn, spawn_early
 from tests.gpus.nvml.stub import A100, GPU_A, GPU_B, T4, Bench, Stub
@@ -62,13 +62,11 @@ class Rig:
 
         self.monitor = NvmlMonitor(
             self.bench.reactor,
-            GpuObserver(
-                self._inventory,
-                self.faults.append,
-                self._error,
-                event=self.events.append,
-                samples=self.samples.append,
-            ),
+            self._inventory,
+            self.faults.append,
+            self._error,
+            on_event=self.events.append,
+            on_samples=self.samples.append,
             machine=Machine(noted, partial(signs, self.stub.root)),
             patience=QUICK,
         )

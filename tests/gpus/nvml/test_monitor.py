@@ -15,7 +15,7 @@ from sgpud.core.gpu.gpu import Gpu
 from sgpud.core.gpu.observations import EventKind, GpuEvent, Sample
 from sgpud.gpus.nvml.driver_files import CHECK_EVERY
 from sgpud.gpus.nvml.faults import GpuFault, GpuFaultKind
-from sgpud.gpus.nvml.monitor import RELEASE, GpuObserver, Machine, NvmlMonitor
+from sgpud.gpus.nvml.monitor import RELEASE, Machine, NvmlMonitor
 from sgpud.gpus.nvml.probe.protocol import HOT_PLUGGED, PERIOD
 from sgpud.gpus.nvml.run import ProbeTimeouts
 from tests.gpus.nvml.stub import GPU_A, GPU_B
@@ -108,13 +108,11 @@ class MonitorTests(SynchronousTestCase):
         self.signs = "none"
         self.monitor = NvmlMonitor(
             cast("Any", self.reactor),
-            GpuObserver(
-                self._inventory,
-                self._fault,
-                lambda gpu, error: self.errors.append((gpu, error)),
-                event=self.events.append,
-                samples=self.samples.append,
-            ),
+            self._inventory,
+            self._fault,
+            lambda gpu, error: self.errors.append((gpu, error)),
+            on_event=self.events.append,
+            on_samples=self.samples.append,
             machine=Machine(self.starts, lambda: self.signs),
         )
         self.monitor.start()

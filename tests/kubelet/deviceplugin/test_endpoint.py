@@ -126,7 +126,10 @@ def test_a_failed_bind_check_says_why(tmp_path: Path) -> None:
 
 
 class Deaf:
-    """Hears nothing of refusals."""
+    """Hears nothing of streams and refusals."""
+
+    def streams(self, live: int) -> None:
+        pass
 
     def refused(self, resource: str, refusal: RefusedError) -> None:
         pass
@@ -154,7 +157,7 @@ class EndpointTest(TestCase):
         self.go_on.wait(WITHIN)
 
     def endpoint(self, path: Path | None = None) -> Endpoint:
-        servicer = DevicePluginServicer(POOL, self.publisher, Deaf(), lambda _: None, lambda: 0.0)
+        servicer = DevicePluginServicer(POOL, self.publisher, Deaf(), lambda: 0.0)
         return Endpoint(path or self.folder / socket_name(POOL, NONCE, 1), servicer, reactor)
 
     def ask(self, path: Path, method: str, request: bytes = b"") -> Deferred[bytes]:

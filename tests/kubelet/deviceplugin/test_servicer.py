@@ -45,6 +45,9 @@ class Told:
     refusals: list[tuple[str, RefusedError]] = field(factory=list)
     lists: list[str] = field(factory=list)
 
+    def streams(self, live: int) -> None:
+        self.lives.put(live)
+
     def refused(self, resource: str, refusal: RefusedError) -> None:
         self.refusals.append((resource, refusal))
 
@@ -128,7 +131,7 @@ class Line:
 @pytest.fixture
 def line() -> Iterator[Line]:
     told, publisher = Told(), SnapshotPublisher()
-    servicer = DevicePluginServicer(POOL, publisher, told, told.lives.put, lambda: WALL)
+    servicer = DevicePluginServicer(POOL, publisher, told, lambda: WALL)
     workers = ThreadPoolExecutor(WORKERS)
     server = grpc.server(workers, options=SERVER_OPTIONS)
     server.add_generic_rpc_handlers([servicer.handlers()])
