@@ -64,7 +64,9 @@ def enforcement(
     shares = [each for (_, uuid), each in node.partitions().items() if uuid == gpu.uuid]
     if not shares or node.sharing is None:
         return Enforcement(EnforcementKind.NONE, "it is not shared")
-    memory = any(each.size for each in shares)
+    holders = node.checkpoint.holders if node.checkpoint else ()
+    # A claim is granted memory whatever the shares of its GPU are.
+    memory = any(each.size for each in shares) or any(gpu.uuid in one.sizes for one in holders)
     handing = Handing(node.limits, node.driver, node.host, chosen)
     found = by_toolkit(handing, gpu) if memory else _places()
     if found.kind is EnforcementKind.TOOLKIT:

@@ -8,11 +8,12 @@ import pytest
 from attrs import evolve
 
 from sgpud.core.allocation.injection import GpuAccess, InjectionChoice, NodeHost
+from sgpud.core.intset import IntSet
 from sgpud.core.limits.enforcement import Enforcement, EnforcementKind, enforcement
 from sgpud.core.limits.settings import LimitSettings, MemoryLimits, OveruseAction
 from sgpud.core.planning.node import Node
 from sgpud.core.sharing.rules import FullGuardSettings, InjectionMethod, ShareTerms, Sharing
-from tests.core.values import GIB, POOL, gpu, mig, node
+from tests.core.values import GIB, POOL, checkpoint, gpu, holder, mig, node
 
 ONE = gpu(0)
 HOST = NodeHost(
@@ -104,6 +105,12 @@ def test_places_are_watched_where_something_is_expected_of_them() -> None:
     assert "places" in found.reason
     assert "expected_memory" in found.remedy
     assert of(size=0, expected=GIB).kind is EnforcementKind.WATCH
+
+
+def test_a_claim_for_memory_is_limited_whatever_the_shares_of_its_gpu_are() -> None:
+    claim = evolve(holder({ONE.uuid: IntSet.of([0])}), sizes={ONE.uuid: GIB})
+    assert of(size=0, checkpoint=checkpoint(claim)).kind is EnforcementKind.TOOLKIT
+    assert of(size=0, checkpoint=checkpoint(evolve(claim, sizes={}))).kind is EnforcementKind.NONE
 
 
 def test_a_gpu_that_is_not_shared_is_reported_as_such() -> None:
