@@ -157,10 +157,10 @@ class Daemon:
             reactor,
             pod_resources,
             HoldersObserver(
-                learned=self._books_read,
+                on_checkpoint=self._checkpoint_read,
                 waiting=lambda: bool(self._reconciler.plan and self._reconciler.plan.waiting),
                 unconfirmed=lambda: self._reconciler.unconfirmed,
-                nudge=self._publisher.nudge,
+                resend_lists=self._publisher.resend,
             ),
             partial(in_thread, reactor),
         )
@@ -171,13 +171,13 @@ class Daemon:
             nonce,
             partial(FolderWatcher, reactor),
             ServingObserver(
-                taken=self._took_over,
-                served=self._serving_started,
-                waits=self._waiting,
-                checkpoint=self._holders.changed,
-                kubelet_started=self._holders.kubelet_started,
-                changed=self._announcer.changed,
-                hopeless=self._exit,
+                on_acquired=self._took_over,
+                on_served=self._serving_started,
+                on_standby=self._waiting,
+                on_checkpoint=self._holders.changed,
+                on_kubelet=self._holders.kubelet_started,
+                on_change=self._announcer.changed,
+                on_fatal=self._exit,
             ),
         )
         self._pod_cgroups = PodCgroups(
@@ -230,7 +230,7 @@ class Daemon:
             part.start()
         self._systemd.start(self._lives)
         self._late.start()
-        if not self._serving.taken:
+        if not self._serving.locked:
             self._log.info(
                 "Waiting for {directory}: the kubelet creates it", directory=self._serving.path
             )
@@ -349,7 +349,7 @@ class Daemon:
             self._dra.configured(config)
         self._look()
 
-    def _books_read(self, checkpoint: CheckpointState) -> None:
+    def _checkpoint_read(self, checkpoint: CheckpointState) -> None:
         (self._dra.plugin_holders_read if self._dra else self._learned)(checkpoint)
 
     def _learned(self, checkpoint: CheckpointState) -> None:
@@ -384,7 +384,7 @@ class Daemon:
         self._announcer.changed()
 
     def _took_over(self) -> None:
-        """Called with the lock taken. The first time, start from what the kubelet knows by now."""
+        """Called with the lock held. The first time, start from what the kubelet knows by now."""
         if not self._served:
             self._served = True
             self._status_server.take_over()

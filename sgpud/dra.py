@@ -109,7 +109,7 @@ class Dra:
         self._front.publishes_with(self._slices)
         self._node_name = ""
         self._node: Node | None = None
-        self._books = CheckpointState()
+        self._checkpoint = CheckpointState()
         self._plan: Plan | None = None
         self._is_loaded = False
         self._recorded: Mapping[str, RecordedClaim] = {}
@@ -187,7 +187,7 @@ class Dra:
         """There is no kubelet.sock."""
         self._front.kubelet_gone()
 
-    def books_changed(self) -> None:
+    def checkpoint_changed(self) -> None:
         """The checkpoint of the device plugin says nothing of claims."""
 
     # What app tells. -----------------------------------------------------------------------------
@@ -197,15 +197,15 @@ class Dra:
         """Whether a part of it has failed."""
         return self._slices.dead
 
-    def plugin_holders_read(self, books: CheckpointState) -> None:
+    def plugin_holders_read(self, checkpoint: CheckpointState) -> None:
         """What the kubelet's checkpoint says: containers that a device plugin gave shares to."""
-        if books.holders and not self._books.holders:
+        if checkpoint.holders and not self._checkpoint.holders:
             self._log.warn(
                 "{count} containers hold shares that the device plugin gave them, which DRA does"
                 " not count: drain the node, or their GPUs are given to others as well",
-                count=len(books.holders),
+                count=len(checkpoint.holders),
             )
-        self._books = books
+        self._checkpoint = checkpoint
         self._claims_changed()
 
     def configured(self, config: Config) -> None:
@@ -265,7 +265,7 @@ class Dra:
         if self._is_loaded:
             self._front.claims_changed()
             node = self._node or Node()
-            self._learned(claims_as_holders(self._store.claims, node, self._books))
+            self._learned(claims_as_holders(self._store.claims, node, self._checkpoint))
 
     def _compare(self) -> None:
         """Compare the claims with the kubelet's record, where that has changed; in a thread."""

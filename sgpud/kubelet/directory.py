@@ -1,4 +1,4 @@
-"""The plugin directory: who serves it, and what happens in it.
+"""The plugin directory: its lock, and what happens in it.
 
 A flock on the directory itself says which sgpud serves it: no lock file, nothing to clean up, and
 a kill releases it. The one that waits gets it within a millisecond of the other's end.
@@ -31,26 +31,26 @@ CHECKPOINT = "kubelet_internal_checkpoint"
 
 @frozen
 class DirectoryObserver:
-    """What the directory tells, on the reactor."""
+    """Callbacks for what happens in the directory, on the reactor."""
 
-    ours: Callable[[], None]
-    """This process serves the directory now."""
-    lost: Callable[[], None]
-    """The directory went away or was replaced; nothing in it is ours any more."""
-    waiting: Callable[[], None]
-    """Another process serves the directory; this one waits for its end."""
-    kubelet_seen: Callable[[], None]
-    """kubelet.sock is there, and it is not the one of before. Only while ours."""
-    kubelet_gone: Callable[[], None]
-    checkpoint: Callable[[], None]
+    on_acquired: Callable[[], None]
+    """This process holds the lock and serves the directory."""
+    on_lost: Callable[[], None]
+    """The directory was removed or replaced; the lock is gone with it."""
+    on_standby: Callable[[], None]
+    """Another process serves the directory; this one waits for it to end."""
+    on_kubelet: Callable[[], None]
+    """kubelet.sock appeared or was replaced. Only while the lock is held."""
+    on_kubelet_gone: Callable[[], None]
+    on_checkpoint: Callable[[], None]
     """The checkpoint may have changed."""
-    stuck: Callable[[], None]
-    """The path shows a deleted directory for ever: a mount of one that is gone."""
+    on_stale_mount: Callable[[], None]
+    """The path is a mount of a directory that was deleted, and stays so."""
 
 
 @frozen
 class _Seen:
-    """What the last look found, to tell a change by."""
+    """What the last check found, to notice changes."""
 
     socket: tuple[int, ...] | None = None
     checkpoint: tuple[int, ...] | None = field(default=(-1,))
@@ -91,7 +91,7 @@ class PluginDirectory:
         self,
         path: Path,
         reactor: Reactor,
-        events: DirectoryObserver,
+        observer: DirectoryObserver,
         watcher: Callable[[Callable[[], None]], FolderWatches],
     ) -> None:
         """`watcher` makes the source of hints, given what to call."""
@@ -99,7 +99,7 @@ class PluginDirectory:
         self.ours = False
         self.present = False
         self._reactor = reactor
-        self._events = events
+        self._observer = observer
         self._watcher = watcher(self._hinted)
         self._descriptor: int | None = None
         self._opened = 0
@@ -110,22 +110,22 @@ class PluginDirectory:
         self._stopped = False
 
     def start(self) -> None:
-        """Look, and go on looking."""
+        """Check now, and keep watching."""
         self._look_and_again()
 
     @property
     def alive(self) -> bool:
-        """Whether it looks again."""
+        """Whether it is watching."""
         return self._timer.active
 
     def stop_looking(self) -> None:
-        """Tell nothing more; the lock is kept until `release`."""
+        """Stop reporting; the lock is kept until `release`."""
         self._stopped = True
         self._watcher.close()
         self._timer.cancel()
 
     def release(self) -> None:
-        """Let the next one have the directory."""
+        """Release the lock for the next process."""
         self.ours = False
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
@@ -150,7 +150,7 @@ class PluginDirectory:
             os.close(descriptor)
 
     def look(self) -> None:
-        """Compare the directory with what was seen last, and tell what changed."""
+        """Compare the directory with the last check, and report what changed."""
         found = _stat(self.path)
         self.present = found is not None
         if self._descriptor is not None:
@@ -161,7 +161,7 @@ class PluginDirectory:
                 # By the path's own count: the descriptor's may have fallen since, when the
                 # directory was removed just now, and that the next look sees.
                 self._lose()
-                self._events.stuck()
+                self._observer.on_stale_mount()
                 return
         directory = found is not None and stat.S_ISDIR(found.st_mode)
         if directory and self._descriptor is None:
@@ -176,18 +176,18 @@ class PluginDirectory:
         checkpoint = identity(self.path / CHECKPOINT)
         self._seen = _Seen(before.socket, checkpoint)
         if checkpoint != before.checkpoint:
-            self._events.checkpoint()
+            self._observer.on_checkpoint()
         if not self.ours:
             return
         socket = identity(self.path / KUBELET_SOCKET)
         self._seen = _Seen(socket, checkpoint)
         if socket is not None and socket != before.socket:
-            self._events.kubelet_seen()
+            self._observer.on_kubelet()
         elif socket is None and before.socket is not None:
-            self._events.kubelet_gone()
+            self._observer.on_kubelet_gone()
 
     def _hinted(self) -> None:
-        """Look soon; a burst of hints makes one look."""
+        """Check soon; a burst of hints causes one check."""
         if not self._stopped:
             self._timer.set(0, self._look_and_again)
 
@@ -211,9 +211,9 @@ class PluginDirectory:
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            self._events.waiting()
+            self._observer.on_standby()
             # A daemon thread: nothing can wake it from flock, and the process may end meanwhile.
-            # It has a descriptor of its own, so that it never waits on a number used anew.
+            # It has its own descriptor, so that it never waits on a reused number.
             own = os.dup(self._descriptor)
             Thread(target=self._wait, args=(own, self._opened), name="lock", daemon=True).start()
         except OSError:
@@ -238,14 +238,14 @@ class PluginDirectory:
             return
         self.ours = True
         self._seen = _Seen(None, self._seen.checkpoint)
-        self._events.ours()
+        self._observer.on_acquired()
         self._look_inside()
 
     def _lose(self) -> None:
         was_ours = self.ours
         self.release()
         if was_ours:
-            self._events.lost()
+            self._observer.on_lost()
 
 
 def _stat(path: Path) -> os.stat_result | None:
@@ -256,5 +256,5 @@ def _stat(path: Path) -> os.stat_result | None:
 
 
 def _nearest(path: Path) -> list[Path]:
-    """The nearest folder above that exists: where a missing directory will come to be."""
+    """The nearest parent that exists: a missing directory will appear below it."""
     return next(([parent] for parent in path.parents if parent.is_dir()), [])

@@ -1,4 +1,4 @@
-"""Keeps what is known of the holders true.
+"""Keeps the known holders up to date.
 
 The checkpoint is the record; the kubelet writes it after an Allocate, on a list message, or when a
 resource goes, and frees a finished pod's shares only when it is asked. So the refresh that is true
@@ -54,16 +54,16 @@ class PodLister(Protocol):
 
 @frozen
 class HoldersObserver:
-    """What the holders are told and tell."""
+    """Callbacks of the holder tracker."""
 
-    learned: Callable[[CheckpointState], None]
-    """Called with the books whenever they were read, and when podresources told something new."""
+    on_checkpoint: Callable[[CheckpointState], None]
+    """Called with the checkpoint whenever it was read, and when podresources had news."""
     waiting: Callable[[], bool]
-    """Whether something waits for a release."""
-    nudge: Callable[[], None]
-    """Have the lists sent once more."""
+    """Whether something waits for shares to be freed."""
+    resend_lists: Callable[[], None]
+    """Send the lists once more, so that the kubelet rewrites its checkpoint."""
     unconfirmed: Callable[[], bool] = bool
-    """Whether a grant waits for the kubelet to write its books; never, where nobody says."""
+    """Whether a grant waits for the kubelet to write its checkpoint; by default never."""
 
 
 class HolderTracker:
@@ -76,7 +76,7 @@ class HolderTracker:
         path: Path,
         reactor: Clock,
         lists: PodLister,
-        wiring: HoldersObserver,
+        observer: HoldersObserver,
         work: Callable[[Callable[[], CheckpointState]], Deferred[CheckpointState]] = execute,
     ) -> None:
         """`path` is the checkpoint; `work` runs what would block the reactor, in a thread."""
@@ -86,16 +86,16 @@ class HolderTracker:
         self._begun = 0
         self._reactor = reactor
         self._lists = lists
-        self._wiring = wiring
+        self._observer = observer
         self._checkpoint: CheckpointState | None = None
         self._last_read = float("-inf")
         self._last_refresh = 0.0
         self._taking_over = False
         self._reading, self._refreshing, self._hinting = (Timer(reactor) for _ in range(3))
         self._asking: Deferred[tuple[NamedPod, ...]] | None = None
-        self._nudged_for: tuple[frozenset[str], frozenset[str]] | None = None
-        self._nudge_after = self._nudge_at = 0.0
-        """Seconds from the next nudge for the same to the one after it, and when that one is."""
+        self._resent_for: tuple[frozenset[str], frozenset[str]] | None = None
+        self._resend_after = self._resend_at = 0.0
+        """The back-off in seconds before resending for the same difference, and when it is due."""
         self._names: dict[str, tuple[str, str]] = {}
         self._asked_for: frozenset[str] = frozenset()
         self._doubt = ""
@@ -200,7 +200,7 @@ class HolderTracker:
         """What was known last: the file is not there, although the kubelet has had one."""
         self._fresh_kubelet = False
         # The kubelet has it all in memory, and writes it with the next list.
-        self._wiring.nudge()
+        self._observer.resend_lists()
         return self._doubtful(f"{self._path} was removed while the kubelet runs")
 
     def _doubtful(self, problem: str) -> CheckpointState:
@@ -226,11 +226,11 @@ class HolderTracker:
         """Whether a pod holds shares, or may (without a file nobody knows), or something waits."""
         known = self._checkpoint
         held = known is not None and (bool(known.holders) or not known.written)
-        return held or self._wiring.waiting()
+        return held or self._observer.waiting()
 
     @property
     def _nameless(self) -> frozenset[str]:
-        """The pods whose name nobody has told yet."""
+        """The pods whose name is not known yet."""
         holders = self._checkpoint.holders if self._checkpoint else ()
         return frozenset(holder.pod for holder in holders) - self._names.keys()
 
@@ -292,37 +292,37 @@ class HolderTracker:
 
     def _tell(self) -> None:
         if self._checkpoint is not None:
-            self._wiring.learned(
+            self._observer.on_checkpoint(
                 evolve(with_names(self._checkpoint, self._names), doubt=self._doubt)
             )
 
     def _compare(self, listed: frozenset[str]) -> None:
-        """Nudge when the file holds what the kubelet may have freed meanwhile.
+        """Resend the lists if the file holds what the kubelet may have freed meanwhile.
 
         The kubelet may leave a pod out of the answer before it frees what the pod held, and an
         ordinary init container stands in the file and never in the answer: the same difference is
-        a reason for another nudge, but ever more seldom.
+        a reason to resend again, but with increasing back-off.
         """
         checkpoint = self._checkpoint or CheckpointState()
         recorded = frozenset(one for holder in checkpoint.holders for one in ids(holder.shares))
         difference = (recorded - listed, listed)
         now = self._reactor.seconds()
-        if difference != self._nudged_for:
-            self._nudged_for, self._nudge_after, self._nudge_at = difference, WHILE_HELD, now
-        if recorded - listed and now >= self._nudge_at:
-            self._nudge_at = now + self._nudge_after
-            self._nudge_after = min(OTHERWISE, 2 * self._nudge_after)
-            self._wiring.nudge()
+        if difference != self._resent_for:
+            self._resent_for, self._resend_after, self._resend_at = difference, WHILE_HELD, now
+        if recorded - listed and now >= self._resend_at:
+            self._resend_at = now + self._resend_after
+            self._resend_after = min(OTHERWISE, 2 * self._resend_after)
+            self._observer.resend_lists()
         else:
             self._confirm()
 
     def _confirm(self) -> None:
-        """Nudge when the file is older than a grant that it does not name.
+        """Resend the lists if the file is older than a grant that it does not name.
 
         That of a pod that ended at once, or that failed after our answer: nothing else makes the
         kubelet write, and until it does the shares count as held.
         """
         now = self._reactor.seconds()
-        if now >= self._confirmed + CONFIRM_EVERY and self._wiring.unconfirmed():
+        if now >= self._confirmed + CONFIRM_EVERY and self._observer.unconfirmed():
             self._confirmed = now
-            self._wiring.nudge()
+            self._observer.resend_lists()

@@ -1,4 +1,4 @@
-"""Serving the plugin directory: taking it, keeping every pool registered in it, giving it up."""
+"""Serving the plugin directory: locking it, keeping its pools registered, releasing it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sgpud.kubelet.deviceplugin.endpoint import try_bind, warm_up
 from sgpud.kubelet.directory import DirectoryObserver, PluginDirectory
 
 RETIRE_WITHIN = 1.0
-"""Seconds for the endpoints to retire when stopping, before the lock is released all the same."""
+"""Seconds for the endpoints to retire when stopping, before the lock is released anyway."""
 
 
 class Front(Protocol):
@@ -26,14 +26,14 @@ class Front(Protocol):
 
     @property
     def registrations(self) -> Mapping[str, RegistrationState]:
-        """Where each pool's registration stands."""
+        """The state of each pool's registration."""
 
     @property
     def registered(self) -> int:
-        """How often the kubelet has registered it."""
+        """Register calls that the kubelet accepted."""
 
     def update(self, resources: Iterable[str]) -> None:
-        """The pools there are now."""
+        """Set the current pools."""
 
     def clear_stale(self) -> list[str]:
         """Remove the sockets that an earlier run left; their names."""
@@ -45,33 +45,33 @@ class Front(Protocol):
         """End everything; fires when that is done."""
 
     def kubelet_seen(self) -> None:
-        """There is a new kubelet.sock."""
+        """kubelet.sock appeared or was replaced."""
 
     def kubelet_gone(self) -> None:
-        """There is no kubelet.sock."""
+        """kubelet.sock was removed."""
 
-    def books_changed(self) -> None:
+    def checkpoint_changed(self) -> None:
         """The kubelet's checkpoint may have changed."""
 
 
 @frozen
 class ServingObserver:
-    """What is told of serving, on the reactor."""
+    """Callbacks of `Serving`, on the reactor."""
 
-    taken: Callable[[], None]
-    """The directory is this process's now; called before anything is served in it."""
-    served: Callable[[], None]
+    on_acquired: Callable[[], None]
+    """The directory was locked; called before anything is served in it."""
+    on_served: Callable[[], None]
     """Every pool is being registered: time for what can wait until then."""
-    waits: Callable[[], None]
-    """Another process serves it."""
-    checkpoint: Callable[[], None]
+    on_standby: Callable[[], None]
+    """Another process serves the directory."""
+    on_checkpoint: Callable[[], None]
     """The kubelet's checkpoint may have changed."""
-    kubelet_started: Callable[[], None]
-    """There is a new kubelet.sock."""
-    changed: Callable[[], None]
-    """Something that people see has changed."""
-    hopeless: Callable[[str], None]
-    """Only a new start of this process can help; the reason."""
+    on_kubelet: Callable[[], None]
+    """kubelet.sock appeared or was replaced."""
+    on_change: Callable[[], None]
+    """Something in the status has changed."""
+    on_fatal: Callable[[str], None]
+    """Only a restart of this process helps; the reason."""
 
 
 class Serving:
@@ -86,25 +86,25 @@ class Serving:
         path: Path,
         nonce: str,
         watcher: Callable[[Callable[[], None]], FolderWatcher],
-        listener: ServingObserver,
+        observer: ServingObserver,
     ) -> None:
         """`nonce` is part of the sockets' names; `watcher` makes a source of hints."""
         self.path = path
         self._reactor = reactor
         self._nonce = nonce
-        self._listener = listener
+        self._observer = observer
         self._front = front
         self._waiting = False
-        events = DirectoryObserver(
-            ours=self._ours,
-            lost=self._lost,
-            waiting=self._wait,
-            kubelet_seen=self._kubelet_seen,
-            kubelet_gone=self._front.kubelet_gone,
-            checkpoint=self._checkpoint,
-            stuck=self._stuck,
+        callbacks = DirectoryObserver(
+            on_acquired=self._acquired,
+            on_lost=self._lost,
+            on_standby=self._wait,
+            on_kubelet=self._kubelet_seen,
+            on_kubelet_gone=self._front.kubelet_gone,
+            on_checkpoint=self._checkpoint,
+            on_stale_mount=self._stale_mount,
         )
-        self._directory = PluginDirectory(path, reactor, events, watcher)
+        self._directory = PluginDirectory(path, reactor, callbacks, watcher)
 
     @property
     def state(self) -> str:
@@ -116,8 +116,8 @@ class Serving:
         return "no plugin directory"
 
     @property
-    def taken(self) -> bool:
-        """Whether this process or another serves the plugin directory; else there is none yet."""
+    def locked(self) -> bool:
+        """Whether this process or another serves the plugin directory."""
         return self._directory.ours or self._waiting
 
     @property
@@ -127,20 +127,20 @@ class Serving:
 
     @property
     def registrations(self) -> Mapping[str, RegistrationState]:
-        """Where each pool's registration stands."""
+        """The state of each pool's registration."""
         return self._front.registrations
 
     @property
     def registered(self) -> int:
-        """Register calls that the kubelet answered."""
+        """Register calls that the kubelet accepted."""
         return self._front.registered
 
     def start(self) -> None:
-        """Take the directory as soon as that can be."""
+        """Lock and serve the directory as soon as possible."""
         self._directory.start()
 
     def update(self, resources: Iterable[str]) -> None:
-        """The pools there are now."""
+        """Set the current pools."""
         self._front.update(resources)
 
     def ready(self, *, informed: bool) -> bool:
@@ -175,7 +175,7 @@ class Serving:
         return ended
 
     def release(self) -> None:
-        """Let the next one have the directory.
+        """Release the directory for the next process.
 
         After the endpoints have ended: a kubelet whose old stream ends after the next one has
         registered would disconnect that one.
@@ -189,48 +189,46 @@ class Serving:
 
     def _give_up(self, ended: Deferred[None]) -> None:
         self._log.warn(
-            "Not every endpoint has ended within {seconds:g} s: leaving the rest to the next start",
+            "Some endpoints have not ended within {seconds:g} s; the next start cleans up",
             seconds=RETIRE_WITHIN,
         )
         ended.callback(None)
 
-    def _ours(self) -> None:
+    def _acquired(self) -> None:
         self._waiting = False
         self._log.info("Serving {directory}", directory=str(self.path))
         stale = self._front.clear_stale()
         if stale:
-            self._log.info("Removed what an earlier run left: {names}", names=", ".join(stale))
-        self._listener.taken()
+            self._log.info("Removed sockets of an earlier run: {names}", names=", ".join(stale))
+        self._observer.on_acquired()
         self._front.activate()
-        self._listener.served()
-        self._listener.changed()
+        self._observer.on_served()
+        self._observer.on_change()
 
     def _kubelet_seen(self) -> None:
         self._front.kubelet_seen()
-        self._listener.kubelet_started()
+        self._observer.on_kubelet()
 
     def _checkpoint(self) -> None:
-        self._front.books_changed()
-        self._listener.checkpoint()
+        self._front.checkpoint_changed()
+        self._observer.on_checkpoint()
 
     def _lost(self) -> None:
         self._log.warn(
-            "{directory} is gone or was replaced; serving again as soon as it is there",
+            "{directory} was removed or replaced; serving it again once it exists",
             directory=str(self.path),
         )
         self._front.deactivate()
-        self._listener.changed()
+        self._observer.on_change()
 
     def _wait(self) -> None:
         self._waiting = True
         in_thread(self._reactor, warm_up)
-        self._log.info(
-            "Another sgpud serves {directory}; waiting for its end", directory=str(self.path)
-        )
-        self._listener.waits()
-        self._listener.changed()
+        self._log.info("Another sgpud serves {directory}; standing by", directory=str(self.path))
+        self._observer.on_standby()
+        self._observer.on_change()
 
-    def _stuck(self) -> None:
-        self._listener.hopeless(
-            f"{self.path} shows a directory that was deleted: its mount has to be made anew"
+    def _stale_mount(self) -> None:
+        self._observer.on_fatal(
+            f"{self.path} is a mount of a directory that was deleted: mount it again"
         )

@@ -129,7 +129,7 @@ def test_the_kubelets_folder_may_come_go_and_come_again(machine: Machine) -> Non
     with Host(machine) as host:
         host.became(100, 100)
     machine.run("rm -rf /var/lib/kubelet/device-plugins /var/lib/kubelet/pod-resources")
-    said(machine, "is gone or was replaced")
+    said(machine, "was removed or replaced")
     with Host(machine) as host:
         host.became(100, 100)
 

@@ -99,7 +99,7 @@ def test_no_part_of_its_path_exists_yet(node: Node) -> None:
 def test_the_directory_is_removed_and_made_again(daemon: Process, kubelet: StandInKubelet) -> None:
     share = admitted(kubelet)
     kubelet.disk.remove()
-    daemon.said("is gone or was replaced")
+    daemon.said("was removed or replaced")
     kubelet.disk.make()
     mark = daemon.log.mark
     kubelet.restart()
@@ -112,7 +112,7 @@ def test_the_directory_is_replaced_by_a_fresh_one(
     node: Node, daemon: Process, kubelet: StandInKubelet
 ) -> None:
     kubelet.disk.replace()
-    daemon.said("is gone or was replaced")
+    daemon.said("was removed or replaced")
     kubelet.restart()
     listed(kubelet)
     daemon.end()
@@ -146,7 +146,7 @@ def test_a_mount_of_a_deleted_directory_ends_it_so_that_it_is_started_again(node
         listed(kubelet)
         shutil.rmtree(real)
         assert process.wait() == 75
-    process.said("shows a directory that was deleted: its mount has to be made anew")
+    process.said("is a mount of a directory that was deleted: mount it again")
     assert "STOPPING" in process.notices.items[-1]
 
 

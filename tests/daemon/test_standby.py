@@ -29,7 +29,7 @@ def standby(node: Node, daemon: Process) -> Process:
 def test_it_says_whom_it_waits_for_and_is_ready(
     node: Node, standby: Process, kubelet: StandInKubelet
 ) -> None:
-    standby.said(f"Another sgpud serves {node.plugin_dir}; waiting for its end")
+    standby.said(f"Another sgpud serves {node.plugin_dir}; standing by")
     assert len(kubelet.attempts) == 1
     node.has_endpoints(1)
     standby.end()

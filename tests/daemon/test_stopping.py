@@ -77,7 +77,7 @@ def test_the_next_start_clears_what_a_kill_left(
     endpoint = kubelet.next_registration(WITHIN).endpoint
     # Until the probe has answered, the free shares of the last known GPUs are withheld.
     became(kubelet, RESOURCE, 20, 20)
-    successor.said(f"Removed what an earlier run left: {left}")
+    successor.said(f"Removed sockets of an earlier run: {left}")
     assert node.endpoints() == {endpoint} != {left}
     assert other.exists()
     (pool,) = successor.view()["pools"]

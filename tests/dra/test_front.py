@@ -411,7 +411,7 @@ def test_a_standby_takes_over_without_losing_a_claim(node: DraNode) -> None:
     claim = limits(node, "pod")
     said = started(node, claim)
     second = node.start()
-    second.said("waiting for its end")
+    second.said("standing by")
     assert len(list((node.kubelet.root / "plugins_registry").glob("*.sock"))) == 1
     first.end()
     second.said("Registered gpu.deepomatic.com")

@@ -50,13 +50,13 @@ class Bench:
 
         tell = self.told.append
         events = DirectoryObserver(
-            ours=lambda: tell("ours"),
-            lost=lambda: tell("lost"),
-            waiting=lambda: tell("waiting"),
-            kubelet_seen=lambda: tell("kubelet seen"),
-            kubelet_gone=lambda: tell("kubelet gone"),
-            checkpoint=lambda: tell("checkpoint"),
-            stuck=lambda: tell("stuck"),
+            on_acquired=lambda: tell("ours"),
+            on_lost=lambda: tell("lost"),
+            on_standby=lambda: tell("waiting"),
+            on_kubelet=lambda: tell("kubelet seen"),
+            on_kubelet_gone=lambda: tell("kubelet gone"),
+            on_checkpoint=lambda: tell("checkpoint"),
+            on_stale_mount=lambda: tell("stuck"),
         )
         directory = PluginDirectory(self.path, self.clock, events, watcher)
         self.made.append(directory)

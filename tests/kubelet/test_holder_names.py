@@ -115,13 +115,13 @@ class HoldersTests(SynchronousTestCase):
         self.lists = Lists()
         self.learned: list[CheckpointState] = []
         self.waiting = False
-        self.nudges = 0
-        wiring = HoldersObserver(self.learned.append, lambda: self.waiting, self.nudge)
-        self.holders = HolderTracker(self.path, self.clock, self.lists, wiring)
+        self.resends = 0
+        observer = HoldersObserver(self.learned.append, lambda: self.waiting, self.resend)
+        self.holders = HolderTracker(self.path, self.clock, self.lists, observer)
         self.addCleanup(self.holders.stop)
 
-    def nudge(self) -> None:
-        self.nudges += 1
+    def resend(self) -> None:
+        self.resends += 1
 
     def write(self, *entries: dict[str, object]) -> None:
         self.path.write_bytes(text(*entries))
@@ -195,10 +195,10 @@ class HoldersTests(SynchronousTestCase):
         self.holders.start()
         self.tick()
         self.answer(named("a", 1), named("b", 2))
-        self.assertEqual(self.nudges, 0)
+        self.assertEqual(self.resends, 0)
         self.tick()
         self.answer(named("b", 2))
-        self.assertEqual(self.nudges, 1)
+        self.assertEqual(self.resends, 1)
         self.write(entry("uid-b", 2))
         self.holders.changed()
         self.clock.advance(1)

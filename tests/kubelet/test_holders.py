@@ -59,7 +59,7 @@ class HoldersTest(SynchronousTestCase):
         self.clock = Clock()
         self.lists = Lists()
         self.learned: list[CheckpointState] = []
-        self.nudges = 0
+        self.resends = 0
         self.waiting = False
         self.unconfirmed = False
         self.holders = HolderTracker(
@@ -67,13 +67,13 @@ class HoldersTest(SynchronousTestCase):
             self.clock,
             self.lists,
             HoldersObserver(
-                self.learned.append, lambda: self.waiting, self.nudge, lambda: self.unconfirmed
+                self.learned.append, lambda: self.waiting, self.resend, lambda: self.unconfirmed
             ),
         )
         self.addCleanup(self.holders.stop)
 
-    def nudge(self) -> None:
-        self.nudges += 1
+    def resend(self) -> None:
+        self.resends += 1
 
     def record(self, *held: str) -> None:
         """Have the kubelet write that a container holds these."""
@@ -177,7 +177,7 @@ class HoldersTest(SynchronousTestCase):
         assert self.clock.getDelayedCalls() == []
         assert len(self.learned) == 1
 
-    # The nudge. ----------------------------------------------------------------------------------
+    # The resend. ----------------------------------------------------------------------------------
 
     def ask(self, *answer: str) -> None:
         """One refresh, answered with these ids; after that for the name of a new pod, if any."""
@@ -194,12 +194,12 @@ class HoldersTest(SynchronousTestCase):
         self.start(*ids(0, 1, 2))
         self.ask(*ids(0, 1, 2))
         self.ask(*ids(0, 1, 2, 3))
-        assert self.nudges == 0
+        assert self.resends == 0
 
     def test_the_list_is_resent_if_the_kubelet_lacks_a_holder_of_the_file(self) -> None:
         self.start(*ids(0, 1, 2))
         self.ask(*ids(0, 1))
-        assert self.nudges == 1
+        assert self.resends == 1
 
     def test_a_new_checkpoint_after_resending_ends_it(self) -> None:
         self.start(*ids(0, 1, 2))
@@ -207,40 +207,40 @@ class HoldersTest(SynchronousTestCase):
         self.record(*ids(0, 1))
         self.holders.changed()
         self.ask(*ids(0, 1))
-        assert self.nudges == 1
+        assert self.resends == 1
         assert self.learned[-1].holders[0].shares == {GPU0: IntSet.of([1])}
 
     def test_a_pod_freed_after_its_end_is_freed_by_resending_twice(self) -> None:
         self.start(*ids(0, 1, 2))
         self.ask(*ids(0, 1))
         self.ask(*ids(0, 1))
-        assert self.nudges == 2
+        assert self.resends == 2
 
     def test_an_init_container_in_the_file_causes_resending_with_backoff(self) -> None:
         self.start(*ids(0, 1, 2))
         for _ in range(120):
             self.ask(*ids(0, 1))
-        assert 6 <= self.nudges <= 8
+        assert 6 <= self.resends <= 8
 
     def test_another_pod_that_ends_beside_an_init_container_causes_resending(self) -> None:
         self.start(*ids(0, 1, 2, 3))
         self.ask(*ids(0, 1, 2))
         self.ask(*ids(0, 1))
-        assert self.nudges == 2
+        assert self.resends == 2
 
     def test_a_recurring_difference_causes_resending_again(self) -> None:
         self.start(*ids(0, 1, 2))
         self.ask(*ids(0, 1))
         self.ask()
         self.ask(*ids(0, 1))
-        assert self.nudges == 3
+        assert self.resends == 3
 
     def test_a_failed_request_causes_no_resending_and_is_retried(self) -> None:
         self.start(*ids(0, 1))
         self.waiting = True
         self.seconds(WHILE_HELD)
         self.lists.asked[-1].errback(ValueError("two\nlines"))
-        assert self.nudges == 0
+        assert self.resends == 0
         self.seconds(WHILE_HELD)
         assert len(self.lists.asked) == 1
         self.ask(*ids(0, 1))
@@ -252,27 +252,27 @@ class HoldersTest(SynchronousTestCase):
         self.unconfirmed = True
         self.ask(*ids(0, 1))
         self.ask(*ids(0, 1))
-        assert self.nudges == 1
+        assert self.resends == 1
         for _ in range(int(CONFIRM_EVERY / WHILE_HELD)):
             self.ask(*ids(0, 1))
-        assert self.nudges == 2
+        assert self.resends == 2
         self.unconfirmed = False
         self.ask(*ids(0, 1))
-        assert self.nudges == 2
+        assert self.resends == 2
 
     def test_a_grant_newer_than_the_file_causes_resending_without_podresources_too(self) -> None:
         self.lists.reachable = False
         self.start(*ids(0, 1))
         self.waiting = self.unconfirmed = True
         self.seconds(WHILE_HELD)
-        assert self.nudges == 1
+        assert self.resends == 1
 
     def test_one_resending_serves_both_reasons(self) -> None:
         self.start(*ids(0, 1, 2))
         self.ask(*ids(0, 1, 2))
         self.unconfirmed = True
         self.ask(*ids(0, 1))
-        assert self.nudges == 1
+        assert self.resends == 1
 
     # The end of a pod, seen soon. ----------------------------------------------------------------
 
@@ -342,7 +342,7 @@ class HoldersTest(SynchronousTestCase):
         self.holders.read()
         assert "was removed while the kubelet runs" in self.learned[-1].problem
         assert self.learned[-1].holders == self.learned[0].holders
-        assert self.nudges == 1
+        assert self.resends == 1
         self.record(*ids(0, 2))
         self.holders.read()
         assert self.learned[-1].problem == ""
@@ -362,7 +362,7 @@ class HoldersTest(SynchronousTestCase):
         self.seconds(WHILE_HELD)
         self.lists.answer(*ids(0, 1))
         assert "was removed while the kubelet runs" in self.learned[-1].problem
-        assert self.nudges == 1
+        assert self.resends == 1
         self.holders.read()
         assert self.learned[-1].problem
 
@@ -429,7 +429,7 @@ class HoldersTest(SynchronousTestCase):
             self.file,
             self.clock,
             self.lists,
-            HoldersObserver(self.learned.append, lambda: self.waiting, self.nudge),
+            HoldersObserver(self.learned.append, lambda: self.waiting, self.resend),
             work,
         )
         self.addCleanup(self.holders.stop)

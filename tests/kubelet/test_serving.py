@@ -60,25 +60,25 @@ class Instance:
     """One sgpud's serving, and what it tells."""
 
     def __init__(self, path: Path, nonce: str, on: Any) -> None:
-        self.told: list[str] = []
+        self.calls: list[str] = []
         self.reasons: list[str] = []
         self.found_at_taking: list[str] = []
         self._awaited: list[tuple[Any, Deferred[None]]] = []
         publisher = SnapshotPublisher()
         assert publisher.put(planned(node(sharing(4), [gpu(0, fake=True)])))
 
-        def taken() -> None:
-            self.told.append("taken")
+        def acquired() -> None:
+            self.calls.append("acquired")
             self.found_at_taking = [each.name for each in path.glob("sgpud-*")]
 
         listener = ServingObserver(
-            served=lambda: None,
-            taken=taken,
-            waits=lambda: self.told.append("waits"),
-            checkpoint=lambda: None,
-            kubelet_started=lambda: None,
-            changed=self.changed,
-            hopeless=self.reasons.append,
+            on_served=lambda: None,
+            on_acquired=acquired,
+            on_standby=lambda: self.calls.append("standby"),
+            on_checkpoint=lambda: None,
+            on_kubelet=lambda: None,
+            on_change=self.changed,
+            on_fatal=self.reasons.append,
         )
         plugin = DevicePlugin(
             on, publisher, path, nonce, Deaf(), self.changed, lambda _: Deferred()
@@ -143,7 +143,7 @@ class ServingTest(TestCase):
     @inlineCallbacks
     def test_the_directory_is_locked_and_the_pool_registered_by_itself(self) -> Steps:
         one = self.instance()
-        assert one.told == ["taken"]
+        assert one.calls == ["acquired"]
         assert one.state == "serving"
         assert one.serving.ready(informed=False)
         yield one.live()
@@ -176,8 +176,8 @@ class ServingTest(TestCase):
         yield first.live()
         with listening() as said:
             second = self.instance("4567")
-        assert second.told == ["waits"]
-        assert said.about("waiting for its end")
+        assert second.calls == ["standby"]
+        assert said.about("standing by")
         assert second.state.startswith("standby")
         assert not second.serving.ready(informed=False)
         assert second.serving.ready(informed=True)
@@ -187,7 +187,7 @@ class ServingTest(TestCase):
         assert second.state.startswith("standby")
         first.serving.release()
         yield second.live()
-        assert second.told == ["waits", "taken"]
+        assert second.calls == ["standby", "acquired"]
         assert second.state == "serving"
         wait_for = self.kubelet.wait_for
         yield deferToThread(wait_for, lambda seen: seen.allocatable(POOL) == 4, WITHIN)
@@ -211,7 +211,7 @@ class ServingTest(TestCase):
         yield one.live()
         yield deferToThread(self.kubelet.stop)
         self.kubelet.disk.replace()
-        yield one.when(lambda: one.told == ["taken", "taken"])
+        yield one.when(lambda: one.calls == ["acquired", "acquired"])
         yield deferToThread(self.kubelet.start)
         yield one.live()
         assert len(list(self.path.glob("sgpud-*"))) == 1
@@ -236,7 +236,7 @@ class ServingTest(TestCase):
         one = self.instance(path=Path(f"/proc/self/fd/{kept}"))
         gone.rmdir()
         yield one.when(lambda: one.state != "serving")
-        assert "has to be made anew" in one.reasons[0]
+        assert "mount it again" in one.reasons[0]
 
     @inlineCallbacks
     def test_a_stop_does_not_wait_for_an_endpoint_that_cannot_end(self) -> Steps:
@@ -245,7 +245,7 @@ class ServingTest(TestCase):
         yield one.live()
         with listening() as said:
             yield one.serving.stop()
-        assert said.about("Not every endpoint has ended")
+        assert said.about("Some endpoints have not ended")
         one.serving.release()
         another = self.instance("4567")
         yield another.live()
@@ -257,6 +257,6 @@ class ServingTest(TestCase):
         yield one.live()
         yield one.serving.stop()
         assert list(self.path.glob("sgpud-*")) == []
-        assert self.instance("4567").told == ["waits"]
+        assert self.instance("4567").calls == ["standby"]
         one.serving.release()
         assert one.state == "no plugin directory"

@@ -75,10 +75,10 @@ def seconds(value: object, longest: float = LONGEST) -> float:
         except DurationError as error:
             raise TimeError(f"is not a time: {error.reason}; or seconds as a number") from error
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise TimeError('is no time, write seconds such as 90, or a text such as "15m"')
+        raise TimeError('is not a time, write seconds such as 90, or a text such as "15m"')
     found = float(value)
     if math.isnan(found):
-        raise TimeError("is no number, write seconds")
+        raise TimeError("is not a number, write seconds")
     if found < 0:
         raise TimeError("is negative, write 0 or more seconds")
     if found > longest:

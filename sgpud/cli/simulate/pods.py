@@ -52,7 +52,7 @@ class DurationType:
 
 
 def _name(text: str) -> str | None:
-    return None if text.strip() and text.isprintable() else "is no name"
+    return None if text.strip() and text.isprintable() else "is not a name"
 
 
 _POD = Table(

@@ -113,7 +113,7 @@ def parse_trace(raw: bytes, file: str, options: TraceOptions | None = None) -> P
                 problems.append(Problem(file, reader.line_num, "", f"more than {MOST_PODS} rows"))
                 break
     except csv.Error as error:
-        problems.append(Problem(file, reader.line_num, "", f"is no CSV: {error}"))
+        problems.append(Problem(file, reader.line_num, "", f"is not CSV: {error}"))
     problems += [_problem(file, *kind, found) for kind, found in wrong.items()]
     if problems:
         raise ConfigError(problems[:MOST_PROBLEMS])
@@ -159,7 +159,7 @@ def _columns(row: list[str], file: str, options: TraceOptions) -> list[str]:
         for name, column in zip(given, columns, strict=True)
         if column is None
     ]
-    problems += [f"there is no column {show(name)}" for name in ours if name not in given]
+    problems += [f"no such column: {show(name)}" for name in ours if name not in given]
     problems += [f"{name} comes twice" for name in COLUMNS if columns.count(name) > 1]
     if "arrive" not in columns:
         problems.append("the column arrive is missing")
@@ -210,7 +210,7 @@ def _read(given: Mapping[str, str], column: str, parse: Callable[[str], V]) -> V
     try:
         return parse(text)
     except SizeError as error:
-        raise _WrongError(column, show(text), f"is no size: {error.reason}") from error
+        raise _WrongError(column, show(text), f"is not a size: {error.reason}") from error
     except TimeError as error:
         raise _WrongError(column, show(text), str(error)) from error
 
@@ -222,7 +222,7 @@ def _whole(text: str, scale: float) -> int:
         raise _NoShareError
     scaled = value / scale
     if math.isnan(value) or not 0 < scaled <= MOST_SHARES or (scale == 1 and value % 1):
-        raise _WrongError("shares", show(text), f"is no whole number from 1 to {MOST_SHARES}")
+        raise _WrongError("shares", show(text), f"is not a whole number from 1 to {MOST_SHARES}")
     return math.ceil(scaled)
 
 
@@ -235,7 +235,7 @@ def _resource(text: str) -> str:
 
 def _printable(text: str) -> str:
     if not text.isprintable():
-        raise _WrongError("name", show(text), "is no name")
+        raise _WrongError("name", show(text), "is not a name")
     return text
 
 

@@ -31,7 +31,7 @@ LOOK_EVERY = 1.0
 
 
 class CallObserver(Protocol):
-    """What is told of the kubelet's calls, on the reactor."""
+    """Observes the kubelet's calls, on the reactor."""
 
     def refused(self, resource: str, refusal: RefusedError) -> None:
         """Shares were refused."""
@@ -41,8 +41,8 @@ class CallObserver(Protocol):
 
 
 @frozen
-class _Told:
-    """Carries what a servicer's workers tell over to the reactor."""
+class _ReactorCalls:
+    """Forwards a servicer's events from its workers to the reactor."""
 
     reactor: Reactor
     registrar: Registrar
@@ -50,7 +50,7 @@ class _Told:
     observer: CallObserver
 
     def streams(self, live: int) -> None:
-        self.reactor.callFromThread(self.registrar.tell, StreamsChanged(self.generation, live))
+        self.reactor.callFromThread(self.registrar.handle, StreamsChanged(self.generation, live))
 
     def refused(self, resource: str, refusal: RefusedError) -> None:
         self.reactor.callFromThread(self.observer.refused, resource, refusal)
@@ -130,16 +130,16 @@ class DevicePlugin:
         """There is a new kubelet.sock."""
         self._present = True
         for registrar in tuple(self._registrars.values()):
-            registrar.tell(KubeletAppeared())
+            registrar.handle(KubeletAppeared())
 
     def kubelet_gone(self) -> None:
         """There is no kubelet.sock."""
         self._present = False
         for registrar in tuple(self._registrars.values()):
-            registrar.tell(KubeletVanished())
+            registrar.handle(KubeletVanished())
 
-    def books_changed(self) -> None:
-        """The kubelet may have written its books."""
+    def checkpoint_changed(self) -> None:
+        """The kubelet's checkpoint may have changed."""
         self._allocatable.hint()
 
     def listed(self, resource: str) -> ListedIds:
@@ -151,10 +151,10 @@ class DevicePlugin:
         return ListedIds(served.index.places, any(group.healthy for group in served.pool.groups))
 
     def allocatable_read(self, resource: str, event: AllocatableRead) -> None:
-        """What the kubelet's books show of a pool."""
+        """The allocatable ids of a pool were read."""
         registrar = self._registrars.get(resource)
         if registrar is not None:
-            registrar.tell(event)
+            registrar.handle(event)
 
     def _look(self) -> None:
         self._looking.set(LOOK_EVERY, self._look)
@@ -190,12 +190,12 @@ class DevicePlugin:
 
         registrar.stopped.addCallback(stopped)
         if self._present:
-            registrar.tell(KubeletAppeared())
+            registrar.handle(KubeletAppeared())
 
     def _endpoint(self, resource: str, generation: int) -> Endpoint:
         self._generations += 1
         name = socket_name(resource, self._nonce, self._generations)
         registrar = self._registrars[resource]
-        observer = _Told(self._reactor, registrar, generation, self._observer)
+        observer = _ReactorCalls(self._reactor, registrar, generation, self._observer)
         servicer = DevicePluginServicer(resource, self._publisher, observer, time.time)
         return Endpoint(self._directory / name, servicer, self._reactor)

@@ -25,7 +25,7 @@ class ServedPool:
     index: IdIndex
     gpu_snapshots: tuple[GpuSnapshot, ...] = ()
     """What decisions keep of it."""
-    nudges: int = 0
+    resends: int = 0
     """Raised to send the same list once more, so that the kubelet writes its checkpoint."""
     pending: PendingGrants = field(factory=PendingGrants)
     """What was granted since: read and written under the lock of what is published."""
@@ -75,16 +75,16 @@ class SnapshotPublisher:
                 list_message(pool, before.message if before else None),
                 index(pool, before.index if before else None),
                 gpu_snapshots(pool, before.gpu_snapshots if before else ()),
-                before.nudges if before else 0,
+                before.resends if before else 0,
             )
         return self.published.publish(Snapshot(plan, pools), lambda grant: _counts(pools, grant))
 
-    def nudge(self) -> None:
+    def resend(self) -> None:
         """Have every pool's list sent once more."""
         old = self.published.value
         if old is not None:
             pools = {
-                resource: evolve(served, nudges=served.nudges + 1)
+                resource: evolve(served, resends=served.resends + 1)
                 for resource, served in old.pools.items()
             }
             # The same ids: whatever was granted meanwhile is listed.

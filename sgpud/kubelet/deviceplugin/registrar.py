@@ -99,7 +99,7 @@ class Registrar:
         self._timer = Timer(reactor)
         self._call: Deferred[bytes] | None = None
 
-    def tell(self, event: Event) -> None:
+    def handle(self, event: Event) -> None:
         """Take an event in. On the reactor only."""
         before = self.state
         self.state, effects = step(before, event)
@@ -114,7 +114,7 @@ class Registrar:
 
     def stop(self) -> Deferred[None]:
         """Retire; fires when that is done."""
-        self.tell(StopRequested())
+        self.handle(StopRequested())
         return self.stopped
 
     def end_unread(self) -> None:
@@ -155,7 +155,7 @@ class Registrar:
     def _do(self, effect: Effect) -> None:
         if isinstance(effect, StartTimer):
             expired = TimerExpired(effect.generation)
-            self._timer.set(effect.seconds, partial(self.tell, expired))
+            self._timer.set(effect.seconds, partial(self.handle, expired))
         elif isinstance(effect, ServeEndpoint):
             self._serve(effect.generation)
         elif isinstance(effect, CallRegister):
@@ -171,10 +171,10 @@ class Registrar:
         try:
             endpoint.start()
         except EndpointError as problem:
-            self.tell(EndpointFailed(generation, str(problem)))
+            self.handle(EndpointFailed(generation, str(problem)))
             return
         self._endpoint = endpoint
-        self.tell(EndpointServed(generation))
+        self.handle(EndpointServed(generation))
 
     def _register(self, generation: int) -> None:
         if self._endpoint is None:
@@ -196,9 +196,9 @@ class Registrar:
         def answered(result: bytes | Failure) -> None:
             if not isinstance(result, Failure):
                 self.registrations += 1
-                self.tell(RegisterAnswered(generation))
+                self.handle(RegisterAnswered(generation))
             elif not isinstance(result.value, CancelledError):
-                self.tell(RegisterRefused(generation, f"Register: {why(result.value)}"))
+                self.handle(RegisterRefused(generation, f"Register: {why(result.value)}"))
 
         self._call.addBoth(answered)
 
@@ -208,12 +208,12 @@ class Registrar:
         if calling is not None and not calling.called:
             calling.cancel()
         if endpoint is None:
-            self.tell(EndpointRetired(generation))
+            self.handle(EndpointRetired(generation))
             return
 
         def gone(result: object) -> None:
             if isinstance(result, Failure):
                 self._log.failure("An endpoint did not retire in good order", failure=result)
-            self.tell(EndpointRetired(generation))
+            self.handle(EndpointRetired(generation))
 
         endpoint.stop().addBoth(gone)

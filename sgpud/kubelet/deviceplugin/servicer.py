@@ -154,8 +154,8 @@ class DevicePluginServicer:
                 served = snapshot.pools.get(self._resource) if snapshot else None
                 if served is None or self._held:
                     continue
-                if sent != (served.message.data, served.nudges):
-                    sent = (served.message.data, served.nudges)
+                if sent != (served.message.data, served.resends):
+                    sent = (served.message.data, served.resends)
                     self._observer.listed(self._resource)
                     stream.sending = True
                     yield served.message.data

@@ -1,4 +1,4 @@
-"""When the kubelet's books are asked for, and what is told of them."""
+"""When the allocatable ids are requested, and what is reported of them."""
 
 from __future__ import annotations
 

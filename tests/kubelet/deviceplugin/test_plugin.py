@@ -238,7 +238,7 @@ class PluginTest(TestCase):
         yield self.when(lambda: self.phases() == {POOL: RegistrationPhase.SUPERSEDED})
         assert "GPU-of-another::0" in self.plugin.registrations[POOL].problem
         # Nothing is sent that would replace the rival's list.
-        self.publisher.nudge()
+        self.publisher.resend()
         yield deferToThread(self.kubelet.pod_resources.set_fault, PodResourcesFault.FAILING)
         yield deferToThread(self.kubelet.pod_resources.set_fault, None)
         assert self.kubelet.allocatable(POOL) == 2

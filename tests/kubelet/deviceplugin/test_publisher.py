@@ -51,7 +51,7 @@ def test_a_plan_is_served_with_its_message_and_its_index() -> None:
     found = served(publisher())
     assert len(found.index.places) == 8
     assert found.message.data.count(b"Healthy") == 8
-    assert found.nudges == 0
+    assert found.resends == 0
 
 
 def test_the_same_plan_keeps_the_very_message_and_index() -> None:
@@ -123,24 +123,24 @@ def test_what_drains_is_still_listed_and_may_have_been_granted() -> None:
     assert len(served(on).index.places) == 8
 
 
-def test_a_nudge_is_kept_by_the_plans_after_it() -> None:
+def test_later_plans_keep_the_count_of_resends() -> None:
     on = publisher()
     before = served(on)
-    on.nudge()
-    on.nudge()
-    assert served(on).nudges == 2
+    on.resend()
+    on.resend()
+    assert served(on).resends == 2
     assert served(on).message is before.message
     assert on.put(plan_of(9))
-    assert served(on).nudges == 2
+    assert served(on).resends == 2
 
 
-def test_a_nudge_does_not_take_the_grants_and_needs_a_plan() -> None:
+def test_resending_keeps_grants_and_needs_a_plan() -> None:
     empty = SnapshotPublisher()
-    empty.nudge()
+    empty.resend()
     assert empty.snapshot is None
     on = publisher()
     note(on, FREE)
-    on.nudge()
+    on.resend()
     assert len(on.grants()) == 1
 
 

@@ -96,9 +96,9 @@ class RegistrarTest(SynchronousTestCase):
 
     def live(self) -> None:
         """Go from nothing to a live stream."""
-        self.registrar.tell(KubeletAppeared())
+        self.registrar.handle(KubeletAppeared())
         self.kubelet.calls[-1].callback(b"")
-        self.registrar.tell(StreamsChanged(self.registrar.state.generation, 1))
+        self.registrar.handle(StreamsChanged(self.registrar.state.generation, 1))
         assert self.phase() is RegistrationPhase.LIVE
 
     def refuse(self) -> None:
@@ -112,7 +112,7 @@ class RegistrarTest(SynchronousTestCase):
         assert self.phase() is RegistrationPhase.ABSENT
 
     def test_serve_then_register_with_what_the_kubelet_asks_for(self) -> None:
-        self.registrar.tell(KubeletAppeared())
+        self.registrar.handle(KubeletAppeared())
         assert self.story == ["serve 1", "register"]
         (request,) = self.kubelet.requests
         assert (request.version, request.endpoint) == ("v1beta1", "1")
@@ -130,8 +130,8 @@ class RegistrarTest(SynchronousTestCase):
         assert self.phase() is RegistrationPhase.LIVE
 
     def test_the_stream_may_open_before_register_is_answered(self) -> None:
-        self.registrar.tell(KubeletAppeared())
-        self.registrar.tell(StreamsChanged(1, 1))
+        self.registrar.handle(KubeletAppeared())
+        self.registrar.handle(StreamsChanged(1, 1))
         assert self.phase() is RegistrationPhase.LIVE
         self.kubelet.calls[-1].callback(b"")
         self.clock.pump([1] * 100)
@@ -144,7 +144,7 @@ class RegistrarTest(SynchronousTestCase):
     # What can fail. ------------------------------------------------------------------------------
 
     def test_a_refusal_retires_the_endpoint_and_retries_after_the_backoff(self) -> None:
-        self.registrar.tell(KubeletAppeared())
+        self.registrar.handle(KubeletAppeared())
         with listening() as said:
             self.refuse()
         assert said.about("Register: version unknown")
@@ -155,7 +155,7 @@ class RegistrarTest(SynchronousTestCase):
         assert self.story[3:] == ["serve 2", "register"]
 
     def test_a_kubelet_that_keeps_refusing_is_asked_with_backoff(self) -> None:
-        self.registrar.tell(KubeletAppeared())
+        self.registrar.handle(KubeletAppeared())
         for attempt in range(1, 12):
             self.refuse()
             before = len(self.kubelet.calls)
@@ -167,7 +167,7 @@ class RegistrarTest(SynchronousTestCase):
         assert self.story.count("register") == 12
 
     def test_a_registration_without_a_stream_is_lost_in_time(self) -> None:
-        self.registrar.tell(KubeletAppeared())
+        self.registrar.handle(KubeletAppeared())
         self.kubelet.calls[-1].callback(b"")
         self.clock.advance(STREAM_WITHIN - 0.1)
         assert self.phase() is RegistrationPhase.AWAITING
@@ -177,7 +177,7 @@ class RegistrarTest(SynchronousTestCase):
 
     def test_a_stream_that_ends_early_is_retried_with_backoff(self) -> None:
         self.live()
-        self.registrar.tell(StreamsChanged(1, 0))
+        self.registrar.handle(StreamsChanged(1, 0))
         assert self.phase() is RegistrationPhase.WAITING
         self.clock.advance(backoff(1))
         assert self.story[2:] == ["end 1", "serve 2", "register"]
@@ -185,14 +185,14 @@ class RegistrarTest(SynchronousTestCase):
     def test_a_stream_that_was_stable_is_replaced_at_once(self) -> None:
         self.live()
         self.clock.advance(STABLE_AFTER)
-        self.registrar.tell(StreamsChanged(1, 0))
+        self.registrar.handle(StreamsChanged(1, 0))
         assert self.story[2:] == ["end 1", "serve 2", "register"]
 
     def test_the_next_endpoint_is_served_only_after_the_last_one_has_ended(self) -> None:
         self.end = Deferred()
         self.live()
         self.clock.advance(STABLE_AFTER)
-        self.registrar.tell(StreamsChanged(1, 0))
+        self.registrar.handle(StreamsChanged(1, 0))
         self.clock.advance(100)
         assert self.story[2:] == ["end 1"]
         self.end.callback(None)
@@ -202,7 +202,7 @@ class RegistrarTest(SynchronousTestCase):
         self.end = Deferred()
         self.live()
         self.clock.advance(STABLE_AFTER)
-        self.registrar.tell(StreamsChanged(1, 0))
+        self.registrar.handle(StreamsChanged(1, 0))
         self.end.errback(OSError("busy"))
         assert self.story[3:] == ["serve 2", "register"]
         assert len(self.flushLoggedErrors(OSError)) == 1
@@ -210,7 +210,7 @@ class RegistrarTest(SynchronousTestCase):
     def test_an_endpoint_that_cannot_be_created_is_a_failed_attempt(self) -> None:
         self.fails = True
         with listening() as said:
-            self.registrar.tell(KubeletAppeared())
+            self.registrar.handle(KubeletAppeared())
         assert self.story == ["cannot serve 1"]
         assert said.about("cannot listen on /plugins/1: no room")
         self.fails = False
@@ -218,18 +218,18 @@ class RegistrarTest(SynchronousTestCase):
         assert self.story[1:] == ["serve 2", "register"]
 
     def test_without_a_kubelet_nothing_is_attempted(self) -> None:
-        self.registrar.tell(KubeletAppeared())
-        self.registrar.tell(KubeletVanished())
+        self.registrar.handle(KubeletAppeared())
+        self.registrar.handle(KubeletVanished())
         self.refuse()
         self.clock.pump([10] * 100)
         assert self.story == ["serve 1", "register", "end 1"]
-        self.registrar.tell(KubeletAppeared())
+        self.registrar.handle(KubeletAppeared())
         assert self.story[3:] == ["serve 2", "register"]
 
     def test_a_new_kubelet_ends_the_wait(self) -> None:
-        self.registrar.tell(KubeletAppeared())
+        self.registrar.handle(KubeletAppeared())
         self.refuse()
-        self.registrar.tell(KubeletAppeared())
+        self.registrar.handle(KubeletAppeared())
         assert self.story[3:] == ["serve 2", "register"]
         self.clock.pump([10] * 100)
         assert len(self.story) == 5
@@ -238,16 +238,16 @@ class RegistrarTest(SynchronousTestCase):
 
     def test_answers_for_a_retired_endpoint_are_ignored(self) -> None:
         self.live()
-        self.registrar.tell(StreamsChanged(1, 0))
+        self.registrar.handle(StreamsChanged(1, 0))
         self.clock.advance(backoff(1))
         state = self.registrar.state
         for late in (StreamsChanged(1, 0), StreamsChanged(1, 1), TimerExpired(1)):
-            self.registrar.tell(late)
+            self.registrar.handle(late)
         assert self.registrar.state == state
         assert self.story[-2:] == ["serve 2", "register"]
 
     def test_an_answer_to_register_after_the_stop_is_ignored(self) -> None:
-        self.registrar.tell(KubeletAppeared())
+        self.registrar.handle(KubeletAppeared())
         self.successResultOf(self.registrar.stop())
         assert self.story[2:] == ["call cancelled", "end 1"]
         assert self.phase() is RegistrationPhase.STOPPED
@@ -266,7 +266,7 @@ class RegistrarTest(SynchronousTestCase):
     def test_a_stop_before_the_start_and_a_second_stop_fire_at_once(self) -> None:
         self.successResultOf(self.registrar.stop())
         self.registrar.stop()
-        self.registrar.tell(KubeletAppeared())
+        self.registrar.handle(KubeletAppeared())
         assert self.story == []
 
     def test_a_stop_leaves_no_timer(self) -> None:
@@ -275,7 +275,7 @@ class RegistrarTest(SynchronousTestCase):
         assert self.clock.getDelayedCalls() == []
 
     def test_a_stop_while_it_waits_for_the_next_try(self) -> None:
-        self.registrar.tell(KubeletAppeared())
+        self.registrar.handle(KubeletAppeared())
         self.refuse()
         self.successResultOf(self.registrar.stop())
         self.clock.pump([10] * 10)
@@ -287,7 +287,7 @@ class RegistrarTest(SynchronousTestCase):
     def test_another_plugin_is_named_in_the_log_and_its_list_is_left_alone(self) -> None:
         self.live()
         with listening() as said:
-            self.registrar.tell(
+            self.registrar.handle(
                 AllocatableRead(1, AllocatableOwner.OTHERS, 1.0, example="GPU-9::1")
             )
         assert self.phase() is RegistrationPhase.SUPERSEDED
@@ -296,7 +296,7 @@ class RegistrarTest(SynchronousTestCase):
         assert "another plugin registered it after sgpud and lists GPU-9::1" in line
         assert "remove it from this node" in line
         with listening() as said:
-            self.registrar.tell(AllocatableRead(1, AllocatableOwner.NOTHING, 2.0))
+            self.registrar.handle(AllocatableRead(1, AllocatableOwner.NOTHING, 2.0))
         assert self.story[-3:] == ["end 1", "serve 2", "register"]
         assert said.about("the other plugin has ended; registering again")
 

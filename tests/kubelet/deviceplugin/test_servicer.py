@@ -392,11 +392,11 @@ def test_changes_are_sent_and_identical_lists_are_not(line: Line) -> None:
     assert watch.silent
 
 
-def test_a_nudge_sends_the_same_list_again(line: Line) -> None:
+def test_resending_sends_the_same_list_again(line: Line) -> None:
     line.serve(shared(1))
     watch = line.watch()
     first = watch.next()
-    line.publisher.nudge()
+    line.publisher.resend()
     assert watch.next() == first
     assert line.told.lists == [POOL, POOL]
     line.serve(shared(1))
