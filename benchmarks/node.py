@@ -142,6 +142,8 @@ class Node:
         if fake_gpus:
             options["--fake-gpus"] = folder / "gpus.toml"
         words = [str(word) for pair in options.items() for word in pair]
+        # As the unit and the image do.
+        environment = {"MALLOC_ARENA_MAX": "1", **environment}
         return self._start(["sgpud", "run", *words], "sgpud", environment)
 
     def floor(self) -> Process:

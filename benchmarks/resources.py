@@ -14,8 +14,6 @@ from benchmarks.machine import Memory, children, memory, processor_seconds, wake
 from benchmarks.node import FLOOR, RESOURCE, Node, Process
 from benchmarks.report import NotMeasuredError, Number, Target
 
-WEB = 6.0
-"""MiB that the web part may add to what the rest may take over the skeleton, which has none."""
 SETTLE = 2.0
 """Seconds after its start that a process counts as idle."""
 WATCHED = 10.0
@@ -45,12 +43,10 @@ def resources(*, quick: bool) -> Iterator[Number]:
         bare.said("listening")
         threading.Event().wait(SETTLE)
         skeleton, floor = memory(bare.pid), memory(plain.pid)
-        yield from _memory("idle", memory(daemon.pid), floor, skeleton, 6.0 + WEB)
+        yield from _memory("idle", memory(daemon.pid), floor, skeleton, 4.0)
         yield from _idle(daemon, plain, bare)
         _load(node, daemon, quick=quick)
-        yield from _memory(
-            "after load", memory(daemon.pid), memory(plain.pid), skeleton, 12.0 + WEB
-        )
+        yield from _memory("after load", memory(daemon.pid), memory(plain.pid), skeleton, 8.0)
 
 
 def probe(*, quick: bool) -> Iterator[Number]:
@@ -118,7 +114,7 @@ def _memory(
 
 
 def _small(name: str, value: float) -> Number:
-    return Number(name, "MiB", value, target=Target(20, "20 MiB"))
+    return Number(name, "MiB", value, target=Target(14, "14 MiB"))
 
 
 def _idle(daemon: Process, plain: Process, bare: Process) -> Iterator[Number]:
