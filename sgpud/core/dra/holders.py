@@ -52,6 +52,7 @@ def claims_as_holders(
                     prepared.since,
                     prepared.claim.namespace,
                     pod.name,
+                    claim=True,
                 )
                 for pod in prepared.claim.pods or (ClaimPod("", prepared.claim.name),)
             ]

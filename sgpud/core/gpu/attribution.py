@@ -102,12 +102,12 @@ class Attribution:
         """A process of a GPU with its owner.
 
         A container with an unknown name is the holder if exactly one container of its pod holds
-        shares of this GPU.
+        shares of this GPU; so is any container if one request of a claim does.
         """
         pods = place.pods
         uid = next((uid for uid in reversed(pods) if uid in self._pods), pods[0] if pods else "")
         here = self._here.get((uuid, uid), {})
-        container = place.container or (next(iter(here)) if len(here) == 1 else "")
+        container = _holding(place.container, here)
         owner, problem = self._owner(place, uid, container, here)
         known = self._pods.get(uid)
         return ProcessView(
@@ -137,13 +137,24 @@ class Attribution:
         if container in here:
             return OwnerKind.HOLDER, ""
         if here and not container:
-            return OwnerKind.UNKNOWN, "cannot determine in which container of its pod it runs"
+            return OwnerKind.UNKNOWN, "cannot determine to which holder in its pod it belongs"
         if self._doubt:
             return (
                 OwnerKind.UNKNOWN,
                 f"cannot determine whether its pod holds shares: {self._doubt}",
             )
         return OwnerKind.SHARELESS, ""
+
+
+def _holding(container: str, here: Mapping[str, Holder]) -> str:
+    """The name by which a container holds shares of a GPU, or its own; empty: unknown.
+
+    `here`: what its pod holds of the GPU.
+    """
+    claims = [name for name, one in here.items() if one.claim]
+    if claims and not (container in here and not here[container].claim):
+        return claims[0] if len(claims) == len(here) == 1 else ""
+    return container or (next(iter(here)) if len(here) == 1 else "")
 
 
 def gpu_use(uuid: str, usage: Usage | None, owners: Attribution) -> GpuUsage:

@@ -46,6 +46,9 @@ class Holder:
     name: str = ""
     cap: int = 0
     """Its memory cap in MiB, where it was given by a CDI device."""
+    claim: bool = False
+    """Whether it is a request of a claim, with its name for `container`: any container of the pod
+    may be the one that uses it."""
     gpu: str = ""
     """The GPU that memory shares are bound to; empty: each id names its GPU."""
 

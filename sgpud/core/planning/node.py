@@ -117,9 +117,10 @@ class Node:
             *((key[1], each.size, len(each.listed)) for key, each in self.listing.blocks.items()),
         ]
         sizes: dict[tuple[Gpu, int], int] = {}
-        for uuid, size, count in counts:
-            if size and uuid in present:
-                key = (present[uuid], size)
+        for stem, size, count in counts:
+            # Ids that name no GPU are bound to any.
+            gpus = [present[stem]] if stem in present else present.values()
+            for key in [(gpu, size) for gpu in gpus if size]:
                 sizes[key] = max(count, sizes.get(key, 0))
         return self.held_caps() | possible_caps(sizes, self.cap_factor)
 

@@ -126,7 +126,7 @@ def test_of_two_holders_in_a_pod_neither_is_guessed() -> None:
         holds(SERVE),
     )
     assert state.processes[0].owner == "unknown"
-    assert "which container" in state.processes[0].problem
+    assert "which holder" in state.processes[0].problem
     assert [one.used for one in state.containers] == [None, None, GIB]
 
 
@@ -266,3 +266,29 @@ def test_a_gpu_that_is_gone_is_shown_while_it_is_held() -> None:
     _, gone = seen(known, usage())
     assert (gone.uuid, gone.missing, gone.health, gone.product) == (A, True, "unknown", "")
     assert container(gone).shares == 2
+
+
+def test_a_claim_is_used_by_whichever_container_of_its_pod() -> None:
+    claim = evolve(holds(TRAIN, "gpu", 4 * GIB), claim=True)
+    found = of(
+        usage(
+            (GpuProcess(1, 3 * GIB, 40), inside(TRAIN, "main")),
+            (GpuProcess(2, 6 * GIB, 40), inside(TRAIN, "side")),
+        ),
+        claim,
+    )
+    assert (container(found).used, container(found).over) == (9 * GIB, GIB)
+    assert {one.owner for one in found.processes} == {"holder"}
+
+
+def test_by_which_of_several_claims_a_process_has_a_gpu_is_not_guessed() -> None:
+    one, two = (evolve(holds(TRAIN, name, 4 * GIB), claim=True) for name in ("a", "b"))
+    found = of(usage((GpuProcess(1, 3 * GIB, 40), inside(TRAIN, "a"))), one, two)
+    assert [each.used for each in found.containers] == [None, None]
+    assert [each.owner for each in found.processes] == ["unknown"]
+
+
+def test_a_container_with_shares_beside_a_claim_uses_its_shares() -> None:
+    claim, shares = evolve(holds(TRAIN, "gpu", GIB), claim=True), holds(TRAIN, "main", GIB)
+    found = of(usage((GpuProcess(1, GIB, 40), inside(TRAIN, "main"))), claim, shares)
+    assert {each.container: each.used for each in found.containers} == {"gpu": 0, "main": GIB}
