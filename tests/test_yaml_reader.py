@@ -134,11 +134,13 @@ def test_bytes_that_are_not_text_are_refused() -> None:
 
 
 VALUES = st.recursive(
-    st.none() | st.text(st.characters(codec="utf-8"), max_size=6),
+    st.none() | st.text(max_size=6),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.text(st.characters(codec="ascii", min_codepoint=32), max_size=6), inner, max_size=3
+            st.text(st.characters(min_codepoint=32, max_codepoint=127), max_size=6),
+            inner,
+            max_size=3,
         )
     ),
     max_leaves=12,

@@ -30,7 +30,8 @@ def response(**envs: str) -> api.ContainerAllocateResponse:
 
 
 def as_base64(**envs: str) -> str:
-    return base64.b64encode(response(**envs).SerializeToString()).decode()
+    # Deterministic: it names tests, and every worker has to find the same names.
+    return base64.b64encode(response(**envs).SerializeToString(deterministic=True)).decode()
 
 
 def entry(**changes: object) -> dict[str, object]:
