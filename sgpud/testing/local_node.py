@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 WITHIN = 15.0
 """Seconds that any step may take on a slow machine."""
+_OF_SYSTEMD = {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "JOURNAL_STREAM"}
+"""What whoever starts the daemon from within a service must not hand on."""
 
 
 class LocalNode:
@@ -106,11 +108,7 @@ class LocalNode:
             **({"--fake-gpus": self._fake_gpus} if self._fake_gpus else {}),
         }
         words = [str(word) for pair in options.items() for word in pair]
-        environment = {
-            name: os.environ[name]
-            for name in ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH")
-            if name in os.environ
-        }
+        environment = {name: os.environ[name] for name in os.environ.keys() - _OF_SYSTEMD}
         with self.log.open("wb") as log:
             # In a group of its own: Ctrl-C is for whoever shows this node, which then ends it.
             return subprocess.Popen(
