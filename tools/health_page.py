@@ -26,7 +26,7 @@ ROWS = (
     ("reboot", "an XID of the class `reboot`", "Unhealthy", "Unhealthy, kept"),
     ("ecc", "a double-bit ECC error", "Unhealthy", "Unhealthy, kept"),
     ("lost", "NVML says that the GPU is lost", "Unhealthy", "Unhealthy, kept"),
-    ("probation", "it was sick, and nothing is wrong any more", "withheld", "Healthy"),
+    ("probation", "it was unhealthy, and its cause is gone", "withheld", "Healthy"),
     ("cordoned", "the operator's `sgpud cordon`", "withheld", "Healthy"),
 )
 """Name in the tests, what is so, and how free and held shares are listed."""
@@ -39,8 +39,8 @@ When a GPU is given out, when not, and how it comes back. Generated from the cod
 not this page.
 
 Health belongs to the GPU: all its shares follow it, in every pool. A physical GPU and each of its
-MIG instances have a health of their own; an instance is as sick as its physical GPU, and an event
-that names a GPU instance concerns that instance alone.
+MIG instances have a health of their own; an instance is never healthier than its physical GPU. An
+event that names a GPU instance concerns that instance alone.
 
 ## What each state does to shares
 
@@ -120,7 +120,7 @@ line and the metrics `sgpud_gpu_health`, `sgpud_gpu_cordoned` and `sgpud_gpu_xid
 ## At start
 
 With `[health] trust_last_known` the GPUs that were known last are listed before the first probe
-has answered: held shares Healthy, unless their GPU is known to be sick in this boot, and free ones
+has answered: held shares Healthy, unless their GPU was unhealthy in this boot, and free ones
 withheld. What the probe confirms is given out, and what it denies is withdrawn in two steps.
 Without a probe for `trust_for` ({trust:.0f} s) held shares turn Unhealthy too. A state file that is
 damaged, or of another version, is renamed to `gpus.json.corrupt`, and nothing is trusted.

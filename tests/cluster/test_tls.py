@@ -10,6 +10,7 @@ import time
 from base64 import b64encode
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import Any
 
@@ -62,8 +63,9 @@ class TlsTest(TestCase):
     timeout = 30
 
     def setUp(self) -> None:
-        self.folder = Path(self.mktemp())
-        self.folder.mkdir()
+        folder = TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         (self.folder / "server.pem").write_bytes(SERVER.certificate + SERVER.key)
         context.load_cert_chain(self.folder / "server.pem")
