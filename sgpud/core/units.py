@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
+from typing import ClassVar
 
 from attrs import frozen
 
@@ -19,16 +20,23 @@ LARGEST = 2**63 - 1
 
 
 @frozen
-class SizeError(SgpudError):
-    """A string that is not a size, and what to write instead."""
+class UnitError(SgpudError):
+    """A string that is not an amount, and what to write instead."""
 
+    amount: ClassVar[str]
     text: str
     reason: str
 
     def __str__(self) -> str:
         """Say what is wrong and what to write instead."""
         shown = self.text if len(self.text) <= _SHOWN else self.text[:_SHOWN] + "…"
-        return f"{shown!r} is not a size of memory: {self.reason}"
+        return f"{shown!r} is not a {self.amount}: {self.reason}"
+
+
+class SizeError(UnitError):
+    """A string that is not a size, and what to write instead."""
+
+    amount = "size of memory"
 
 
 def parse_size(text: str) -> int:
@@ -121,17 +129,10 @@ _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?([A-Za-z]*)", re.ASCII)
 
 
-@frozen
-class DurationError(SgpudError):
+class DurationError(UnitError):
     """A string that is not a duration, and what to write instead."""
 
-    text: str
-    reason: str
-
-    def __str__(self) -> str:
-        """Say what is wrong and what to write instead."""
-        shown = self.text if len(self.text) <= _SHOWN else self.text[:_SHOWN] + "…"
-        return f"{shown!r} is not a duration: {self.reason}"
+    amount = "duration"
 
 
 def parse_duration(text: str) -> float:

@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import stat
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -95,6 +96,23 @@ def warm_up() -> None:
     grpc.insecure_channel("unix:").close()
 
 
+def listen(
+    path: Path, handlers: Sequence[grpc.GenericRpcHandler], workers: int, name: str
+) -> grpc.Server:
+    """A gRPC server that listens on a socket; EndpointError when that cannot be."""
+    server = grpc.server(
+        ThreadPoolExecutor(workers, thread_name_prefix=name), options=SERVER_OPTIONS
+    )
+    server.add_generic_rpc_handlers(handlers)
+    try:
+        if not server.add_insecure_port(f"unix:{path}"):
+            raise EndpointError(path, "gRPC could not bind it")
+        server.start()
+    except RuntimeError as problem:
+        raise EndpointError(path, str(problem)) from problem
+    return server
+
+
 class Endpoint:
     """Serves a pool on its socket from `start` to `stop`."""
 
@@ -107,19 +125,7 @@ class Endpoint:
 
     def start(self) -> None:
         """Listen; EndpointError when that cannot be."""
-        server = grpc.server(
-            ThreadPoolExecutor(WORKERS, thread_name_prefix="kubelet"),
-            options=SERVER_OPTIONS,
-        )
-        server.add_generic_rpc_handlers([self._servicer.handlers()])
-        try:
-            bound = server.add_insecure_port(f"unix:{self.path}")
-            if not bound:
-                raise EndpointError(self.path, "gRPC could not bind it")
-            server.start()
-        except RuntimeError as problem:
-            raise EndpointError(self.path, str(problem)) from problem
-        self._server = server
+        self._server = listen(self.path, [self._servicer.handlers()], WORKERS, "kubelet")
 
     def hold(self) -> None:
         """Send no more lists; calls are answered."""

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+import grpc
 from attrs import frozen
+from google.protobuf.message import DecodeError, Message
 
 from sgpud.core.allocation.injection import Injection
 from sgpud.core.intset import IntSet
 from sgpud.core.planning.plan import GpuShares, Pool
 from sgpud.core.sharing.share_id import SEPARATOR
 from sgpud.kubelet.api import deviceplugin_pb2 as api
+
+_M = TypeVar("_M", bound=Message)
 
 _HEALTHY = b"\x12\x07Healthy"
 _UNHEALTHY = b"\x12\x09Unhealthy"
@@ -148,3 +154,11 @@ def container_response(answer: Injection) -> api.ContainerAllocateResponse:
         ],
         cdi_devices=[api.CDIDevice(name=name) for name in answer.cdi],
     )
+
+
+def decoded(message: type[_M], request: bytes, context: grpc.ServicerContext) -> _M:
+    """A request as this message; the call ends with INVALID_ARGUMENT if it is not one."""
+    try:
+        return message.FromString(request)
+    except DecodeError:
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, "sgpud: the request cannot be decoded")

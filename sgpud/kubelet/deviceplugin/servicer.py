@@ -13,7 +13,6 @@ from typing import NoReturn, Protocol, TypeVar
 
 import grpc
 from attrs import define
-from google.protobuf.message import DecodeError
 from twisted.logger import Logger
 
 from sgpud.bridge import Subscription
@@ -33,7 +32,12 @@ from sgpud.core.planning.holdings import Grant
 from sgpud.core.planning.plan import Plan
 from sgpud.core.text import one_line
 from sgpud.kubelet.api import deviceplugin_pb2 as api
-from sgpud.kubelet.deviceplugin.messages import container_response, has_few_fields, plugin_options
+from sgpud.kubelet.deviceplugin.messages import (
+    container_response,
+    decoded,
+    has_few_fields,
+    plugin_options,
+)
 from sgpud.kubelet.deviceplugin.publisher import ServedPool, Snapshot, SnapshotPublisher
 
 Asked = TypeVar("Asked", api.AllocateRequest, api.PreferredAllocationRequest)
@@ -301,10 +305,7 @@ class DevicePluginServicer:
         most = lists * (len(served.message.data) if served else 0) + SLACK
         if len(request) > most or not has_few_fields(request, CONTAINERS):
             _refuse_shape(context)
-        try:
-            asked = message.FromString(request)
-        except DecodeError:
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "sgpud: the request cannot be decoded")
+        asked = decoded(message, request, context)
         if sum(map(_count, asked.container_requests)) > most // LEAST_PER_ID:
             _refuse_shape(context)
         return asked

@@ -7,20 +7,18 @@ are served, and its removal is what unregisters the driver.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
 import grpc
 from attrs import evolve, frozen
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from sgpud.bridge import FolderWatches, Reactor, in_thread
+from sgpud.bridge import FolderWatches, Reactor, Timer, in_thread
 from sgpud.core.registration.events import RegistrationPhase, RegistrationState
-from sgpud.kubelet.deviceplugin.endpoint import clear_stale, socket_name
+from sgpud.kubelet.deviceplugin.endpoint import EndpointError, clear_stale, listen, socket_name
 from sgpud.kubelet.dra.servicer import DraServicer, HealthReport
 from sgpud.kubelet.dra.store import ClaimStore
 
@@ -91,7 +89,7 @@ class DraFront:
         self._active = False
         self._wanted: frozenset[str] = frozenset()
         self._state = RegistrationState()
-        self._timers: list[IDelayedCall] = []
+        self._again, self._heart, self._guards = (Timer(reactor) for _ in range(3))
         self._guarding = False
         self.registered = 0
         """Registrations that the kubelet reported as successful."""
@@ -139,10 +137,8 @@ class DraFront:
         """Unregister and end every call; slices and CDI specs stay. Fires when that is done."""
         self._active = False
         self._watcher.close()
-        for timer in self._timers:
-            if timer.active():
-                timer.cancel()
-        self._timers = []
+        for timer in (self._again, self._heart, self._guards):
+            timer.cancel()
         self._set(RegistrationState(RegistrationPhase.STOPPED))
         return self._end()
 
@@ -192,33 +188,24 @@ class DraFront:
             return
         self._observer.loaded()
         self._serve()
-        self._later(HEARTBEAT, self._beat)
-        self._later(FIRST_GUARD, self._guard_again)
+        self._heart.set(HEARTBEAT, self._beat)
+        self._guards.set(FIRST_GUARD, self._guard_again)
         self._watch_specs()
 
     def _serve(self) -> None:
         """Listen; tried again where that fails."""
         self._generation += 1
         path = self._registry / socket_name(self._driver, self._nonce, self._generation)
-        server = grpc.server(
-            ThreadPoolExecutor(WORKERS, thread_name_prefix="dra"),
-            options=[("grpc.so_reuseport", 0)],
-        )
         self._servicer.open()
-        server.add_generic_rpc_handlers(self._servicer.handlers())
-        problem = ""
         try:
             self._registry.mkdir(mode=0o750, exist_ok=True)
-            if not server.add_insecure_port(f"unix:{path}"):
-                problem = "gRPC could not bind it"
-        except (RuntimeError, OSError) as error:
-            problem = str(error)
-        if problem:
+            server = listen(path, self._servicer.handlers(), WORKERS, "dra")
+        except (EndpointError, OSError) as error:
+            problem = error.problem if isinstance(error, EndpointError) else str(error)
             self._log.error("Cannot listen on {path}: {problem}", path=str(path), problem=problem)
             self._set(evolve(self._state, phase=RegistrationPhase.WAITING, problem=problem))
-            self._later(TRY_AGAIN, self._serve)
+            self._again.set(TRY_AGAIN, self._serve)
             return
-        server.start()
         self._server, self._socket = server, path
         self._set(RegistrationState(RegistrationPhase.REGISTERING, self._generation))
 
@@ -245,13 +232,9 @@ class DraFront:
 
     # Heartbeats and CDI specs. -------------------------------------------------------------------
 
-    def _later(self, delay: float, function: Callable[[], None]) -> None:
-        self._timers = [timer for timer in self._timers if timer.active()]
-        self._timers.append(self._reactor.callLater(delay, function))
-
     def _beat(self) -> None:
         self._servicer.health.publish(self.report, lambda _: True)
-        self._later(HEARTBEAT, self._beat)
+        self._heart.set(HEARTBEAT, self._beat)
         if self._socket is not None and not self._socket.exists():
             self._log.warn("{path} was removed; serving again", path=str(self._socket))
             self._end().addBoth(lambda _: self._serve() if self._active else None)
@@ -268,7 +251,7 @@ class DraFront:
         self._watch_specs()
         if not self._guarding:
             self._guard(compare=True)
-        self._later(GUARD_EVERY, self._guard_again)
+        self._guards.set(GUARD_EVERY, self._guard_again)
 
     def _guard(self, *, compare: bool = False) -> None:
         self._guarding = True

@@ -13,7 +13,6 @@ from typing import Any, Protocol
 
 import grpc
 from attrs import field, frozen
-from google.protobuf.message import DecodeError
 from twisted.logger import Logger
 
 from sgpud.bridge import Subscription, Watchable
@@ -27,6 +26,7 @@ from sgpud.core.gpu.gpu import Gpu
 from sgpud.kubelet.api import dra_pb2 as api
 from sgpud.kubelet.api import drahealth_pb2 as health_api
 from sgpud.kubelet.api import pluginregistration_pb2 as registration_api
+from sgpud.kubelet.deviceplugin.messages import decoded
 from sgpud.kubelet.dra.checkpoint import RecordedClaim
 from sgpud.kubelet.dra.store import UID, ClaimStore
 
@@ -190,10 +190,7 @@ class DraServicer:
         ).SerializeToString()
 
     def _notified(self, request: bytes, context: grpc.ServicerContext) -> bytes:
-        try:
-            status = registration_api.RegistrationStatus.FromString(request)
-        except DecodeError:
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "sgpud: the request cannot be decoded")
+        status = decoded(registration_api.RegistrationStatus, request, context)
         problem = "" if status.plugin_registered else status.error or "no reason was given"
         self._observer.registered(problem)
         return b""
@@ -201,10 +198,7 @@ class DraServicer:
     # Claims. -------------------------------------------------------------------------------------
 
     def _prepare_all(self, request: bytes, context: grpc.ServicerContext) -> bytes:
-        try:
-            asked = api.NodePrepareResourcesRequest.FromString(request)
-        except DecodeError:
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "sgpud: the request cannot be decoded")
+        asked = decoded(api.NodePrepareResourcesRequest, request, context)
         answer = api.NodePrepareResourcesResponse()
         end = monotonic() + ANSWER_WITHIN
         for claim in asked.claims:
@@ -310,10 +304,7 @@ class DraServicer:
         return injected(made, self._driver, edits)
 
     def _unprepare_all(self, request: bytes, context: grpc.ServicerContext) -> bytes:
-        try:
-            asked = api.NodeUnprepareResourcesRequest.FromString(request)
-        except DecodeError:
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "sgpud: the request cannot be decoded")
+        asked = decoded(api.NodeUnprepareResourcesRequest, request, context)
         answer = api.NodeUnprepareResourcesResponse()
         for claim in asked.claims:
             entry = answer.claims[claim.uid]

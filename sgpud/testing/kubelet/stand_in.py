@@ -22,11 +22,14 @@ Faults: `faults` (registration: refuse, wrong_version, hang, hang_answer, never_
 
 from __future__ import annotations
 
+import os
 import random
+import shutil
 import time
 from typing import TYPE_CHECKING
 
-from sgpud.testing.disk import Disk
+from attrs import frozen
+
 from sgpud.testing.kubelet.admission import Admission, container_of
 from sgpud.testing.kubelet.checkpoint import CheckpointFile
 from sgpud.testing.kubelet.device_manager import DeviceManager, Pod
@@ -46,6 +49,40 @@ if TYPE_CHECKING:
 
     from sgpud.testing.kubelet.admission import Pauses
     from sgpud.testing.kubelet.records import Container
+
+
+@frozen
+class Disk:
+    """What can happen to the plugin directory behind the kubelet's and the plugin's backs."""
+
+    directory: Path
+
+    def touch_socket(self) -> None:
+        """Set the times of kubelet.sock."""
+        os.utime(self.directory / SOCKET)
+
+    def chmod_socket(self, mode: int) -> None:
+        """Set the permissions of kubelet.sock: its change time moves, its inode does not."""
+        (self.directory / SOCKET).chmod(mode)
+
+    def delete_endpoint(self, endpoint: str) -> None:
+        """Delete a plugin's own socket; FileNotFoundError when it is not there."""
+        (self.directory / endpoint).unlink()
+
+    def remove(self) -> None:
+        """Remove the directory with all in it; a kubelet's `restart` makes it again."""
+        shutil.rmtree(self.directory)
+
+    def make(self) -> None:
+        """Make the directory, empty."""
+        self.directory.mkdir(mode=0o750, parents=True)
+
+    def replace(self) -> Path:
+        """Put a new, empty directory in its place; give where the old one lies now."""
+        old = self.directory.with_name(f"{self.directory.name}.old")
+        self.directory.rename(old)
+        self.make()
+        return old
 
 
 class StandInKubelet(KubeletView):
