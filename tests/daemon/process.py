@@ -137,9 +137,9 @@ class Process:
             lambda notice: "STATUS" in notice and wanted(notice["STATUS"]), 0, timeout
         )["STATUS"]
 
-    def ask(self, verb: str) -> dict[str, Any]:
+    def ask(self, verb: str, **arguments: str) -> dict[str, Any]:
         """Ask over the control socket."""
-        return ask(self._control, verb, timeout=WITHIN)
+        return ask(self._control, verb, arguments, timeout=WITHIN)
 
     def ask_about(self, verb: str, gpu: str) -> dict[str, Any]:
         """The same, about one GPU."""
