@@ -52,7 +52,7 @@ class CheckpointError(SgpudError):
 
 
 def read(path: Path, *, registered: bool = False) -> CheckpointState:
-    """The books as the kubelet wrote them last: empty where there is no file.
+    """The checkpoint as the kubelet wrote it last: empty if there is no file.
 
     `registered`: also which of our ids the kubelet knew, which takes long where they are many.
 
@@ -113,7 +113,7 @@ def parse(text: bytes, *, registered: bool = True) -> tuple[tuple[Holder, ...], 
 
 
 def _data(text: bytes) -> Mapping[str, object]:
-    """The part that counts; ValueError where it is no checkpoint."""
+    """The relevant part; ValueError if it is not a checkpoint."""
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as problem:

@@ -84,7 +84,7 @@ class InjectionChoice:
 
 @frozen
 class Injection:
-    """What the kubelet is told about one container."""
+    """The kubelet's answer for one container."""
 
     envs: Mapping[str, str]
     mounts: tuple[HostMount, ...] = ()

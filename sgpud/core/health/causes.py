@@ -86,7 +86,7 @@ leaves running work alone; a value that is not here changes nothing, as an unkno
 def of_event(
     event: GpuEvent, compute: tuple[int, int] | None, policy: HealthPolicy
 ) -> Cause | None:
-    """The cause that an event is; None for an XID that nobody knows."""
+    """The cause of an event; None for an unknown XID."""
     if event.kind is EventKind.XID:
         return _of_xid(event.number, compute, policy)
     if event.kind is EventKind.ECC:
@@ -130,7 +130,7 @@ def of_ecc(count: int, policy: HealthPolicy) -> Cause:
 
 
 def of_recovery(action: int) -> Cause | None:
-    """The cause that a recovery action is; None for none, and for one that nobody knows."""
+    """The cause of a recovery action; None for no action and for an unknown one."""
     if action not in RECOVERY:
         return None
     remedy, detail = RECOVERY[action]

@@ -44,7 +44,7 @@ class MemoryReading:
     reserved: int = 0
     """What the driver keeps."""
     used: int | None = None
-    """Measured; None: not yet, or NVML does not tell."""
+    """Measured; None: not yet, or not reported by NVML."""
     at: float = 0.0
     """When, in monotonic seconds."""
     expected: int = 0
@@ -181,7 +181,7 @@ def next_look(
 def _young(checkpoint: CheckpointState, grants: Iterable[Grant], since: float) -> Iterator[str]:
     """The GPUs of every container that was given shares after `since`, in seconds since the epoch.
 
-    One of which nobody knows when is an old one.
+    An unknown time counts as old.
     """
     for holder in checkpoint.holders:
         if holder.since > since and holder.since:

@@ -1,4 +1,4 @@
-"""Who holds what: holders from the kubelet's books, and grants that are not yet in them."""
+"""Who holds what: holders from the kubelet's checkpoint, and grants it does not name yet."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class Holder:
     shares: Mapping[str, IntSet]
     """Share numbers by the stem of their ids."""
     per_gpu: Mapping[str, int] = field(factory=dict)
-    """Into how many shares each GPU was cut when it was given; absent where nobody knows."""
+    """How many shares each GPU had when it was granted; absent if unknown."""
     sizes: Mapping[str, int] = field(factory=dict)
     """Bytes per share by GPU UUID, for memory shares."""
     since: float = 0.0
-    """When it was given them, in seconds since the epoch; 0 where nobody knows."""
+    """When they were granted, in seconds since the epoch; 0: unknown."""
     namespace: str = ""
-    """The pod's namespace and name, once podresources has told them."""
+    """The pod's namespace and name, once podresources has reported them."""
     name: str = ""
     cap: int = 0
     """Its memory cap in MiB, where it was given by a CDI device."""
@@ -126,7 +126,7 @@ class HeldShares:
 
     count: int
     per_gpu: int = 0
-    """Into how many shares the GPU was cut; 0 where nobody knows."""
+    """How many shares the GPU had; 0: unknown."""
     size: int = 0
     """Bytes of one share; 0: a share is a place on the GPU."""
 
@@ -325,7 +325,7 @@ def names(checkpoint: CheckpointState, named: Iterable[NamedPod]) -> dict[str, t
 def with_names(
     checkpoint: CheckpointState, known: Mapping[str, tuple[str, str]]
 ) -> CheckpointState:
-    """The books with the names of the pods that are known."""
+    """The checkpoint with the known names of pods."""
     return evolve(
         checkpoint,
         holders=tuple(
@@ -345,7 +345,7 @@ def ids(shares: Mapping[str, IntSet]) -> Iterator[str]:
 
 
 def unconfirmed(grants: Iterable[Grant], checkpoint: CheckpointState, now: float) -> bool:
-    """Whether a grant old enough to be settled waits for the kubelet to write its books."""
+    """Whether a grant old enough to be settled waits for the kubelet to write its checkpoint."""
     named = held(checkpoint, ())
     return any(
         now >= grant.at + SETTLED_AFTER

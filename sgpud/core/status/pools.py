@@ -142,16 +142,16 @@ class HolderView:
     """Who holds shares of one GPU."""
 
     namespace: str
-    """Empty, as the pod's name, until podresources has told it."""
+    """Empty, like the pod's name, until podresources has reported it."""
     pod: str
     uid: str
-    """The pod's UID; empty for shares that were given this moment and are in no record yet."""
+    """The pod's UID; empty for shares just granted, which the checkpoint does not name yet."""
     container: str
     shares: int
     bytes: int
-    """Memory that the shares stand for; 0 for places."""
+    """Memory that the shares represent; 0 for places."""
     since: float
-    """When they were given, in seconds since the epoch; 0 where nobody knows."""
+    """When they were granted, in seconds since the epoch; 0: unknown."""
 
 
 def holder_views(node: Node) -> dict[Key, tuple[HolderView, ...]]:

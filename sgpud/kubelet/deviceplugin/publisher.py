@@ -1,4 +1,4 @@
-"""The shelf: the plan as the workers need it, and the grants that they write beside it."""
+"""Publishes the plan to the workers, and collects the grants that they record."""
 
 from __future__ import annotations
 

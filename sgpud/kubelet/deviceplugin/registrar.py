@@ -65,7 +65,7 @@ class Listens(Protocol):
 
 
 class Registrar:
-    """Keeps one pool registered until it is told to stop."""
+    """Keeps one pool registered until it is stopped."""
 
     _log = Logger()
 
