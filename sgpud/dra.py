@@ -23,7 +23,11 @@ from sgpud.cluster.client import ApiClient
 from sgpud.cluster.credentials import Credentials, CredentialsError
 from sgpud.cluster.slices import SlicePublisher
 from sgpud.config.values import Config, DeviceOrder, Evict
-from sgpud.core.dra.holders import claims_as_holders
+from sgpud.core.dra.holders import (
+    claims_as_holders,
+    live_plugin_holders,
+    plugin_consumption,
+)
 from sgpud.core.dra.slices import Device, DraSettings, devices, slice_problem
 from sgpud.core.gpu.gpu import Gpu
 from sgpud.core.health.machine import HealthPhase
@@ -199,10 +203,11 @@ class Dra:
 
     def plugin_holders_read(self, checkpoint: CheckpointState) -> None:
         """What the kubelet's checkpoint says: containers that a device plugin gave shares to."""
+        checkpoint = live_plugin_holders(checkpoint)
         if checkpoint.holders and not self._checkpoint.holders:
             self._log.warn(
-                "{count} containers hold shares that the device plugin gave them, which DRA does"
-                " not count: drain the node, or their GPUs are given to others as well",
+                "{count} containers hold shares that the device plugin gave them. What they hold is"
+                " not offered through DRA; it is when they end",
                 count=len(checkpoint.holders),
             )
         self._checkpoint = checkpoint
@@ -221,7 +226,8 @@ class Dra:
         if plan is None or plan.chosen is None or not self._node_name or not self._is_loaded:
             return
         claims = self._store.claims
-        found = devices(node, self._settings, claims)
+        others = plugin_consumption(self._checkpoint, node)
+        found = devices(node, self._settings, claims, others)
         self._problem = slice_problem(found)
         self._servicer.publish(
             DraSnapshot(

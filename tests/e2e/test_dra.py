@@ -303,3 +303,45 @@ def refused(cluster: Cluster, token: str, node: str, driver: str) -> str:
     done = cluster.node.run(*words, f"--filename={file}")
     assert done.returncode != 0, done.stdout
     return done.stderr
+
+
+def test_a_node_is_switched_without_a_drain(cluster: Cluster) -> None:
+    cluster.kubectl("apply", f"--filename={CLASS}")
+    plugin = Daemon(cluster.node.root, cluster.kubelet.plugin_dir, "switched")
+    plugin.wrap = cluster.node.beside
+    plugin.configure(4, 'placement = "packed"\n')
+    try:
+        plugin.start()
+        eventually(lambda: cluster.allocatable() == 8, "the device plugin's shares are there", 60)
+        old = hold(cluster, "old", 1)
+        (gpu,) = told(cluster, "old")["SGPUD_GPU_UUIDS"].split(",")
+        cluster.kubectl("cordon", HOSTNAME)
+        plugin.stop()
+        plugin.settings = (
+            'kubelet.api="dra"',
+            f'dra.kubeconfig="{cluster.control.kubeconfig("kubelet")}"',
+            f'dra.node_name="{HOSTNAME}"',
+        )
+        plugin.start()
+        eventually(lambda: cluster.allocatable() == 0, "the node shows no shares", 60)
+
+        def reduced() -> bool:
+            return any(
+                device["attributes"]["uuid"]["string"] == gpu
+                and device["capacity"]["shares"]["value"] == "3"
+                for found in slices(cluster)
+                for device in found["spec"]["devices"]
+            )
+
+        eventually(reduced, "what the old pod holds is not offered", 60)
+        cluster.kubectl("uncordon", HOSTNAME)
+        gpus = []
+        for number in range(4):
+            hold(cluster, f"new-{number}", 1)
+            gpus.append(told(cluster, f"new-{number}")["SGPUD_GPU_UUIDS"])
+        assert gpus.count(gpu) == 3
+        assert life(cluster.get("pod", "old")) == life(old)
+        cluster.kubectl("delete", "pod", "old", "--now")
+    finally:
+        clear(cluster)
+        plugin.clear()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from math import ceil
 
 from attrs import evolve
 
 from sgpud.core.dra.claims import MEMORY, SHARES, AllocatedShare, ClaimPod, PreparedClaim
 from sgpud.core.intset import IntSet
-from sgpud.core.planning.holdings import CheckpointState, Holder, held
+from sgpud.core.planning.holdings import CheckpointState, Holder, held, held_shares
 from sgpud.core.planning.node import Node
 from sgpud.core.sharing.rules import DEFAULT_RESOURCE, Partition
 
@@ -80,3 +81,29 @@ def _held(share: AllocatedShare, partition: Partition) -> tuple[int, int]:
     if partition.size and memory:
         return -(-memory // partition.size), partition.size
     return places, memory // places
+
+
+def live_plugin_holders(books: CheckpointState) -> CheckpointState:
+    """The books with those containers only that still run.
+
+    The kubelet names finished ones in its checkpoint until it writes the next, which without a
+    device plugin it may never do. Whom podresources lists has a name; if it cannot be asked, all
+    stay.
+    """
+    if books.doubt:
+        return books
+    return evolve(books, holders=tuple(holder for holder in books.holders if holder.name))
+
+
+def plugin_consumption(books: CheckpointState, node: Node) -> dict[str, dict[str, int]]:
+    """What containers hold that the device plugin gave, by GPU UUID and capacity."""
+    shared = {uuid: partition for (_, uuid), partition in node.partitions().items()}
+    found: dict[str, dict[str, int]] = {}
+    for (_, uuid), batches in held_shares(books, ()).items():
+        partition = shared.get(uuid, Partition(0))
+        sums = found.setdefault(uuid, {MEMORY: 0, SHARES: 0})
+        for batch in batches:
+            sums[MEMORY] += batch.count * batch.size
+            places = batch.fraction(partition) * partition.shares
+            sums[SHARES] += batch.count if batch.size else ceil(places)
+    return found

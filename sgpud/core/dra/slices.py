@@ -22,6 +22,7 @@ from sgpud.core.planning.node import Node, Trust
 from sgpud.core.sharing.rules import Partition, Placement, ShareTerms
 
 MEBIBYTE = 2**20
+_NOTHING: Mapping[str, Mapping[str, int]] = {}
 LONGEST_NAME = 63
 """Characters of a device's name: a DNS label."""
 LONGEST_VALUE = 64
@@ -93,9 +94,15 @@ def device_name(uuid: str) -> str:
 
 
 def devices(
-    node: Node, settings: DraSettings, claims: Sequence[PreparedClaim] = ()
+    node: Node,
+    settings: DraSettings,
+    claims: Sequence[PreparedClaim] = (),
+    others: Mapping[str, Mapping[str, int]] = _NOTHING,
 ) -> tuple[Device, ...]:
     """The devices of this node in the order in which the scheduler is to fill them.
+
+    `others`: by UUID and capacity, what is held by pods that the scheduler does not count here,
+    since the device plugin gave it to them; it is not offered.
 
     A GPU that is no longer shared, or gone, stays as long as a prepared claim uses it, with the
     taint `retired`: a device with claims is never removed, since the scheduler would forget them.
@@ -109,7 +116,8 @@ def devices(
         terms = sharing.terms(gpu)
         partition = sharing.partition(gpu, terms) if terms else None
         if terms and partition and partition.shares:
-            found.append(_device(node, gpu, terms, partition, settings))
+            device = _device(node, gpu, terms, partition, settings)
+            found.append(_reduced(device, others[gpu.uuid]) if gpu.uuid in others else device)
         elif gpu.uuid in used:
             found.append(_retired(_plain(gpu, node, used[gpu.uuid])))
     present = {gpu.uuid for gpu in node.gpus}
@@ -136,6 +144,20 @@ def _device(
     return Device(
         device_name(gpu.uuid), gpu.uuid, attributes, capacities, _taints(node, gpu, settings)
     )
+
+
+def _reduced(device: Device, held: Mapping[str, int]) -> Device:
+    """The device without what others hold."""
+    memory, shares = device.capacities[MEMORY], device.capacities[SHARES]
+    left = max(0, memory.value - held.get(MEMORY, 0)) // MEBIBYTE * MEBIBYTE
+    places = shares.value - held.get(SHARES, 0)
+    step = MEBIBYTE if left else None
+    reduced = {
+        MEMORY: evolve(memory, value=left, default=min(memory.default, left), step=step),
+        SHARES: evolve(shares, value=max(1, places), step=1 if places > 1 else None),
+    }
+    taints = device.taints if places > 0 else (*device.taints, Taint("full", "device-plugin"))
+    return evolve(device, capacities=reduced, taints=taints)
 
 
 def _plain(gpu: Gpu, node: Node, used: Mapping[str, int]) -> Device:
