@@ -164,9 +164,10 @@ class Daemon:
             ),
             partial(in_thread, reactor),
         )
+        self._front = self._make_front(config, environment, nonce, pod_resources)
         self._serving = Serving(
             reactor,
-            self._front(config, environment, nonce, pod_resources),
+            self._front,
             path,
             nonce,
             partial(FolderWatcher, reactor),
@@ -196,7 +197,7 @@ class Daemon:
         self._known_dead: tuple[str, ...] = ()
         self._stopped: Deferred[None] | None = None
 
-    def _front(
+    def _make_front(
         self,
         config: Config,
         environment: Mapping[str, str],
@@ -290,9 +291,9 @@ class Daemon:
         return view(
             self._reconciler.node,
             self._reconciler.plan,
-            self._serving.registrations,
+            self._front.registrations,
             self._configuration.view,
-            self._counters.counters(self._serving.registered, *self._source.calls.counted),
+            self._counters.counters(self._front.registered, *self._source.calls.counted),
             self._instance,
             Timestamps(self._reactor.seconds(), time.time()),
             self._usage.latest,
@@ -356,7 +357,7 @@ class Daemon:
         self._reconciler.change(partial(checkpoint_read, checkpoint=checkpoint))
 
     def _planned(self, plan: Plan) -> None:
-        self._serving.update(pool.resource for pool in plan.pools)
+        self._front.update(pool.resource for pool in plan.pools)
         self._counters.planned(plan)
         self._method_log.look(plan)
         self._announcer.changed()

@@ -119,7 +119,6 @@ class Dra:
         self._recorded: Mapping[str, RecordedClaim] = {}
         self._problem = ""
         self._naming = Timer(reactor)
-        self._started = False
 
     # What Serving asks of a front. ---------------------------------------------------------------
 

@@ -125,23 +125,9 @@ class Serving:
         """Whether the plugin directory is watched."""
         return self._directory.alive
 
-    @property
-    def registrations(self) -> Mapping[str, RegistrationState]:
-        """The state of each pool's registration."""
-        return self._front.registrations
-
-    @property
-    def registered(self) -> int:
-        """Register calls that the kubelet accepted."""
-        return self._front.registered
-
     def start(self) -> None:
         """Lock and serve the directory as soon as possible."""
         self._directory.start()
-
-    def update(self, resources: Iterable[str]) -> None:
-        """Set the current pools."""
-        self._front.update(resources)
 
     def ready(self, *, informed: bool) -> bool:
         """Whether the daemon counts as started.

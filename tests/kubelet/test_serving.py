@@ -80,13 +80,13 @@ class Instance:
             on_change=self.changed,
             on_fatal=self.reasons.append,
         )
-        plugin = DevicePlugin(
+        self.plugin = plugin = DevicePlugin(
             on, publisher, path, nonce, Deaf(), self.changed, lambda _: Deferred()
         )
         self.serving = Serving(
             on, plugin, path, nonce, lambda hint: FolderWatcher(reactor, hint), listener
         )
-        self.serving.update([POOL])
+        self.plugin.update([POOL])
 
     def changed(self) -> None:
         for entry in tuple(self._awaited):
@@ -105,7 +105,7 @@ class Instance:
     def live(self) -> Deferred[None]:
         return self.when(
             lambda: (
-                {name: state.phase for name, state in self.serving.registrations.items()}
+                {name: state.phase for name, state in self.plugin.registrations.items()}
                 == {POOL: RegistrationPhase.LIVE}
             )
         )
@@ -147,16 +147,16 @@ class ServingTest(TestCase):
         assert one.state == "serving"
         assert one.serving.ready(informed=False)
         yield one.live()
-        yield one.when(lambda: one.serving.registered == 1)
+        yield one.when(lambda: one.plugin.registered == 1)
 
     @inlineCallbacks
     def test_a_kubelet_that_starts_later_or_restarts_is_noticed(self) -> Steps:
         yield deferToThread(self.kubelet.stop)
         one = self.instance()
-        assert one.serving.registrations[POOL].phase is RegistrationPhase.ABSENT
+        assert one.plugin.registrations[POOL].phase is RegistrationPhase.ABSENT
         for times in (1, 2):
             yield deferToThread(self.kubelet.restart)
-            yield one.when(lambda times=times: one.serving.registered == times)
+            yield one.when(lambda times=times: one.plugin.registered == times)
             yield one.live()
 
     @inlineCallbacks
@@ -181,7 +181,7 @@ class ServingTest(TestCase):
         assert second.state.startswith("standby")
         assert not second.serving.ready(informed=False)
         assert second.serving.ready(informed=True)
-        assert dict(second.serving.registrations) == {}
+        assert dict(second.plugin.registrations) == {}
         assert [each.name for each in self.path.glob("sgpud-*-4567-*")] == []
         yield first.serving.stop()
         assert second.state.startswith("standby")
