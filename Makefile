@@ -13,7 +13,7 @@ UV_COMPILE := uv pip compile --quiet --universal --python-version 3.10 --fork-st
 	--generate-hashes --no-header --no-annotate --upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: soak help venv kube demo playground demo-dra test test-debian test-browser gpu-check check format bench bench-debian bench-boot build-dep deb test-boot autopkgtest piuparts image test-image proto pins clean
+.PHONY: help venv kube demo playground demo-dra test test-debian test-browser soak gpu-check check format bench bench-debian bench-boot build-dep deb test-boot autopkgtest piuparts image test-image proto pins clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -48,10 +48,10 @@ test-debian: $(READY) ## run the suite on Debian 12's own packages (as root)
 test-browser: $(READY) ## test the page in headless Chromium; screenshots go to build/screenshots
 	SGPUD_ARTEFACTS=build/screenshots $(BIN)/python -m pytest -m browser tests/browser
 
-gpu-soak: $(READY) ## run pods, reloads, kubelet restarts and kills for 10 minutes, watched by a checker (SOAK="--seconds 60")
+soak: $(READY) ## run pods, reloads, kubelet restarts and kills for 10 minutes, watched by a checker (SOAK="--seconds 60")
 	$(BIN)/python -m tests.abuse.soak $(SOAK)
 
-check: $(READY) ## check what needs a real GPU, and report it for docs/hardware.md (as root)
+gpu-check: $(READY) ## check what needs a real GPU, and report it for docs/hardware.md (as root)
 	$(BIN)/python -m sgpud.testing.gpu_check $(GPU_CHECK)
 
 check: $(READY) ## check style, types and imports
