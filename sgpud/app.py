@@ -421,8 +421,7 @@ class Daemon:
 
     def _save(self, _: object) -> Deferred[None]:
         """Whoever serves next reads what is written by then."""
-        reactor = cast("IReactorTime", self._reactor)
-        return self._store.flush().addTimeout(SAVE_WITHIN, reactor)
+        return self._store.flush().addTimeout(SAVE_WITHIN, cast("IReactorTime", self._reactor))
 
     def _release(self, result: object) -> object:
         self._stop_parts(self._store, self._control)

@@ -181,7 +181,8 @@ def _terms(response: str) -> tuple[dict[str, int], dict[str, int], float, int] |
     except (binascii.Error, ValueError, DecodeError):
         return per_gpu, sizes, since, 0
     envs = answer.envs
-    if response and not any(name.startswith("SGPUD_") for name in envs):
+    # Debian 12's protobuf takes some corrupt answers for empty ones: those are nobody's.
+    if answer.ListFields() and not any(name.startswith("SGPUD_") for name in envs):
         return None
     for name, named in envs.items():
         if name.startswith("SGPUD_") and name.endswith("GPU_UUIDS"):

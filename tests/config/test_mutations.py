@@ -10,13 +10,23 @@ from sgpud.config.lines import Path
 from sgpud.config.load import parse
 from sgpud.config.problems import ConfigError
 from sgpud.config.schema.check import key_name
-from sgpud.config.schema.kinds import Boolean, Choice, Integer, ListOf, Table, Text, ValueType
+from sgpud.config.schema.kinds import (
+    Boolean,
+    Choice,
+    Integer,
+    ListOf,
+    Number,
+    Table,
+    Text,
+    ValueType,
+)
 from sgpud.config.schema.sections import ROOT
 from tests.config.documents import Document, documents, write
 
 WRONG: dict[type[ValueType], tuple[Any, ...]] = {
     Boolean: (0, 1.0, "true", [True], {}),
     Integer: (0, -1, 10_001, 1.0, True, "5", [5]),
+    Number: (-1, 1e9, True, "5", [5]),
     Choice: ("", "Spread", 0, False, ["spread"]),
     Text: ("\n", 0, ["a"]),
     ListOf: ("*", 0, {}, [0], [[]]),

@@ -114,9 +114,11 @@ def test_a_bind_check_leaves_nothing_behind() -> None:
 
 
 def test_a_failed_bind_check_says_why(tmp_path: Path) -> None:
-    assert "No such file" in try_bind(tmp_path / "absent", NONCE)
-    with short_folder() as folder, without_privilege():
-        assert "denied" in try_bind(folder, NONCE)
+    with short_folder() as folder:
+        # A short path: the folder of a test may be too long for a socket.
+        assert "No such file" in try_bind(folder / "absent", NONCE)
+        with without_privilege():
+            assert "denied" in try_bind(folder, NONCE)
     long = tmp_path / ("x" * SUN_PATH)
     long.mkdir()
     assert str(long) in try_bind(long, NONCE)
