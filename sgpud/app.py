@@ -63,7 +63,6 @@ LATE = ("sgpud.core.explain.explain", "twisted.web.iweb", "sgpud.serve.http.site
 """What answers people, and nothing that the kubelet asks."""
 TEMPORARY = 75
 """Exit status when only a restart helps (EX_TEMPFAIL of sysexits.h)."""
-
 FOLLOWED_AFTER = 0.02
 """Seconds in which a process that waited for the lock has got it."""
 RELOADS_APART = 0.1

@@ -15,9 +15,9 @@ from sgpud.core.sharing.rules import DEFAULT_RESOURCE, Partition
 
 
 def claims_as_holders(
-    claims: Iterable[PreparedClaim], node: Node, books: CheckpointState
+    claims: Iterable[PreparedClaim], node: Node, checkpoint: CheckpointState
 ) -> CheckpointState:
-    """The books with the holders that prepared claims are: each request of a claim is one.
+    """The checkpoint with the holders that prepared claims are: each request of a claim is one.
 
     The places of DRA have no numbers: they are numbered here in the order of the claims, so that
     each counts once. Two pods that share a claim share its numbers.
@@ -25,7 +25,7 @@ def claims_as_holders(
     shared = {
         uuid: (resource, partition) for (resource, uuid), partition in node.partitions().items()
     }
-    taken = {uuid: numbers for (_, uuid), numbers in held(books, ()).items()}
+    taken = {uuid: numbers for (_, uuid), numbers in held(checkpoint, ()).items()}
     found: list[Holder] = []
     for prepared in sorted(claims, key=lambda each: (each.since, each.uid)):
         parts: dict[tuple[str, str], list[tuple[str, Partition, int, int]]] = {}
@@ -57,7 +57,7 @@ def claims_as_holders(
                 )
                 for pod in prepared.claim.pods or (ClaimPod("", prepared.claim.name),)
             ]
-    return evolve(books, holders=(*books.holders, *found), registered={})
+    return evolve(checkpoint, holders=(*checkpoint.holders, *found), registered={})
 
 
 def _fallback(node: Node) -> str:
@@ -83,23 +83,23 @@ def _held(share: AllocatedShare, partition: Partition) -> tuple[int, int]:
     return places, memory // places
 
 
-def live_plugin_holders(books: CheckpointState) -> CheckpointState:
-    """The books with those containers only that still run.
+def live_plugin_holders(checkpoint: CheckpointState) -> CheckpointState:
+    """The checkpoint with those containers only that still run.
 
     The kubelet names finished ones in its checkpoint until it writes the next, which without a
     device plugin it may never do. Whom podresources lists has a name; if it cannot be asked, all
     stay.
     """
-    if books.doubt:
-        return books
-    return evolve(books, holders=tuple(holder for holder in books.holders if holder.name))
+    if checkpoint.doubt:
+        return checkpoint
+    return evolve(checkpoint, holders=tuple(holder for holder in checkpoint.holders if holder.name))
 
 
-def plugin_consumption(books: CheckpointState, node: Node) -> dict[str, dict[str, int]]:
+def plugin_consumption(checkpoint: CheckpointState, node: Node) -> dict[str, dict[str, int]]:
     """What containers hold that the device plugin gave, by GPU UUID and capacity."""
     shared = {uuid: partition for (_, uuid), partition in node.partitions().items()}
     found: dict[str, dict[str, int]] = {}
-    for (_, uuid), batches in held_shares(books, ()).items():
+    for (_, uuid), batches in held_shares(checkpoint, ()).items():
         partition = shared.get(uuid, Partition(0))
         sums = found.setdefault(uuid, {MEMORY: 0, SHARES: 0})
         for batch in batches:
