@@ -109,8 +109,6 @@ class Dra:
         )
         self._api = ApiClient(reactor, self._credentials)
         self._slices = SlicePublisher(reactor, self._api, changed)
-        self._slices.reorder_every = dra.reorder_every
-        self._front.publishes_with(self._slices)
         self._node_name = ""
         self._node: Node | None = None
         self._checkpoint = CheckpointState()
@@ -171,7 +169,11 @@ class Dra:
         return self._front.clear_stale()
 
     def activate(self) -> None:
-        """Serve."""
+        """Serve, also after `deactivate`: a plugin directory may be replaced."""
+        self._reader.open()
+        self._slices = SlicePublisher(self._reactor, self._api, self._told)
+        self._slices.reorder_every = self._config.dra.reorder_every
+        self._front.publishes_with(self._slices)
         self._front.activate()
 
     def deactivate(self) -> Deferred[None]:

@@ -60,6 +60,10 @@ class ClaimReader:
         self._seconds = seconds
         self._closed = Event()
 
+    def open(self) -> None:
+        """Read, also after `close`."""
+        self._closed.clear()
+
     def close(self) -> None:
         """End the waits."""
         self._closed.set()

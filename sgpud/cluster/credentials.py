@@ -21,7 +21,6 @@ from attrs import evolve, frozen
 
 from sgpud.core.errors import SgpudError
 from sgpud.files import identity, read_regular
-from sgpud.yaml_reader import YamlError, read_documents
 
 ACCOUNT = "var/run/secrets/kubernetes.io/serviceaccount"
 KUBELET_FILES = (
@@ -137,6 +136,8 @@ class Credentials:
         )
 
     def _of_kubeconfig(self, path: Path) -> Access:
+        from sgpud.yaml_reader import YamlError, read_documents  # noqa: PLC0415 - not in a pod
+
         try:
             documents = read_documents(self._content(path))
         except YamlError as error:

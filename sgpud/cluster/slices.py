@@ -124,6 +124,8 @@ class SlicePublisher:
 
     def start(self, driver: str, node: str) -> None:
         """Watch the slices of this node and driver; nothing is written before `enable`."""
+        if self._following is not None:
+            return
         self._owner = SliceOwner(driver, node)
         self._following = Deferred.fromCoroutine(self._follow())
         self._following.addErrback(self._died)

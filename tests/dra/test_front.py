@@ -474,3 +474,17 @@ def test_a_claim_that_the_kubelet_forgot_is_dropped(node: DraNode) -> None:
     second = node.serve()
     second.said("the kubelet forgot it")
     eventually(lambda: len(node.specs()) == 1, "its spec is gone")
+
+
+def test_a_plugin_directory_that_is_replaced_is_served_again(node: DraNode) -> None:
+    process = node.serve()
+    node.registered()
+    said = started(node, limits(node, "pod"))
+    folder = node.kubelet.root / "device-plugins"
+    mark = process.log.mark
+    folder.rename(folder.with_name("old"))
+    folder.mkdir()
+    process.said("Registered gpu.deepomatic.com", mark)
+    assert started(node, limits(node, "next"))["SGPUD_GPU_UUIDS"] == said["SGPUD_GPU_UUIDS"]
+    node.api.delete_all()
+    node.wait(lambda: bool(node.api.slices), "the slice is back", 5)
