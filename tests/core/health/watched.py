@@ -12,10 +12,18 @@ from hypothesis.stateful import RuleBasedStateMachine
 from sgpud.core.health.node_health import verdict
 from sgpud.core.intset import IntSet
 from sgpud.core.planning.advance import advance
-from sgpud.core.planning.holdings import CheckpointState, Holder, elsewhere, held, held_shares
+from sgpud.core.planning.holdings import (
+    CheckpointState,
+    HeldShares,
+    Holder,
+    Key,
+    elsewhere,
+    held,
+    held_shares,
+)
 from sgpud.core.planning.listing import DRAIN_FOR, EMPTY_FOR
 from sgpud.core.planning.node import Node
-from sgpud.core.planning.plan import Availability, GpuShares, Plan, plan
+from sgpud.core.planning.plan import Availability, GpuShares, Plan, Pool, plan
 from sgpud.core.sharing.share_id import listed_bytes, parse_share_id, share_id
 from sgpud.kubelet.deviceplugin.messages import list_message
 from tests.core.values import GIB, OTHER, POOL, THIRD, uuid
@@ -24,7 +32,7 @@ READ_WITHIN = 5.0
 """Seconds from the kubelet's writing until we have read what it wrote."""
 
 Id = tuple[str, str, int]
-"""(resource, GPU uuid, number)."""
+"""(resource, stem, number)."""
 
 
 resources = st.sampled_from([POOL, OTHER, THIRD])
@@ -57,6 +65,8 @@ class Pod:
     shares: Mapping[str, IntSet]
     per_gpu: Mapping[str, int]
     sizes: Mapping[str, int]
+    gpu: str
+    """The GPU that memory shares are bound to, or empty."""
     recorded_by: float
     recorded: bool = False
     doubtful: bool = False
@@ -97,7 +107,7 @@ class Watched(RuleBasedStateMachine):
 
     def write(self) -> None:
         holders = tuple(
-            Holder("p", "c", pod.resource, pod.shares, pod.per_gpu, pod.sizes)
+            Holder("p", "c", pod.resource, pod.shares, pod.per_gpu, pod.sizes, gpu=pod.gpu)
             for pod in self.pods
             if pod.recorded
         )
@@ -162,7 +172,9 @@ class Watched(RuleBasedStateMachine):
             if not pod.doubtful:
                 assert pod.ids <= every
                 # After a clock went back, an old file may look young until we read the next.
-                assert self.clock_went_back or {i for i in pod.ids if i[1] in well} <= healthy
+                assert self.clock_went_back or (
+                    {i for i in pod.ids if (pod.gpu or i[1]) in well} <= healthy
+                )
 
     @property
     def lied(self) -> bool:
@@ -187,32 +199,47 @@ class Watched(RuleBasedStateMachine):
             group = groups.get(key)
             holding = len(group.held) if group else 0
             room = 0
-            if key in partitions:
-                partition = partitions[key]
-                left = max(Fraction(), 1 - elsewhere(key, partition, terms))
-                unlike = sum(
-                    batch.count for batch in terms.get(key, ()) if batch.size != partition.size
-                )
-                whole = (
-                    Fraction(partition.usable, partition.size)
-                    if partition.size
-                    else partition.shares
-                )
-                room = int(whole * left) + min(unlike, holding)
+            if key in partitions and not partitions[key].size:
+                left = max(Fraction(), 1 - elsewhere(key, partitions[key], terms))
+                room = int(partitions[key].shares * left)
             assert (len(group.active) if group else 0) == max(room, holding)
         for pool in found.pools:
             message = list_message(pool)
-            assert len(message.data) <= sum(listed_bytes(g.uuid, g.listed) for g in pool.groups)
-            for group in pool.groups:
+            assert len(message.data) <= sum(listed_bytes(g.uuid, g.listed) for g in pool.lists)
+            self.check_memory(pool, terms)
+            for group in pool.lists:
                 assert not group.active & group.draining
-                assert group.listed
+                assert not group.healthy & group.draining
+                for number in group.listed:
+                    assert parse_share_id(share_id(group.uuid, number)) == (group.uuid, number)
+            for group in pool.groups:
+                assert group.listed or group.lots or pool.memory
                 well = group.gpu is not None and not verdict(self.node, group.gpu).unhealthy
                 assert (group.availability is Availability.UNHEALTHY) == (not well)
                 assert not (group.healthy and not well)
-                assert not group.healthy & group.draining
                 assert group.parts > 0
-                for number in group.listed:
-                    assert parse_share_id(share_id(group.uuid, number)) == (group.uuid, number)
+
+    def check_memory(self, pool: Pool, terms: Mapping[Key, tuple[HeldShares, ...]]) -> None:
+        """As many ids as are held and as all GPUs have room for beside that, in bytes."""
+        own = pool.own
+        rooms = 0
+        for (resource, name), partition in self.node.partitions().items():
+            if resource == pool.resource and partition.size and partition.shares:
+                taken = sum(
+                    (
+                        batch.fraction(partition)
+                        for (_, where), found in terms.items()
+                        if where == name
+                        for batch in found
+                    ),
+                    Fraction(),
+                )
+                rooms += max(0, int((1 - taken) * partition.usable) // partition.size)
+        free = len(own.active) - len(own.held) if own else 0
+        assert free == rooms
+        if own:
+            offered = len(own.healthy - own.held)
+            assert offered == sum(group.offered for group in pool.groups) <= free
 
     def check_pools(self, found: Plan) -> None:
         """A pool goes 10 s after its last share, and only when the configuration has dropped it."""
@@ -223,13 +250,13 @@ class Watched(RuleBasedStateMachine):
             assert pool.dropped == (pool.resource not in configured)
         for pool in self.plan.pools if self.plan else ():
             if pool.resource not in after:
-                assert not pool.groups
+                assert not any(group.listed for group in pool.lists)
                 # One that had no share while it was configured has none to show the end of.
                 assert not pool.dropped or self.now - self.empty_since[pool.resource] >= EMPTY_FOR
         self.empty_since = {
             pool.resource: self.empty_since.get(pool.resource, self.now)
             for pool in found.pools
-            if not pool.groups
+            if not any(group.listed for group in pool.lists)
         }
 
 
@@ -237,6 +264,6 @@ def listed(plan: Plan | None, *, healthy: bool = False) -> set[Id]:
     return {
         (pool.resource, group.uuid, number)
         for pool in (plan.pools if plan else ())
-        for group in pool.groups
+        for group in pool.lists
         for number in (group.healthy if healthy else group.listed)
     }

@@ -8,6 +8,7 @@ but what is believed keeps the rules all the same. A restart forgets everything 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -38,7 +39,7 @@ from sgpud.core.sharing.rules import (
 )
 from sgpud.core.sharing.share_id import parse_share_id, share_id
 from tests.core.health.watched import READ_WITHIN, SIZES, Pod, Watched, lies, listed, resources
-from tests.core.values import GIB, gpu, uuid
+from tests.core.values import GIB, OTHER, POOL, THIRD, gpu, uuid
 
 SHORT = settings(max_examples=40, stateful_step_count=40)
 LONG = settings(max_examples=150, stateful_step_count=50)
@@ -49,7 +50,18 @@ factors = st.integers(1, 6)
 gpus = st.sets(st.integers(0, 3)).map(lambda found: tuple(map(gpu, sorted(found))))
 matches = st.sampled_from(["*", uuid(0), uuid(1), uuid(2)])
 seconds = st.sampled_from([0.25, 1.0, 4.0, 9.0, 10.0, 29.75, 30.0, 31.0, 100.0])
-configurations = st.builds(
+
+
+def one_kind(config: Sharing, sizes: Mapping[str, int]) -> Sharing:
+    """The configuration with shares of one size in each resource: no other passes the check."""
+    default = evolve(config.default, share_memory=sizes[config.default.resource])
+    rules = tuple(
+        evolve(rule, share_memory=sizes[rule.resource or default.resource]) for rule in config.rules
+    )
+    return evolve(config, default=default, rules=rules)
+
+
+loose = st.builds(
     Sharing,
     allow=st.lists(matches, min_size=1, max_size=2).map(tuple),
     deny=st.lists(st.sampled_from([uuid(0), uuid(3)]), max_size=1).map(tuple),
@@ -66,13 +78,16 @@ configurations = st.builds(
     numa=st.booleans(),
     injection=st.just(InjectionSettings(InjectionMethod.NVIDIA_RUNTIME)),
 )
+configurations = st.builds(
+    one_kind, loose, st.fixed_dictionaries({POOL: SIZES, OTHER: SIZES, THIRD: SIZES})
+)
 
 FACTS = ["sharing", "gpus", "checkpoint"]
 
 
 def held_of(found: Plan) -> set[tuple[str, int]]:
     """The shares that the plan counts as held."""
-    return {(g.uuid, number) for pool in found.pools for g in pool.groups for number in g.held}
+    return {(g.uuid, number) for pool in found.pools for g in pool.lists for number in g.held}
 
 
 class FourRules(Watched):
@@ -177,11 +192,15 @@ class FourRules(Watched):
             rules = {RefusalRule.UNHEALTHY, RefusalRule.MULTIPLE}
             if any(share in held_of(self.plan) for share in map(parse_share_id, chosen)):
                 rules |= {RefusalRule.ROOM, RefusalRule.WITHHELD}
+            if pool.own is not None:
+                rules |= {RefusalRule.ROOM}
             assert refusal.rule in rules  # noqa: PT017
             return
-        terms = (granted.shares, granted.per_gpu, granted.sizes)
+        terms = (granted.shares, granted.per_gpu, granted.sizes, granted.gpu)
         pod = Pod(resource, *terms, self.now + RECORDED_WITHIN)
-        grant = Grant(resource, granted.shares, granted.per_gpu, self.wall, granted.sizes)
+        grant = Grant(
+            resource, granted.shares, granted.per_gpu, self.wall, granted.sizes, granted.gpu
+        )
         self.pods.append(pod)
         self.node = evolve(self.node, grants=(*self.node.grants, grant))
         self.turn(data.draw(st.booleans(), "burst"))
@@ -270,9 +289,9 @@ class FourRules(Watched):
             self.pass_time(DRAIN_FOR + EMPTY_FOR)
         wanted = self.node.wanted()
         groups = {(p.resource, g.uuid): g for p in self.plan.pools for g in p.groups}
-        free = {key: len(group.free) for key, group in groups.items()}
+        free = {key: group.unheld for key, group in groups.items()}
         assert free == {key: count for key, count in wanted.items() if count}
-        assert not any(group.draining for group in groups.values())
+        assert not any(group.draining for pool in self.plan.pools for group in pool.lists)
         assert {pool.resource for pool in self.plan.pools} == {resource for resource, _ in wanted}
         assert next_turn(self.node, self.now, self.wall) is None
 
