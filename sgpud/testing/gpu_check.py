@@ -202,8 +202,11 @@ def _sgpud(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def _commit() -> str:
+    git = shutil.which("git")
+    if git is None:
+        return "no commit"
     done = subprocess.run(
-        [shutil.which("git") or "git", "rev-parse", "--short", "HEAD"],
+        [git, "rev-parse", "--short", "HEAD"],
         capture_output=True, text=True, timeout=10, check=False,
     )  # fmt: skip
     return done.stdout.strip() or "no commit"
