@@ -1,1 +1,1 @@
-"""All that is spoken with the kubelet."""
+"""Communication with the kubelet."""

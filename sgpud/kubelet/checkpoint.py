@@ -1,4 +1,4 @@
-"""The kubelet's checkpoint of device allocations, read as carefully as an unversioned file asks.
+"""The kubelet's checkpoint of device allocations, parsed strictly: the file has no version.
 
 `kubelet_internal_checkpoint` names pods by UID, containers, and device ids; joined with the answer
 that Allocate gave at the time it tells who holds which shares, and on which terms.

@@ -1,8 +1,8 @@
 """Decisions: what the kubelet asked, what there was of each GPU, and what was answered and why.
 
-The last of them are kept in memory for `sgpud explain` and the page. They are made in gRPC's
-threads, so that they take what is there already: the sights are made once per plan, and of the
-ids that a request names only counts are kept.
+The latest are kept in memory for `sgpud explain` and the page. They are recorded in gRPC's threads
+and must be cheap: the GPU snapshots are made once per plan, and of the ids that a request names
+only counts are kept.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Decision:
 
 
 def gpu_snapshots(pool: Pool, previous: Sequence[GpuSnapshot] = ()) -> tuple[GpuSnapshot, ...]:
-    """The sight of each of the pool's GPUs; those of `previous` that are the same are kept."""
+    """A snapshot of each of the pool's GPUs; those of `previous` that are unchanged are reused."""
     known = {gpu_snapshot.uuid: gpu_snapshot for gpu_snapshot in previous}
     return tuple(_gpu_snapshot(group, known.get(group.uuid)) for group in pool.groups)
 

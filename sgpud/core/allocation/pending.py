@@ -1,4 +1,4 @@
-"""The grants that a plan does not count yet: Allocate judges what there is now, beside them."""
+"""Grants that the published plan does not count yet. Allocate subtracts them from what is free."""
 
 from __future__ import annotations
 

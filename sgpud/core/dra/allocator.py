@@ -1,4 +1,4 @@
-"""The scheduler's allocator for consumable capacity, as far as it concerns one request: first fit.
+"""The scheduler's allocator for consumable capacity, for one request: first fit.
 
 Checked against the real one of Kubernetes 1.36; the vectors are in tests/core/dra.
 """

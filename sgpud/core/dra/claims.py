@@ -1,4 +1,4 @@
-"""Claims as the API server tells them, and as this node has prepared them."""
+"""ResourceClaims: as read from the API server, and as prepared on this node."""
 
 from __future__ import annotations
 

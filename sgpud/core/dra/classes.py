@@ -1,4 +1,4 @@
-"""The DeviceClasses by which pods reach the devices of this driver: one for each resource."""
+"""The DeviceClasses that select this driver's devices: one per resource."""
 
 from __future__ import annotations
 

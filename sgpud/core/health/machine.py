@@ -1,4 +1,4 @@
-"""A GPU's health as a machine: step() takes a cause, a sample, a sign or time."""
+"""The health state machine of a GPU: step() takes a cause, a sample, a sign of recovery or time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The healths of a node's GPUs: from what is observed to the GPUs that it concerns."""
+"""The health of all GPUs of a node: applies each observation to the GPUs it concerns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What time and facts do to the node: grants settle, shares drain, decisions age."""
+"""The node over time: grants settle, shares drain, health and the full-GPU guard are reviewed."""
 
 from __future__ import annotations
 

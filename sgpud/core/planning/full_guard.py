@@ -1,11 +1,11 @@
-"""The full-GPU guard: which GPUs have so little free memory that nobody else is to come.
+"""The full-GPU guard: which GPUs have so little free memory that their free shares are withheld.
 
-It measures what is used, and counts what containers that have just come are expected to use. It is
-told of each GPU and decides for each by itself; what time does to a decision is in `step`.
+A GPU's free memory is what the driver reports, less what containers granted since are expected to
+use. Each GPU is judged by itself; `step` applies the passing of time to a decision.
 
 - Full: free memory is below the headroom. No longer full: every measurement for `resume_after` has
   found more than `resume` free.
-- Not more than one change of mind in APART seconds.
+- A decision stands for at least APART seconds.
 - Without a fresh measurement the last decision stays, and is `stale`.
 """
 

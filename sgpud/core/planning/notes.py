@@ -1,4 +1,4 @@
-"""What a person should know of a plan beside its numbers."""
+"""Notes on a plan for the operator: what its numbers do not show."""
 
 from __future__ import annotations
 

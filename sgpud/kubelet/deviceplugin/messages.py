@@ -1,4 +1,4 @@
-"""Between core's values and the bytes of the device plugin API v1beta1."""
+"""Converts between core's values and messages of the device plugin API v1beta1."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does what the registration machine of one pool says: endpoints, Register calls, waiting."""
+"""Carries out the registration machine's actions for a pool: endpoints, Register calls, timers."""
 
 from __future__ import annotations
 

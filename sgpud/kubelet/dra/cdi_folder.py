@@ -1,4 +1,4 @@
-"""The CDI specs of prepared claims, kept in their folder as they should be."""
+"""The CDI specs of prepared claims: writes them, and restores those that are missing or changed."""
 
 from __future__ import annotations
 
