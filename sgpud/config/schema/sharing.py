@@ -121,7 +121,7 @@ SHARING = (
         "What a request of one container for n shares means; memory shares always come from one"
         " GPU:\n"
         '- "distinct": n different GPUs; more than the node has can never be granted\n'
-        '- "same": n shares of one GPU\n'
+        '- "same": n shares of one GPU; for a multiple of the shares that a GPU has, whole GPUs\n'
         '- "any": n shares of any GPUs\n'
         '- "refuse": a container may request one share only\n'
         "A request that cannot be granted this way is refused on the node: the pod fails with"

@@ -187,7 +187,7 @@ def choose(
         return ChosenGpu(((best, len(request.ids)),), shares, pool.size)
     for group, numbers in found:
         _check(group, numbers, plan, request.ids, pending)
-    _check_multiple([group for group, _ in found], request.ids, pool)
+    _check_multiple(found, request.ids, pool)
     return ChosenGpu(tuple((group, len(numbers)) for group, numbers in found), shares)
 
 
@@ -296,8 +296,10 @@ def _check(
     raise RefusedError(rule, mine, f"{group.uuid}: {reason}: ")
 
 
-def _check_multiple(groups: Sequence[GpuShares], ids: Sequence[str], pool: Pool) -> None:
-    count, multiple = len(ids), pool.multiple
+def _check_multiple(
+    found: Sequence[tuple[GpuShares, IntSet]], ids: Sequence[str], pool: Pool
+) -> None:
+    count, multiple, groups = len(ids), pool.multiple, [group for group, _ in found]
     if multiple is Multiple.REFUSE and count > 1:
         text = f'{count} shares for one container, but [sharing] multiple = "refuse" allows 1: '
     elif multiple is Multiple.DISTINCT and len(groups) < count:
@@ -306,15 +308,23 @@ def _check_multiple(groups: Sequence[GpuShares], ids: Sequence[str], pool: Pool)
             f"{count} shares fell on {len(groups)} of the {len(pool.groups)} GPUs ({of}), but "
             f'[sharing] multiple = "distinct" means {count} different GPUs: '
         )
-    elif multiple is Multiple.SAME and len(groups) > 1:
+    elif multiple is Multiple.SAME and len(groups) > 1 and not _whole(found, count, pool):
         of = ", ".join(group.uuid for group in groups)
+        means = "one GPU" if count <= pool.largest else "whole GPUs of the same number of shares"
         text = (
             f'{count} shares fell on {len(groups)} GPUs ({of}), but [sharing] multiple = "same" '
-            "means one GPU: "
+            f"means {means}: "
         )
     else:
         return
     raise RefusedError(RefusalRule.MULTIPLE, ids, text)
+
+
+def _whole(found: Sequence[tuple[GpuShares, IntSet]], count: int, pool: Pool) -> bool:
+    """Whether these are whole GPUs, all cut alike, for a request that no single one can hold."""
+    size = found[0][0].factor
+    alike = all(group.factor == size == len(numbers) for group, numbers in found)
+    return alike and count > pool.largest
 
 
 def _rooms(rooms: Mapping[str, int], size: int) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from heapq import heapify, heappop, heapreplace
 from itertools import filterfalse, islice
 
 from attrs import define, field, frozen
@@ -131,7 +133,7 @@ def _able(group: GpuShares, free: int) -> int:
 
 
 def _fill(
-    rooms: list[_Room], required: Iterable[int], need: int, placement: Placement, pool: Pool
+    rooms: list[_Room], required: Collection[int], need: int, placement: Placement, pool: Pool
 ) -> None:
     """Take `need` shares from the rooms, by `multiple` and `placement`."""
     used = {place >> SHIFT for place in required}
@@ -150,6 +152,12 @@ def _fill(
         if best:
             best.take(need)
             return
+        if need + len(required) > pool.largest:
+            whole = _whole(rooms, required, need, pool, rank)
+            for room in whole:
+                room.take(room.left)
+            if whole:
+                return
     elif need > 0 and pool.numa:
         rooms = _one_node(rooms, used, need, pool.multiple, rank)
     if pool.multiple is Multiple.DISTINCT:
@@ -157,12 +165,50 @@ def _fill(
         for room in sorted(others, key=rank)[:need]:
             room.take(1)
             need -= 1
-    while need > 0:
-        best = min((room for room in rooms if room.left), key=rank, default=None)
-        if best is None:
-            return
-        best.take(1)
-        need -= 1
+    _by_rank(rooms, need, rank, packs=packs)
+
+
+def _by_rank(
+    rooms: Iterable[_Room], need: int, rank: Callable[[_Room], Rank], *, packs: bool
+) -> None:
+    """Take each share from the room that is the best then, or what there is."""
+    queue = [(rank(room), room.position, room) for room in rooms if room.left]
+    heapify(queue)
+    while need > 0 and queue:
+        best = queue[0][-1]
+        # A room that fills up stays the best of those to be packed.
+        count = min(need, best.left) if packs else 1
+        best.take(count)
+        need -= count
+        if best.left:
+            heapreplace(queue, (rank(best), best.position, best))
+        else:
+            heappop(queue)
+
+
+def _whole(
+    rooms: Iterable[_Room],
+    required: Collection[int],
+    need: int,
+    pool: Pool,
+    rank: Callable[[_Room], Rank],
+) -> list[_Room]:
+    """The GPUs that are given whole, all cut alike and the fewest that will do; empty for none."""
+    musts = Counter(place >> SHIFT for place in required)
+    total = need + len(required)
+    sizes: dict[int, list[_Room]] = {}
+    for room in rooms:
+        if room.left and room.left + musts[room.position] == room.group.factor:
+            sizes.setdefault(room.group.factor, []).append(room)
+    for size, those in sorted(sizes.items(), reverse=True):
+        able = those
+        if pool.numa:
+            able = _one_node(able, set(musts), need, Multiple.ANY, rank)
+        able.sort(key=lambda room: (room.position not in musts, rank(room)))
+        count, rest = divmod(total, size)
+        if not rest and count <= len(able) and musts.keys() <= {r.position for r in able[:count]}:
+            return able[:count]
+    return []
 
 
 def _one_node(

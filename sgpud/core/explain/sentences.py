@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container, Iterable, Iterator
 from datetime import datetime, timezone
 
@@ -179,7 +180,19 @@ def _largest(pool: Pool, free: list[int]) -> tuple[int, str]:
     if pool.multiple is Multiple.DISTINCT:
         return sum(1 for each in free if each), f"{by}: each on another GPU"
     if pool.multiple is Multiple.SAME:
+        most = max((size * count for size, count in _whole(pool).items()), default=0)
+        if most > pool.largest:
+            return most, f"{by}: all on one GPU, or several whole GPUs"
         return max(free), f"{by}: all on one GPU"
     if pool.multiple is Multiple.REFUSE:
         return 1, by
     return sum(free), by
+
+
+def _whole(pool: Pool) -> Counter[int]:
+    """How many GPUs can be given whole, by the number of their shares."""
+    return Counter(
+        group.factor
+        for group in pool.groups
+        if group.availability is Availability.AVAILABLE and group.unheld == group.factor
+    )

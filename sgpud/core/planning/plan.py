@@ -154,6 +154,11 @@ class Pool:
         return bool(self.size)
 
     @property
+    def largest(self) -> int:
+        """The shares of the GPU that is cut into the most; with `same`, more are whole GPUs."""
+        return max((group.factor for group in self.groups), default=0)
+
+    @property
     def lists(self) -> tuple[GpuShares, ...]:
         """All ids that are listed, by their stem."""
         return self.groups if self.own is None else (*self.groups, self.own)

@@ -31,7 +31,7 @@ class Multiple(Enum):
     DISTINCT = "distinct"
     """n shares are n different GPUs."""
     SAME = "same"
-    """n shares are n times one GPU."""
+    """n shares are n times one GPU; more than any GPU has are several whole GPUs."""
     ANY = "any"
     """n shares of whichever GPUs."""
     REFUSE = "refuse"

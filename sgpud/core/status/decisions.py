@@ -18,7 +18,7 @@ _STEP = 5
 """Percent of a step of measured free memory."""
 _MULTIPLE = {
     Multiple.DISTINCT.value: "each share on another GPU",
-    Multiple.SAME.value: "all shares on one GPU",
+    Multiple.SAME.value: "all shares on one GPU, or whole GPUs",
     Multiple.ANY.value: "shares on whichever GPUs",
     Multiple.REFUSE.value: "one share for one container",
 }
@@ -149,8 +149,19 @@ def _short(one: Decision, multiple: str) -> str:
     """What a preference could not keep, since what was offered did not have it."""
     if multiple == Multiple.DISTINCT.value and len(one.parts) < one.asked:
         return f": only {len(one.parts)} had one, so that Allocate refuses this"
-    if multiple == Multiple.SAME.value and len(one.parts) > 1:
+    if multiple == Multiple.SAME.value and len(one.parts) > 1 and not _whole(one):
         return f": no GPU had {one.asked}, so that Allocate refuses this"
     if multiple == Multiple.REFUSE.value and one.asked > 1:
         return ": Allocate refuses more"
     return ""
+
+
+def _whole(one: Decision) -> bool:
+    """Whether whole GPUs were taken, for a request that no single one can hold."""
+    sizes = {each.uuid: each.shares for each in one.gpu_snapshots}
+    alike = len({part.count for part in one.parts}) == 1
+    return (
+        alike
+        and all(part.count == sizes.get(part.uuid) for part in one.parts)
+        and one.asked > max(sizes.values())
+    )

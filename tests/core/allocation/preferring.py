@@ -112,11 +112,18 @@ def whole(asked: Request, counts: dict[str, int]) -> list[int]:
     return [counts[name] + must.count(name) for name in counts]
 
 
-def allowed(multiple: Multiple, whole: list[int]) -> bool:
-    """Whether Allocate takes so many shares of each GPU."""
+def allowed(asked: Request, counts: dict[str, int]) -> bool:
+    """Whether Allocate takes so many shares of each GPU beside those that must be."""
+    multiple = asked.pool.multiple
+    all_of_each = whole(asked, counts)
     if multiple is Multiple.DISTINCT:
-        return all(count <= 1 for count in whole)
-    return multiple is not Multiple.SAME or sum(count > 0 for count in whole) <= 1
+        return all(count <= 1 for count in all_of_each)
+    taken = {name: count for name, count in zip(counts, all_of_each, strict=True) if count}
+    if multiple is not Multiple.SAME or len(taken) <= 1:
+        return True
+    factors = {_group(asked, name).factor for name in taken}
+    largest = max(group.factor for group in asked.pool.groups)
+    return asked.size > largest and set(taken.values()) == factors and len(factors) == 1
 
 
 def score(asked: Request, counts: dict[str, int]) -> list[float]:
@@ -136,10 +143,11 @@ def score(asked: Request, counts: dict[str, int]) -> list[float]:
         total = sum(loads[name] * count for name, count in counts.items())
         return [different, -total if spread else total]
     if multiple is Multiple.SAME:
-        if not allowed(multiple, all_of_each):
-            return [0, 0]
+        if not allowed(asked, counts):
+            return [0, 0, 0]
+        gpus = sum(count > 0 for count in all_of_each)
         total = sum(loads[name] * count for name, count in counts.items())
-        return [1, -total if spread else total]
+        return [1, -gpus, -total if spread else total]
     if spread:
         return [
             -sum(

@@ -22,7 +22,7 @@ from sgpud.core.planning.advance import LATE, advance
 from sgpud.core.planning.holdings import Grant
 from sgpud.core.planning.listing import DRAIN_FOR
 from sgpud.core.planning.node import Node
-from sgpud.core.sharing.rules import InjectionMethod, InjectionSettings, Multiple
+from sgpud.core.sharing.rules import GpuRule, InjectionMethod, InjectionSettings, Multiple
 from sgpud.core.sharing.share_id import share_id
 from tests.core.values import (
     OTHER,
@@ -81,6 +81,22 @@ def test_what_fits_multiple_is_given_and_all_else_refused_in_any_order(
         again = refused(fleet(multiple=multiple), data.draw(st.permutations(asked)))
         assert (refusal.rule, refusal.invalid) == (RefusalRule.MULTIPLE, False)
         assert str(refusal) == str(again)
+
+
+def test_same_gives_whole_gpus_where_no_gpu_has_so_many_shares() -> None:
+    plan, pool, known = served(fleet(2, multiple=Multiple.SAME))
+    granted = allocate(plan, pool, known, ids(0, 0, 1) + ids(1, 0, 1))
+    assert granted.shares == {uuid(0): IntSet.of([0, 1]), uuid(1): IntSet.of([0, 1])}
+    assert granted.answer.envs["SGPUD_GPU_UUIDS"] == f"{uuid(0)},{uuid(1)}"
+
+
+def test_same_gives_no_small_whole_gpus_for_what_a_larger_one_could_hold() -> None:
+    mixed = [GpuRule(uuid(0), factor=2), GpuRule(uuid(1), factor=2), GpuRule(uuid(2), factor=4)]
+    config = sharing(4, *mixed, multiple=Multiple.SAME, injection=RUNTIME)
+    there = node(config, [gpu(0), gpu(1), gpu(2)])
+    assert refused(there, ids(0, 0, 1) + ids(1, 0, 1)).rule is RefusalRule.MULTIPLE
+    five = ids(0, 0, 1) + ids(2, 0, 1, 2)
+    assert refused(there, five).rule is RefusalRule.MULTIPLE
 
 
 def _pairs(granted: Allocation) -> list[tuple[str, int]]:
@@ -156,6 +172,8 @@ def test_a_refusal_by_multiple_says_what_fell_where() -> None:
     assert '"same" means one GPU' in str(
         refused(fleet(multiple=Multiple.SAME), ids(0, 1) + ids(1, 0))
     )
+    too_many = fleet(2, multiple=Multiple.SAME)
+    assert "means whole GPUs" in str(refused(too_many, ids(0, 0, 1) + ids(1, 0)))
     assert '"refuse" allows 1' in str(refused(fleet(multiple=Multiple.REFUSE), ids(0, 1, 0)))
 
 

@@ -10,7 +10,7 @@ from sgpud.core.allocation.preference import prefer
 from sgpud.core.intset import IntSet
 from sgpud.core.sharing.rules import InjectionMethod, InjectionSettings, Multiple, Placement
 from sgpud.core.sharing.share_id import share_id
-from tests.core.allocation.preferring import Request, allowed, counted, requests, score, ways, whole
+from tests.core.allocation.preferring import Request, allowed, counted, requests, score, ways
 from tests.core.values import (
     OTHER,
     checkpoint,
@@ -49,8 +49,9 @@ def test_no_other_answer_would_be_better(asked: Request) -> None:
     """Brute force over all ways to take so many shares from each GPU.
 
     distinct: the most GPUs, then the least loaded (spread) or the most loaded (packed). same: one
-    GPU if any has room, the least or most loaded of those. Otherwise, spread: each share costs what
-    its GPU is loaded by then, and the sum is least; packed: the fullest GPUs are filled first.
+    GPU if any has room, else the fewest whole GPUs cut alike that add up to the request, the least
+    or most loaded of those. Otherwise, spread: each share costs what its GPU is loaded by then, and
+    the sum is least; packed: the fullest GPUs are filled first.
     """
     best = max(score(asked, way) for way in ways(asked))
     assert score(asked, counted(asked, asked.ask())) == pytest.approx(best)
@@ -65,7 +66,7 @@ def test_allocate_gives_what_was_preferred_wherever_anything_could_be_given(aske
     except RefusedError as refusal:
         assert refusal.rule is RefusalRule.MULTIPLE  # noqa: PT017
         multiple = asked.pool.multiple
-        possible = [allowed(multiple, whole(asked, way)) for way in ways(asked)]
+        possible = [allowed(asked, way) for way in ways(asked)]
         assert multiple is Multiple.REFUSE or not any(possible)
 
 
@@ -106,6 +107,26 @@ def test_same_takes_all_from_one_that_has_them() -> None:
 def test_same_stays_with_the_gpu_that_must_be() -> None:
     must = tuple(ids(0, 2))
     assert sorted(choose(2, must=must, multiple=Multiple.SAME)) == ids(0, 2, 3)
+
+
+def test_same_takes_whole_gpus_where_no_gpu_has_so_many_shares() -> None:
+    plan, pool, known = served(node(sharing(4, injection=RUNTIME, multiple=Multiple.SAME), FLEET))
+    free = [share_id(one.uuid, number) for one in pool.groups for number in one.free]
+    two = prefer(plan, pool, known, free, (), 8).ids
+    assert sorted(two) == ids(0, 0, 1, 2, 3) + ids(1, 0, 1, 2, 3)
+    must = tuple(ids(2, 1))
+    assert sorted(prefer(plan, pool, known, free, must, 8).ids) == sorted(
+        ids(0, 0, 1, 2, 3) + ids(2, 0, 1, 2, 3)
+    )
+
+
+def test_same_takes_whole_gpus_of_one_numa_node_if_it_has_enough() -> None:
+    fleet = [gpu(0, numa=0), gpu(1, numa=1), gpu(2, numa=1)]
+    config = sharing(4, injection=RUNTIME, multiple=Multiple.SAME, numa=True)
+    plan, pool, known = served(node(config, fleet))
+    free = [share_id(one.uuid, number) for one in pool.groups for number in one.free]
+    two = prefer(plan, pool, known, free, (), 8).ids
+    assert sorted(two) == ids(1, 0, 1, 2, 3) + ids(2, 0, 1, 2, 3)
 
 
 def test_distinct_avoids_the_gpu_that_must_be() -> None:

@@ -24,7 +24,19 @@ from sgpud.core.registration.events import RegistrationState
 from sgpud.core.sharing.rules import InjectionMethod, InjectionSettings, Multiple, ShareTerms
 from sgpud.core.status.view import summary
 from tests.core.status.viewing import LIVE, viewed
-from tests.core.values import GIB, POOL, fallen, gpu, grant, ids, mig, node, sharing, uuid
+from tests.core.values import (
+    GIB,
+    POOL,
+    fallen,
+    gpu,
+    grant,
+    ids,
+    mig,
+    node,
+    planned,
+    sharing,
+    uuid,
+)
 
 DELIVERY = InjectionSettings(InjectionMethod.NVIDIA_RUNTIME)
 GPUS = [gpu(0), gpu(1)]
@@ -175,7 +187,7 @@ def test_obstacles_to_a_pod_are_explained() -> None:
     ("multiple", "most"),
     [
         (Multiple.DISTINCT, "8 shares can be given now, up to 2 to"),
-        (Multiple.SAME, "8 shares can be given now, up to 4 to"),
+        (Multiple.SAME, "8 shares can be given now, up to 8 to"),
         (Multiple.ANY, "8 shares can be given now, up to 8 to"),
         (Multiple.REFUSE, "8 shares can be given now, up to 1 to"),
     ],
@@ -334,6 +346,17 @@ def test_a_preference_that_could_not_be_kept_says_so(
     one = Decision(1.0, DecisionKind.PREFERENCE, POOL, asked, taken, rule)
     (view,) = recent([one], 1, known().seen)
     assert view.why.endswith(why)
+
+
+def test_a_preference_for_whole_gpus_is_one_that_allocate_grants() -> None:
+    there = node(sharing(injection=DELIVERY, multiple=Multiple.SAME), GPUS, CheckpointState())
+    snapshots = gpu_snapshots(planned(there).pools[0])
+    taken = tuple(GpuCount(each.uuid, each.shares, 0) for each in snapshots)
+    asked = sum(each.shares for each in snapshots)
+    kind = DecisionKind.PREFERENCE
+    one = Decision(1.0, kind, POOL, asked, taken, "same, spread", "", snapshots, (4, 4))
+    (view,) = recent([one], 1, known().seen)
+    assert "refuses" not in view.why
 
 
 LOST = UnreadableGpu(4, "GPU is lost (NVML error 15)", pci="0000:3b:00.0")
