@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from io import BytesIO
 from typing import Any, Protocol
 from urllib.parse import urlencode
 
-from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import (
@@ -25,8 +24,8 @@ from zope.interface import implementer
 from sgpud import __version__
 from sgpud.bridge import Reactor, Timer, in_thread
 from sgpud.cluster import tls
+from sgpud.cluster.calls import UNAUTHORIZED, ApiCall, ApiError
 from sgpud.cluster.credentials import Access, Credentials
-from sgpud.core.errors import SgpudError
 
 AGENT = f"sgpud/{__version__}"
 CONNECT_WITHIN = 5.0
@@ -38,31 +37,7 @@ LONGEST_LINE = 4 << 20
 """Bytes of one event of a watch."""
 IDLE = 120.0
 """Seconds without an event: bookmarks come about once a minute."""
-UNAUTHORIZED, GONE, TOO_MANY = 401, 410, 429
 _SHOWN = 300
-
-
-class ApiError(SgpudError):
-    """A call that the API server refused, or that did not reach it."""
-
-    def __init__(self, status: int, problem: str, retry_after: float = 0.0) -> None:
-        """`status`: of HTTP; 0: no answer. `retry_after`: seconds that the server asks for."""
-        super().__init__(status, problem, retry_after)
-        self.status, self.problem, self.retry_after = status, problem, retry_after
-
-    def __str__(self) -> str:
-        """The status and what the server said."""
-        return f"{self.status}: {self.problem}" if self.status else self.problem
-
-
-@frozen
-class ApiCall:
-    """One request."""
-
-    method: str
-    path: str
-    query: tuple[tuple[str, str], ...] = ()
-    body: Mapping[str, Any] | None = None
 
 
 class Connected(Protocol):
@@ -178,7 +153,7 @@ class ApiClient:
             headers.addRawHeader(name, value)
         body = None
         if call.body is not None:
-            headers.addRawHeader("Content-Type", "application/json")
+            headers.addRawHeader("Content-Type", call.content_type)
             body = FileBodyProducer(BytesIO(json.dumps(call.body).encode()))
         scheme = "http" if access.plain else "https"
         query = f"?{urlencode(call.query)}" if call.query else ""

@@ -10,17 +10,26 @@ from __future__ import annotations
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from attrs import evolve, field, frozen
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from sgpud.bridge import Clock, Timer
-from sgpud.cluster.client import GONE, ApiCall, ApiError
+from sgpud.cluster.calls import (
+    CONFLICT,
+    FORBIDDEN,
+    LONGEST_PAUSE,
+    NOT_FOUND,
+    ApiCall,
+    ApiError,
+    ApiWatcher,
+    pause,
+)
 from sgpud.cluster.credentials import CredentialsError
+from sgpud.cluster.reflector import Reflector, ReflectorObserver
 from sgpud.core.dra.objects import (
     API,
     EXCLUSIVE,
@@ -37,25 +46,10 @@ from sgpud.core.dra.slices import Device
 SLICES = f"/apis/{API}/resourceslices"
 WRITE_APART = 1.0
 """Seconds between two writes at least."""
-WATCH_FOR = 300
-"""Seconds after which the server ends a watch."""
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-"""Seconds between tries: doubled, and up to half as much again at random."""
 GATES_AGAIN = 60.0
 """Seconds until a server that lacks a feature is asked again."""
 SEEN_WITHIN = 5.0
 """Seconds until a write has to come through the watch."""
-FORBIDDEN, NOT_FOUND, CONFLICT = 403, 404, 409
-
-
-class ApiCalls(Protocol):
-    """The API server."""
-
-    async def call(self, call: ApiCall) -> dict[str, Any]:
-        """The object that it answers; ApiError or CredentialsError."""
-
-    async def watch(self, call: ApiCall, event: Callable[[dict[str, Any]], None]) -> None:
-        """Tell each event until the watch ends."""
 
 
 @frozen
@@ -84,7 +78,7 @@ class SlicePublisher:
     def __init__(
         self,
         clock: Clock,
-        api: ApiCalls,
+        api: ApiWatcher,
         changed: Callable[[], None],
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -100,7 +94,6 @@ class SlicePublisher:
         self._devices: tuple[Device, ...] | None = None
         self._seen: dict[str, StoredSlice] | None = None
         """The slices of this node and driver, as they are known to be; None: not listed yet."""
-        self._version = ""
         self._accepted: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None
         """The last spec that was sent, and what the server made of it."""
         self._told_of: deque[tuple[str, str]] = deque(maxlen=64)
@@ -115,7 +108,13 @@ class SlicePublisher:
         self._next = Timer(clock)
         self._writing = False
         self._again = False
-        self._following: Deferred[None] | None = None
+        self._reflector = Reflector(
+            clock,
+            api,
+            SLICES,
+            ReflectorObserver(self._listed, self._event, self._lost, self._died),
+            jitter=jitter,
+        )
         self._running: Deferred[None] | None = None
         self._enabled = False
         self._stopped = False
@@ -124,11 +123,9 @@ class SlicePublisher:
 
     def start(self, driver: str, node: str) -> None:
         """Watch the slices of this node and driver; nothing is written before `enable`."""
-        if self._following is not None:
-            return
-        self._owner = SliceOwner(driver, node)
-        self._following = Deferred.fromCoroutine(self._follow())
-        self._following.addErrback(self._died)
+        if self._owner is None:
+            self._owner = SliceOwner(driver, node)
+            self._reflector.start(f"spec.nodeName={node},spec.driver={driver}")
 
     def enable(self) -> None:
         """The kubelet knows the driver: a pod that is bound now can be prepared."""
@@ -147,71 +144,19 @@ class SlicePublisher:
         """Write and watch no more; the slice stays."""
         self._stopped = True
         self._next.cancel()
-        for task in (self._following, self._running):
-            if task is not None:
-                task.cancel()
+        self._reflector.stop()
+        if self._running is not None:
+            self._running.cancel()
 
     # Watching. -----------------------------------------------------------------------------------
 
-    @property
-    def _selector(self) -> tuple[str, str]:
-        assert self._owner is not None  # noqa: S101 - since `start`
-        return (
-            "fieldSelector",
-            f"spec.nodeName={self._owner.node},spec.driver={self._owner.driver}",
-        )
-
-    async def _follow(self) -> None:
-        failures = 0
-        while not self._stopped:
-            try:
-                if self._seen is None:
-                    await self._list()
-                failures = 0
-                await self._api.watch(self._watch_call(), self._event)
-                continue
-            except ApiError as error:
-                if error.status == GONE:
-                    self._seen = None
-                    continue
-                self._failed("watch", error)
-                failures += 1
-                if error.status:
-                    self._seen = None
-                pause = max(error.retry_after, self._pause(failures))
-            except CredentialsError as error:
-                self._tell(str(error))
-                failures += 1
-                pause = self._pause(failures)
-            await deferLater(self._clock, pause)  # type: ignore[arg-type]
-
-    def _watch_call(self) -> ApiCall:
-        query = (
-            self._selector,
-            ("watch", "1"),
-            ("allowWatchBookmarks", "true"),
-            ("resourceVersion", self._version),
-            ("timeoutSeconds", str(WATCH_FOR)),
-        )
-        return ApiCall("GET", SLICES, query)
-
-    async def _list(self) -> None:
-        found = await self._api.call(ApiCall("GET", SLICES, (self._selector,)))
-        try:
-            self._version = str(found["metadata"]["resourceVersion"])
-            listed = [slice_of(each) for each in found.get("items") or ()]
-        except (KeyError, TypeError, ValueError) as error:
-            raise ApiError(0, f"the list of slices is invalid: {error}") from error
-        self._seen = {each.name: each for each in listed}
+    def _listed(self, items: list[dict[str, Any]]) -> None:
+        self._seen = {each.name: each for each in map(slice_of, items)}
         self._awaited = None
         self._enqueue(0.0)
 
-    def _event(self, event: dict[str, Any]) -> None:
-        kind, document = event["type"], event["object"]
-        if kind == "ERROR":
-            raise ApiError(int(document.get("code", 0)), str(document.get("message", "")))
-        self._version = str(document["metadata"]["resourceVersion"])
-        if kind == "BOOKMARK" or self._seen is None:
+    def _event(self, kind: str, document: dict[str, Any]) -> None:
+        if self._seen is None:
             return
         found = slice_of(document)
         self._told_of.append((found.uid, found.version))
@@ -222,6 +167,15 @@ class SlicePublisher:
         else:
             self._seen[found.name] = found
         self._enqueue(0.0)
+
+    def _lost(self, doing: str, error: ApiError | CredentialsError) -> None:
+        if isinstance(error, CredentialsError):
+            self._tell(str(error))
+            return
+        if error.status:
+            self._seen = None
+        self._errors[doing, error.status] += 1
+        self._tell(f"cannot {doing} ResourceSlices: {error}")
 
     # Writing. ------------------------------------------------------------------------------------
 
@@ -251,12 +205,13 @@ class SlicePublisher:
             self._failures += 1
             # The watch has not told yet that it was edited or deleted: an absent slice is 403.
             behind = error.status in (FORBIDDEN, NOT_FOUND, CONFLICT) and self._failures == 1
-            self._failed("write", error, quiet=behind)
-            delay = max(error.retry_after, self._pause(self._failures))
+            if not behind:
+                self._tell(f"cannot write ResourceSlices: {error}")
+            delay = max(error.retry_after, pause(self._failures, self._jitter()))
         except CredentialsError as error:
             self._failures += 1
             self._tell(str(error))
-            delay = self._pause(self._failures)
+            delay = pause(self._failures, self._jitter())
         if delay is not None:
             self._enqueue(delay)
 
@@ -269,7 +224,7 @@ class SlicePublisher:
             wait = self._written_at + SEEN_WITHIN - self._clock.seconds()
             if wait > 0:
                 return wait
-            await self._list()
+            await self._reflector.list()
             return 0.0
         stored = [seen[name] for name in sorted(seen)]
         if stored[1:]:
@@ -376,16 +331,6 @@ class SlicePublisher:
             raise
 
     # Telling. ------------------------------------------------------------------------------------
-
-    def _pause(self, failures: int) -> float:
-        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(failures - 1, 10))
-        return pause * (1 + self._jitter() / 2)
-
-    def _failed(self, doing: str, error: ApiError, *, quiet: bool = False) -> None:
-        if doing != "write":
-            self._errors[doing, error.status] += 1
-        if not quiet:
-            self._tell(f"cannot {doing} ResourceSlices: {error}")
 
     def _tell(self, problem: str, *, published: bool = False, name: str = "") -> None:
         if problem and problem != self.status.problem:

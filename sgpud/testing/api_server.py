@@ -11,10 +11,9 @@ import copy
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from threading import Condition, Thread
-from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
 from attrs import Factory, define, field
@@ -24,11 +23,12 @@ from sgpud.core.dra.claims import MEMORY
 from sgpud.core.dra.objects import API, EXTENDED
 from sgpud.core.dra.quantity import format_bytes, whole_quantity
 from sgpud.core.dra.slices import Device
+from sgpud.testing import api_http
+from sgpud.testing.api_core import PODS, CoreObjects
 from sgpud.testing.api_objects import Object, Refused, checked, device_of
 
 SLICES = f"/apis/{API}/resourceslices"
 NAMESPACES = f"/apis/{API}/namespaces/"
-NODES = "/api/v1/nodes/"
 BOOKMARK_EVERY = 1.0
 """Seconds between bookmarks; a real server sends one a minute."""
 KEPT_EVENTS = 1000
@@ -58,10 +58,15 @@ class ApiServer:
     """Method and path with query of every call."""
     slices: dict[str, Object] = Factory(dict)
     claims: dict[tuple[str, str], Object] = Factory(dict)
+    core: CoreObjects = Factory(lambda self: CoreObjects(self.node, self._record), takes_self=True)
+    """The node, its pods, Events and evictions."""
+    slow: float = 0.0
+    """Seconds that each answer takes."""
     _changed: Condition = Factory(Condition)
     _version: int = 100
     _oldest: int = 0
-    _events: list[tuple[int, str, Object]] = Factory(list)
+    _events: list[tuple[int, str, str, Object]] = Factory(list)
+    """Version, collection, kind of change, and the object."""
     _watch_life: int = 0
     """Counts up to end every watch."""
     _stalled: bool = False
@@ -79,10 +84,10 @@ class ApiServer:
         """Listen on loopback."""
         api = self
 
-        class Handler(_Handler):
+        class Handler(api_http.Handler):
             server_of = api
 
-        self._server = _Server(("127.0.0.1", port), Handler)
+        self._server = api_http.Server(("127.0.0.1", port), Handler)
         self._server.daemon_threads = True
         Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
@@ -242,15 +247,22 @@ class ApiServer:
             self.calls.append((method, path))
             self._changed.notify_all()
             self._changed.wait_for(lambda: not self._stalled, 60)
+            self._changed.wait_for(lambda: False, self.slow)
             self._faulty(method)
             if headers.get("Authorization") != f"Bearer {self.token}":
                 raise Refused(401, "Unauthorized")
 
-    def answer(self, method: str, path: str, query: Mapping[str, str], body: Object) -> Object:
+    def answer(
+        self, method: str, path: str, query: Mapping[str, str], body: Object, content_type: str
+    ) -> Object:
         """The answer to a call; Refused."""
         with self._changed:
             try:
-                return self._found(method, path, query, body)
+                found = self.core.answer(method, path, query, body, content_type)
+                if found is None:
+                    return self._found(method, path, query, body)
+                found.setdefault("metadata", {}).setdefault("resourceVersion", str(self._version))
+                return found
             finally:
                 self._changed.notify_all()
 
@@ -273,9 +285,6 @@ class ApiServer:
                 return self._create(body, query)
         elif path.startswith(f"{SLICES}/"):
             return self._one(method, path[len(SLICES) + 1 :], body)
-        elif path.startswith(NODES) and method == "GET":
-            if path[len(NODES) :] == self.node:
-                return {"kind": "Node", "metadata": {"name": self.node, "uid": "node-uid"}}
         elif path.startswith(NAMESPACES) and method == "GET":
             namespace, _, name = path[len(NAMESPACES) :].split("/", 2)
             if (namespace, name) in self.claims:
@@ -283,7 +292,7 @@ class ApiServer:
         raise Refused(403, f"no relationship found between node '{self.node}' and this object")
 
     def _list(self, query: Mapping[str, str]) -> Object:
-        selected = self.selected(query)
+        selected = self.selected(SLICES, query)
         items = [copy.deepcopy(each) for each in self.slices.values() if selected(each)]
         return {
             "kind": "ResourceSliceList",
@@ -291,8 +300,10 @@ class ApiServer:
             "items": items,
         }
 
-    def selected(self, query: Mapping[str, str]) -> Callable[[Object], bool]:
+    def selected(self, path: str, query: Mapping[str, str]) -> Callable[[Object], bool]:
         """What a field selector selects; Refused for one that a node may not use."""
+        if path == PODS:
+            return self.core.select(query)
         terms = dict(
             term.split("=", 1) for term in query.get("fieldSelector", "").split(",") if "=" in term
         )
@@ -343,25 +354,26 @@ class ApiServer:
         return copy.deepcopy(made)
 
     def _store(self, made: Object, kind: str) -> None:
-        self._version += 1
-        made["metadata"]["resourceVersion"] = str(self._version)
         self.slices[made["metadata"]["name"]] = made
-        self._events.append((self._version, kind, copy.deepcopy(made)))
-        del self._events[:-KEPT_EVENTS]
-        self._changed.notify_all()
+        self._record(SLICES, kind, made)
 
     def _delete(self, name: str) -> None:
-        gone = copy.deepcopy(self.slices.pop(name))
-        self._version += 1
-        gone["metadata"]["resourceVersion"] = str(self._version)
-        self._events.append((self._version, "DELETED", gone))
-        self._changed.notify_all()
+        self._record(SLICES, "DELETED", copy.deepcopy(self.slices.pop(name)))
+
+    def _record(self, path: str, kind: str, changed: Object) -> None:
+        """Give a change its version, and tell the watches."""
+        with self._changed:
+            self._version += 1
+            changed["metadata"]["resourceVersion"] = str(self._version)
+            self._events.append((self._version, path, kind, copy.deepcopy(changed)))
+            del self._events[:-KEPT_EVENTS]
+            self._changed.notify_all()
 
     # Watches. ------------------------------------------------------------------------------------
 
-    def watch(self, query: Mapping[str, str]) -> Iterator[Object]:
+    def watch(self, path: str, query: Mapping[str, str]) -> Iterator[Object]:
         """The events of a watch, with bookmarks; ends when it is cut."""
-        selected = self.selected(query)
+        selected = self.selected(path, query)
         seen = int(query.get("resourceVersion") or 0)
         with self._changed:
             life = self._watch_life
@@ -381,69 +393,8 @@ class ApiServer:
                     return
                 fresh = [event for event in self._events if event[0] > seen]
                 seen = self._version
-            for _, kind, found in fresh:
-                if selected(found):
+            for _, collection, kind, found in fresh:
+                if collection == path and selected(found):
                     yield {"type": kind, "object": found}
             metadata = {"resourceVersion": str(seen)}
-            yield {"type": "BOOKMARK", "object": {"kind": "ResourceSlice", "metadata": metadata}}
-
-
-class _Server(ThreadingHTTPServer):
-    """Says nothing of connections that break: clients are killed and cut here."""
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Nothing."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    """One connection."""
-
-    protocol_version = "HTTP/1.1"
-    server_of: ApiServer
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as it is called
-        """Nothing: `calls` has it."""
-
-    def _serve(self) -> None:
-        length = int(self.headers.get("Content-Length") or 0)
-        body = json.loads(self.rfile.read(length)) if length else {}
-        api, parts = self.server_of, urlsplit(self.path)
-        query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
-        try:
-            api.admit("WATCH" if "watch" in query else self.command, self.path, dict(self.headers))
-            if "watch" in query:
-                api.selected(query)
-            else:
-                answer = api.answer(self.command, parts.path, query, body)
-                self._send(200, answer, {})
-                return
-        except Refused as refused:
-            status = {"kind": "Status", "code": refused.status, "message": refused.message}
-            self._send(refused.status, status, refused.headers)
-            return
-        self._watch(query)
-
-    do_GET = do_POST = do_PUT = do_DELETE = _serve
-
-    def _send(self, status: int, answer: Object, headers: Mapping[str, str]) -> None:
-        raw = json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(raw)))
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(raw)
-
-    def _watch(self, query: Mapping[str, str]) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
-        try:
-            for event in self.server_of.watch(query):
-                raw = json.dumps(event).encode() + b"\n"
-                self.wfile.write(b"%x\r\n%s\r\n" % (len(raw), raw))
-            self.wfile.write(b"0\r\n\r\n")
-        except OSError:
-            self.close_connection = True
+            yield {"type": "BOOKMARK", "object": {"metadata": metadata}}

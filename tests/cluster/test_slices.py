@@ -9,8 +9,8 @@ from typing import Any, cast
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from sgpud.cluster.client import GONE, ApiCall, ApiError
-from sgpud.cluster.slices import FIRST_PAUSE, LONGEST_PAUSE, WRITE_APART, SlicePublisher
+from sgpud.cluster.calls import FIRST_PAUSE, GONE, LONGEST_PAUSE, ApiCall, ApiError
+from sgpud.cluster.slices import WRITE_APART, SlicePublisher
 from sgpud.core.health.node_health import cordoned
 from tests.core.dra.worlds import of_node, places
 from tests.core.values import uuid

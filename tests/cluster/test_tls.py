@@ -20,8 +20,9 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.trial.unittest import TestCase
 
 from sgpud.cluster import tls
+from sgpud.cluster.calls import ApiCall, ApiError
 from sgpud.cluster.claims import ClaimReader, UnreadableClaimError
-from sgpud.cluster.client import ApiCall, ApiClient, ApiError
+from sgpud.cluster.client import ApiClient
 from sgpud.cluster.credentials import Credentials
 from tests.cluster.certificates import Pair, authority
 

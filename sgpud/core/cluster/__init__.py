@@ -1,0 +1,1 @@
+"""Objects of the API server: pods of this node, Events, conditions."""
