@@ -17,7 +17,7 @@ class AnsweringApi:
     def __init__(self) -> None:
         self.calls: list[ApiCall] = []
         self.errors: list[ApiError | CredentialsError] = []
-        self.answers: list[dict[str, Any]] = []
+        self.answers: list[dict[str, Any] | ApiError] = []
         self.held: Deferred[None] | None = None
         """What each call waits for, where a test has it."""
         self.watches: list[ApiCall] = []
@@ -30,7 +30,10 @@ class AnsweringApi:
             await self.held
         if self.errors:
             raise self.errors.pop(0)
-        return self.answers.pop(0) if self.answers else {}
+        answer = self.answers.pop(0) if self.answers else {}
+        if isinstance(answer, ApiError):
+            raise answer
+        return answer
 
     async def watch(self, call: ApiCall, event: Callable[[dict[str, Any]], None]) -> None:
         self.watches.append(call)

@@ -59,7 +59,8 @@ def test_what_came_before_the_name_of_the_node_waits_for_it() -> None:
 
 def test_one_is_written_after_the_other() -> None:
     _, api, recorder = recording()
-    api.held = held = Deferred()
+    held: Deferred[None] = Deferred()
+    api.held = held
     recorder.record(sick("a"))
     recorder.record(sick("b"))
     assert len(api.calls) == 1

@@ -128,7 +128,8 @@ def test_one_that_need_not_go_any_more_is_let_alone() -> None:
     evictor.evict({})
     clock.pump([10.0] * 20)
     assert (len(api.calls), evictor.problem, evictor.evictions) == (1, "", ())
-    api.held = held = Deferred()
+    held: Deferred[None] = Deferred()
+    api.held = held
     evictor.evict({A: "why"})
     clock.advance(0)
     evictor.evict({})

@@ -75,9 +75,9 @@ def test_of_one_object_there_is_a_limited_number() -> None:
     found = said(*["a"] * (BURST + 5), apart=0.0)
     assert [write is not None for write in found] == [True] * BURST + [False] * 5
     state = Correlation()
-    for _ in range(BURST + 1):
-        state, last = correlate(state, ClusterEvent(NODE, "Sick", "a"), NOW)
-    assert last is None
+    for _ in range(BURST):
+        state, _ = correlate(state, ClusterEvent(NODE, "Sick", "a"), NOW)
+    assert correlate(state, ClusterEvent(NODE, "Sick", "a"), NOW)[1] is None
     other = pod_reference("ns", "pod", "uid")
     state, write = correlate(state, ClusterEvent(other, "Sick", "a"), NOW)
     assert write is not None
