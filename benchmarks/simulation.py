@@ -10,21 +10,31 @@ from itertools import count, islice
 from attrs import evolve
 
 from sgpud.cli.simulate.engine.simulation import simulate
-from sgpud.cli.simulate.engine.values import Cluster, PodOutcome, PodRequest
+from sgpud.cli.simulate.engine.values import Cluster, PodOutcome, PodRequest, SimulatedDra
+from sgpud.core.dra.slices import DraSettings
 from sgpud.core.gpu.gpu import Gpu
-from sgpud.core.sharing.rules import DEFAULT_RESOURCE, Advertise, ShareTerms, Sharing
+from sgpud.core.sharing.rules import (
+    DEFAULT_RESOURCE,
+    Advertise,
+    Placement,
+    ShareTerms,
+    Sharing,
+)
 
 GIB = 2**30
 SIZES = (2, 4, 8, 12)
 MEMORY = Sharing(default=ShareTerms(share_memory=GIB))
+ALL = evolve(MEMORY, advertise=Advertise.ALL)
+DRA = SimulatedDra(DraSettings(memory_placement=Placement.PACKED), 10.0)
 CASES = (
-    ("100 places per GPU, 1 x 16 GPUs", Sharing(), 1, (1,), 0.7),
-    ("100 places per GPU, 2 x 8 GPUs", Sharing(), 2, (1,), 0.7),
-    ("1GiB shares, advertise all, 2 x 8", evolve(MEMORY, advertise=Advertise.ALL), 2, SIZES, 18.0),
-    ("1GiB shares, advertise largest, 2 x 8", MEMORY, 2, SIZES, 18.0),
+    ("100 places per GPU, 1 x 16 GPUs", Sharing(), None, 1, (1,), 0.7),
+    ("100 places per GPU, 2 x 8 GPUs", Sharing(), None, 2, (1,), 0.7),
+    ("1GiB shares, advertise all, 2 x 8", ALL, None, 2, SIZES, 18.0),
+    ("1GiB shares, advertise largest, 2 x 8", MEMORY, None, 2, SIZES, 18.0),
+    ("1GiB shares, DRA, 2 x 8", MEMORY, DRA, 2, SIZES, 18.0),
 )
-"""(what, configuration, nodes, shares that pods ask for, mean seconds between two pods): busy for
-about 90 and 60 percent, as pods run for 1 000 s on average."""
+"""(what, configuration, DRA, nodes, shares that pods ask for, mean seconds between two pods): busy
+for about 90 and 60 percent, as pods run for 1 000 s on average."""
 GPUS = 16
 
 
@@ -33,11 +43,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pods", type=int, default=100_000, metavar="N", help="pods (100000)")
     pods = parser.parse_args().pods
-    for what, sharing, nodes, sizes, apart in CASES:
+    for what, sharing, dra, nodes, sizes, apart in CASES:
         gpus = tuple(_gpu(number) for number in range(GPUS // nodes))
         requests = list(islice(_requests(sizes, apart), pods))
         wall, processor = time.perf_counter(), time.process_time()
-        outcome = simulate(Cluster(sharing, gpus, nodes), requests)
+        outcome = simulate(Cluster(sharing, gpus, nodes, dra=dra), requests)
         wall, processor = time.perf_counter() - wall, time.process_time() - processor
         placed = sum(entry.end is PodOutcome.PLACED for entry in outcome.entries)
         failed = sum(len(entry.failures) for entry in outcome.entries)

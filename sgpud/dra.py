@@ -22,13 +22,14 @@ from sgpud.cluster.claims import ClaimReader
 from sgpud.cluster.client import ApiClient
 from sgpud.cluster.credentials import Credentials, CredentialsError
 from sgpud.cluster.slices import SlicePublisher
-from sgpud.config.values import Config, DeviceOrder, Evict
+from sgpud.config.dra_settings import dra_settings
+from sgpud.config.values import Config
 from sgpud.core.dra.holders import (
     claims_as_holders,
     live_plugin_holders,
     plugin_consumption,
 )
-from sgpud.core.dra.slices import Device, DraSettings, devices, slice_problem
+from sgpud.core.dra.slices import Device, devices, slice_problem
 from sgpud.core.gpu.gpu import Gpu
 from sgpud.core.health.machine import HealthPhase
 from sgpud.core.health.node_health import health_of, worst
@@ -36,7 +37,6 @@ from sgpud.core.planning.holdings import CheckpointState
 from sgpud.core.planning.node import Node
 from sgpud.core.planning.plan import Plan
 from sgpud.core.registration.events import RegistrationPhase, RegistrationState
-from sgpud.core.sharing.rules import Placement
 from sgpud.core.status.view import DraCalls, DraView
 from sgpud.files import boot_id
 from sgpud.folder_watcher import FolderWatcher
@@ -228,7 +228,7 @@ class Dra:
             return
         claims = self._store.claims
         others = plugin_consumption(self._checkpoint, node)
-        found = devices(node, self._settings, claims, others)
+        found = devices(node, dra_settings(self._config), claims, others)
         self._problem = slice_problem(found)
         self._servicer.publish(
             DraSnapshot(
@@ -244,17 +244,6 @@ class Dra:
         self._front.reports(self._health(node, found))
         if not self._problem:
             self._slices.publish(found)
-
-    @property
-    def _settings(self) -> DraSettings:
-        dra, sharing = self._config.dra, self._config.sharing
-        placement = {
-            DeviceOrder.PLACEMENT: sharing.placement,
-            DeviceOrder.PACKED: Placement.PACKED,
-            DeviceOrder.SPREAD: Placement.SPREAD,
-            DeviceOrder.FIXED: None,
-        }[dra.order]
-        return DraSettings(dra.default_memory, dra.evict is Evict.UNHEALTHY, placement)
 
     def _health(self, node: Node, found: tuple[Device, ...]) -> HealthReport:
         gpus = {gpu.uuid: gpu for gpu in node.gpus or ()}

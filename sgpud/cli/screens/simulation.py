@@ -36,7 +36,12 @@ def _run(run: Document) -> Iterator[str]:
     settings, gpus = run["settings"], run["gpus"]
     yield (
         f"{run['configuration']}: {_count(run['nodes'], 'node')}, {_count(len(gpus), 'GPU')}, "
-        f"placement {settings['placement']}, advertise {settings['advertise']}"
+        f"placement {settings['placement']}, "
+        + (
+            f"DRA, reordered every {clock(settings['reorder_every'])} at most"
+            if settings["api"] == "dra"
+            else f"advertise {settings['advertise']}"
+        )
     )
     for resource in dict.fromkeys(gpu["resource"] for gpu in gpus):
         mine = [gpu for gpu in gpus if gpu["resource"] == resource]

@@ -42,6 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser, usual: str) -> None:
         "--verbose", action="store_true", help="with --json, the failures of every pod too"
     )
     parser.add_argument("--config", action="append", default=[], metavar="FILE", help=text)
+    text = "play the nodes with this [kubelet] api; repeat to compare both"
+    parser.add_argument("--api", action="append", choices=("device-plugin", "dra"), help=text)
 
 
 def column_map(text: str) -> Mapping[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,22 @@ from attrs import evolve
 from sgpud.cli.simulate.asked import requests
 from sgpud.cli.simulate.document import run_document
 from sgpud.cli.simulate.engine.simulation import empty_plan, simulate
-from sgpud.cli.simulate.engine.values import Cluster, PodOutcome, PodRequest, SimulationResult
+from sgpud.cli.simulate.engine.values import (
+    Cluster,
+    PodOutcome,
+    PodRequest,
+    SimulatedDra,
+    SimulationResult,
+)
 from sgpud.cli.simulate.pods import load_pods
 from sgpud.cli.simulate.trace import TraceOptions, load_trace
+from sgpud.config.dra_settings import dra_settings
 from sgpud.config.load import load, parse
 from sgpud.config.problems import ConfigError, Problem
-from sgpud.config.values import Config
+from sgpud.config.values import Config, KubeletApi
 from sgpud.core.gpu.gpu import Gpu
 from sgpud.core.sharing.limits import too_many
-from sgpud.core.sharing.rules import LARGE_STATUS, Placement, Sharing
+from sgpud.core.sharing.rules import LARGE_STATUS, Multiple, Placement, Sharing
 from sgpud.gpus.fake.file import load as load_gpus
 
 DEFAULTS = "the defaults"
@@ -39,16 +46,52 @@ def run(arguments: argparse.Namespace, usual: str) -> dict[str, Any]:
     options = TraceOptions(arguments.columns, arguments.scale, arguments.start, arguments.to)
     listed = load_trace(Path(file), options) if arguments.trace else load_pods(Path(file))
     runs = []
-    for name, config in _configurations(arguments.config, usual, arguments.set):
+    played = _configurations(arguments.config, usual, arguments.set)
+    for name, config in _by_api(played, arguments.api):
         sharing = config.sharing
         _check_shares(name, sharing, gpus)
-        cluster = Cluster(sharing, gpus, arguments.nodes, arguments.tries)
+        cluster = _cluster(config, gpus, arguments.nodes, arguments.tries)
         pods = requests(listed, empty_plan(cluster), sharing.default.resource)
         outcome = simulate(cluster, pods)
         run = run_document(outcome, verbose=arguments.verbose or not arguments.json)
         run["notes"] += [*listed.notes, *_better(outcome, pods), *_unguarded(sharing, gpus)]
+        run["notes"] += _asks(outcome) if cluster.dra else []
         runs.append({"configuration": name, **run})
     return {"pods": file, "gpus": arguments.gpus, "runs": runs}
+
+
+def _by_api(
+    configurations: Iterable[tuple[str, Config]], apis: Sequence[str] | None
+) -> Iterator[tuple[str, Config]]:
+    """Each configuration, with each of these APIs where any is asked for."""
+    for name, config in configurations:
+        for api in apis or (config.kubelet.api.value,):
+            other = evolve(config, kubelet=evolve(config.kubelet, api=KubeletApi(api)))
+            yield (f"{name}, {api}" if apis else name), other
+
+
+def _cluster(config: Config, gpus: tuple[Gpu, ...], nodes: int, tries: int) -> Cluster:
+    if config.kubelet.api is not KubeletApi.DRA:
+        return Cluster(config.sharing, gpus, nodes, tries)
+    sharing = config.sharing
+    if sharing.multiple is not Multiple.SAME:
+        # What `limits: n` means there, whatever is configured.
+        sharing = evolve(sharing, multiple=Multiple.DISTINCT)
+    dra = SimulatedDra(dra_settings(config), max(1.0, config.dra.reorder_every))
+    return Cluster(sharing, gpus, nodes, tries, dra)
+
+
+def _asks(outcome: SimulationResult) -> list[str]:
+    """What pods with several shares have to be written as."""
+    several = {each.request.resource for each in outcome.entries if each.request.shares > 1}
+    claims = sorted(
+        {one.resource for one in outcome.histories if one.multiple is Multiple.SAME} & several
+    )
+    return [
+        f"several shares of {resource} are played as a claim for one GPU, since with DRA"
+        " `limits: n` is n GPUs"
+        for resource in claims
+    ]
 
 
 def _unguarded(sharing: Sharing, gpus: Sequence[Gpu]) -> list[str]:

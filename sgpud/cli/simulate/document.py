@@ -19,12 +19,17 @@ def run_document(outcome: SimulationResult, *, verbose: bool = True) -> dict[str
     Each pod's failures are in it if `verbose`; otherwise their number only.
     """
     names = {history.gpu.uuid: f"GPU {history.position}" for history in outcome.histories}
-    sharing = outcome.cluster.sharing
+    sharing, dra = outcome.cluster.sharing, outcome.cluster.dra
+    settings: dict[str, Any] = {"api": "device-plugin", "placement": sharing.placement.value}
+    if dra:
+        memory = sharing.default.share_memory > 0
+        order = dra.settings.memory_placement if memory else dra.settings.placement
+        settings |= {"api": "dra", "placement": order.value if order else "fixed"}
+        settings["reorder_every"] = dra.reorder_every
+    else:
+        settings["advertise"] = sharing.advertise.value
     return {
-        "settings": {
-            "placement": sharing.placement.value,
-            "advertise": sharing.advertise.value,
-        },
+        "settings": settings,
         "nodes": outcome.cluster.nodes,
         "start": outcome.start,
         "end": outcome.end,

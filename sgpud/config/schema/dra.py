@@ -52,7 +52,8 @@ DRA = (
         choice(DeviceOrder),
         DeviceOrder.PLACEMENT.value,
         "In which order the scheduler tries the GPUs of this node:\n"
-        '- "placement": as [sharing] placement says\n'
+        '- "placement": as [sharing] placement says; for memory shares "packed", as the device'
+        " plugin grants them\n"
         '- "packed": the GPU with the least room first, so that first fit is best fit\n'
         '- "spread": the GPU with the most room first\n'
         '- "fixed": by index\n'

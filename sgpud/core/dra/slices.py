@@ -79,6 +79,8 @@ class DraSettings:
     """Whether claim pods are evicted from an unhealthy GPU (NoExecute)."""
     placement: Placement | None = None
     """Which GPU comes first; None: always in the order of their indexes."""
+    memory_placement: Placement | None = None
+    """The same for GPUs in memory shares."""
 
 
 def device_name(uuid: str) -> str:
@@ -125,7 +127,27 @@ def devices(
         _retired(Device(device_name(uuid), uuid, {"uuid": uuid}, _consumed(used[uuid])))
         for uuid in sorted(used.keys() - present)
     ]
-    return tuple(sorted(found, key=lambda one: _order(one, used, settings.placement, node)))
+    return in_order(found, node, settings, used)
+
+
+def in_order(
+    found: Iterable[Device],
+    node: Node,
+    settings: DraSettings,
+    used: Mapping[str, Mapping[str, int]],
+) -> tuple[Device, ...]:
+    """Devices in the order in which the scheduler is to fill them; `used` by UUID and capacity."""
+    gpus = {gpu.uuid: gpu for gpu in node.gpus or ()}
+
+    def order(device: Device) -> tuple[object, ...]:
+        gpu = gpus.get(device.uuid)
+        terms = node.sharing.terms(gpu) if gpu and node.sharing else None
+        in_memory = terms is not None and terms.share_memory > 0
+        placement = settings.memory_placement if in_memory else settings.placement
+        last = gpu.order if gpu else (0, 0, 0, device.uuid)
+        return (gpu is None, _preference(device, used, placement), last)
+
+    return tuple(sorted(found, key=order))
 
 
 def _device(
@@ -235,21 +257,15 @@ def room(device: Device, used: Mapping[str, Mapping[str, int]]) -> tuple[int, in
     )
 
 
-def _order(
-    device: Device,
-    used: Mapping[str, Mapping[str, int]],
-    placement: Placement | None,
-    node: Node,
-) -> tuple[object, ...]:
+def _preference(
+    device: Device, used: Mapping[str, Mapping[str, int]], placement: Placement | None
+) -> tuple[int, int]:
+    if placement is None:
+        return (0, 0)
     memory, shares = room(device, used)
     # What a request consumes by default decides: places where memory costs nothing.
     free = (memory, shares) if device.capacities[MEMORY].default else (shares, memory)
-    if placement is Placement.SPREAD:
-        free = (-free[0], -free[1])
-    elif placement is None:
-        free = (0, 0)
-    order = next((gpu.order for gpu in node.gpus or () if gpu.uuid == device.uuid), None)
-    return (order is None, free, order or (0, 0, 0, device.uuid))
+    return free if placement is Placement.PACKED else (-free[0], -free[1])
 
 
 def slice_problem(found: Iterable[Device]) -> str:

@@ -89,7 +89,9 @@ def test_the_fullest_gpu_comes_first_when_packed_and_last_when_spread() -> None:
     names = [one.name for one in of_node(of)]
     used = prepare(claim("a", (names[1], amount(9 * GIB))), POOL, of_node(of), {}, (), 0)
     for placement, order in ((Placement.PACKED, [1, 0, 2]), (Placement.SPREAD, [0, 2, 1])):
-        found = devices(of, DraSettings(placement=placement), [used])
+        found = devices(of, DraSettings(memory_placement=placement), [used])
+        assert [one.name for one in found] == [names[at] for at in order]
+        found = devices(places(count=3), DraSettings(placement=placement), [used])
         assert [one.name for one in found] == [names[at] for at in order]
     assert [one.name for one in devices(of, DraSettings(), [used])] == names
 

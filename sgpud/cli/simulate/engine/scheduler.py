@@ -52,16 +52,10 @@ class Scheduler:
         ]
         if not fitting:
             return None
-        (_, pod), ask = min(fitting)
-        resource, shares = ask
-        queue = self._waiting[ask]
-        queue.popleft()
-        if not queue:
-            del self._waiting[ask]
-        free = self._free[resource]
-        node = free.index(most[resource])
-        free[node] -= shares
-        return pod, node
+        _, ask = min(fitting)
+        resource, _ = ask
+        node = self._free[resource].index(most[resource])
+        return self._bound(ask, node), node
 
     def waiting(self) -> Iterator[Ask]:
         """What the pods ask for that fit nowhere, each kind once."""
@@ -70,3 +64,13 @@ class Scheduler:
     def pods(self) -> Iterator[int]:
         """The pods that wait."""
         return (pod for queue in self._waiting.values() for _, pod in queue)
+
+    def _bound(self, ask: Ask, node: int) -> int:
+        """Bind the pod that waits longest with that request to a node; the pod."""
+        resource, shares = ask
+        queue = self._waiting[ask]
+        _, pod = queue.popleft()
+        if not queue:
+            del self._waiting[ask]
+        self._free[resource][node] -= shares
+        return pod

@@ -13,6 +13,7 @@ from itertools import chain
 
 from attrs import define, evolve, field
 
+from sgpud.cli.simulate.engine.dra import DraNode, DraScheduler
 from sgpud.cli.simulate.engine.node import Given, ShortError, SimulatedNode
 from sgpud.cli.simulate.engine.scheduler import Ask, Scheduler
 from sgpud.cli.simulate.engine.values import (
@@ -98,7 +99,12 @@ def simulate(cluster: Cluster, requests: Sequence[PodRequest]) -> SimulationResu
     LimitError where there would be more shares than the kubelet takes or the configuration allows.
     """
     check_size(cluster.sharing, cluster.gpus)
-    run = _Run(cluster, [SimulatedPod(request) for request in requests], Scheduler(cluster.nodes))
+    nodes = [_node(cluster) for _ in range(cluster.nodes)]
+    published = [node for node in nodes if isinstance(node, DraNode)]
+    scheduler = (
+        DraScheduler(len(nodes), published=published) if published else Scheduler(len(nodes))
+    )
+    run = _Run(cluster, [SimulatedPod(request) for request in requests], scheduler, nodes)
     run.start()
     while run.events:
         run.next()
@@ -110,9 +116,10 @@ def empty_plan(cluster: Cluster) -> Plan:
     return _node(cluster).plan
 
 
-def _node(cluster: Cluster) -> SimulatedNode:
+def _node(cluster: Cluster) -> SimulatedNode | DraNode:
     gpus = tuple(evolve(gpu, fake=True) for gpu in cluster.gpus)
-    return SimulatedNode.of(cluster.sharing, gpus)
+    node = SimulatedNode.of(cluster.sharing, gpus)
+    return DraNode.of(cluster.sharing, gpus, node.plan, cluster.dra) if cluster.dra else node
 
 
 @define
@@ -122,7 +129,7 @@ class _Run:
     cluster: Cluster
     pods: list[SimulatedPod]
     scheduler: Scheduler
-    nodes: list[SimulatedNode] = field(factory=list)
+    nodes: Sequence[SimulatedNode | DraNode]
     events: list[tuple[float, int, int, int]] = field(factory=list)
     """A heap of (when, what, in order, of which pod or node)."""
     tracks: list[dict[str, list[GpuTrack]]] = field(factory=list)
@@ -136,8 +143,7 @@ class _Run:
     """When a pod came, was placed or ended last."""
 
     def start(self) -> None:
-        """Make the nodes, let them report, and have the pods come."""
-        self.nodes = [_node(self.cluster) for _ in range(self.cluster.nodes)]
+        """Let the nodes report, and have the pods come."""
         for number, node in enumerate(self.nodes):
             self._report(number, 0.0)
             self.tracks.append(

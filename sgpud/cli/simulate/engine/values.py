@@ -8,6 +8,7 @@ from enum import Enum
 from attrs import field, frozen
 
 from sgpud.cli.simulate.engine import TRIES
+from sgpud.core.dra.slices import DraSettings
 from sgpud.core.gpu.gpu import Gpu
 from sgpud.core.sharing.rules import Multiple, Sharing
 
@@ -28,6 +29,15 @@ class PodRequest:
 
 
 @frozen
+class SimulatedDra:
+    """How the nodes publish their GPUs where they are drivers of DRA."""
+
+    settings: DraSettings
+    reorder_every: float
+    """Seconds between two new orders of the devices at least."""
+
+
+@frozen
 class Cluster:
     """The nodes: so many alike, each with these GPUs shared in this way."""
 
@@ -36,6 +46,8 @@ class Cluster:
     nodes: int = 1
     tries: int = TRIES
     """Pods that are made for one request at most: a failed one is made again by its controller."""
+    dra: SimulatedDra | None = None
+    """None: the nodes are device plugins."""
 
 
 class PodOutcome(Enum):
