@@ -50,6 +50,7 @@ from sgpud.serve.announcer import Announcer
 from sgpud.serve.control.client import CONTROL
 from sgpud.serve.control.server import ControlServer
 from sgpud.serve.control.verbs import verbs
+from sgpud.serve.http.page_data import PageData
 from sgpud.serve.http.status_server import StatusServer
 from sgpud.serve.logging.output import LogOutput
 from sgpud.serve.systemd import Systemd
@@ -189,8 +190,8 @@ class Daemon:
         self._reloads = OneAtATime(self._reload)
         gpus = (self._source, self._facts)
         commands = verbs(self._evidence, self._configuration.preview, self.reload, *gpus)
-        http, decisions = self._configuration.http, self._publisher.decisions.all
-        self._status_server = StatusServer(reactor, options.run, http, lambda: self.view, decisions)
+        data = PageData(lambda: self.view, self._publisher.decisions.all, self._facts.history.view)
+        self._status_server = StatusServer(reactor, options.run, self._configuration.http, data)
         self._control = ControlServer(reactor, options.run / CONTROL, commands)
         self._served = False
         self._known_dead: tuple[str, ...] = ()

@@ -29,6 +29,7 @@ from sgpud.core.planning.node import Node, measured
 from sgpud.core.text import several
 from sgpud.node.reconciler import NodeUpdates
 from sgpud.node.transition_log import HealthTransitionLog
+from sgpud.node.usage_history import UsageHistory
 
 LOG_AGAIN = 60.0
 """Seconds during which the same XID of the same GPU is logged once: XIDs come in bursts."""
@@ -70,6 +71,8 @@ class GpuFacts:
         self._changed = changed
         self._logged: dict[tuple[str, int], float] = {}
         self._transitions = HealthTransitionLog()
+        self.history = UsageHistory(clock)
+        """What was measured in the last hour."""
 
     def reconciled(self, node: Node) -> None:
         """The node was reconciled: log how healths have changed, and save them."""
@@ -130,6 +133,7 @@ class GpuFacts:
 
     def samples(self, samples: Sequence[Sample]) -> None:
         """Some GPUs were read."""
+        self.history.samples(samples)
         now = self._clock.seconds()
         self._reconciler.change(lambda node: measured(sampled(node, samples, now), samples, now))
 

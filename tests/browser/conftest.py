@@ -55,9 +55,19 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def browser(need_tool: Callable[[str], str]) -> Iterator[Browser]:
-    with Browser(need_tool("chromedriver"), need_tool("chromium")) as browser:
-        yield browser
+def window(need_tool: Callable[[str], str]) -> Iterator[Browser]:
+    with Browser(need_tool("chromedriver"), need_tool("chromium")) as window:
+        yield window
+
+
+@pytest.fixture
+def browser(window: Browser) -> Iterator[Browser]:
+    """The window, with nothing in it and nothing in its logs."""
+    yield window
+    window.show("about:blank", 800, 600)
+    window.prefer("light")
+    window.complaints()
+    window.requests()
 
 
 @pytest.fixture

@@ -89,6 +89,11 @@ class Browser:
         self._devtools("Emulation.setDeviceMetricsOverride", metrics)
         self._call("POST", f"{self._session}/url", {"url": address})
 
+    def prefer(self, scheme: str) -> None:
+        """Have pages shown in `light` or `dark` from now on."""
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self._devtools("Emulation.setEmulatedMedia", {"features": features})
+
     def run(self, script: str) -> Any:
         """What a script returns."""
         return self._call("POST", f"{self._session}/execute/sync", {"script": script, "args": []})

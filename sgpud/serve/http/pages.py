@@ -20,6 +20,7 @@ from sgpud.core.allocation.decisions import Decision
 from sgpud.core.explain.explain import recent
 from sgpud.core.status.view import NodeView, document
 from sgpud.core.text import one_line
+from sgpud.serve.http.page_data import PageData
 
 PAGE = (Path(__file__).parent / "page.html").read_bytes()
 """The page, as it is sent."""
@@ -68,16 +69,16 @@ class Route:
     """Whether other machines may read it too, whatever `[http] expose_status` says."""
 
 
-def pages(
-    look: Callable[[], NodeView], decisions: Callable[[], Sequence[Decision]]
-) -> Mapping[bytes, Route]:
-    """Every page by its path. `look` makes the view, once for each answer."""
+def pages(data: PageData) -> Mapping[bytes, Route]:
+    """Every page by its path."""
+    look, decisions = data.look, data.decisions
     metrics = _Metrics(look)
     return {
         b"/": Route(
             lambda _: HttpAnswer(HTML, PAGE, headers=(("content-security-policy", POLICY),))
         ),
         b"/decisions": Route(lambda _: _json(_recent(decisions(), look()))),
+        b"/history": Route(lambda _: _json(asdict(data.history()))),
         b"/healthz": Route(lambda _: _alive(look()), public=True),
         b"/readyz": Route(lambda _: _ready(look()), public=True),
         b"/metrics": Route(metrics.answer, public=True),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,9 +13,8 @@ from twisted.internet.task import deferLater
 
 from sgpud.bridge import Reactor
 from sgpud.config.values import HttpSettings
-from sgpud.core.allocation.decisions import Decision
-from sgpud.core.status.view import NodeView
 from sgpud.serve.control.client import STATUS
+from sgpud.serve.http.page_data import PageData
 from sgpud.serve.http.server import HttpServer
 from sgpud.serve.unix_socket import SocketKind, UnixSocket
 
@@ -64,10 +63,9 @@ class StatusServer:
         reactor: Reactor,
         run: Path,
         settings: Callable[[], HttpSettings],
-        look: Callable[[], NodeView],
-        decisions: Callable[[], Sequence[Decision]],
+        data: PageData,
     ) -> None:
-        """`run`: the directory of the status socket. `look` makes the view for each answer."""
+        """`run`: the directory of the status socket."""
         self._reactor = reactor
 
         def build() -> StatusSite:
@@ -75,7 +73,7 @@ class StatusServer:
             from sgpud.serve.http.pages import pages  # noqa: PLC0415
             from sgpud.serve.http.site import StatusSite  # noqa: PLC0415
 
-            return StatusSite(Router(pages(look, decisions), settings).answer, reactor)
+            return StatusSite(Router(pages(data), settings).answer, reactor)
 
         self._clients = _Clients(build)
         self._socket = UnixSocket(reactor, run / STATUS, self._clients, KIND)

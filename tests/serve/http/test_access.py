@@ -18,8 +18,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from sgpud.config.values import HttpSettings
 from sgpud.core.allocation.decisions import Decision, DecisionKind
+from sgpud.core.status.history import HistoryView, LastHour
 from sgpud.core.status.view import document
 from sgpud.serve.http.access import Router, accepted, is_loopback
+from sgpud.serve.http.page_data import PageData
 from sgpud.serve.http.pages import SHOWN, pages
 from sgpud.serve.http.site import StatusSite
 from tests.node_view import VIEW
@@ -32,9 +34,10 @@ DECISIONS = tuple(
     Decision(float(at), DecisionKind.REFUSAL, "example.com/gpu", 1, (), "unknown")
     for at in range(SHOWN + 5)
 )
+HISTORY = HistoryView(30.0, 120, {"GPU-1": LastHour((None, 2**30), (7, None))})
 POLICY = "content-security-policy"
 PUBLIC = ("/healthz", "/readyz", "/metrics")
-EVERYTHING = (*PUBLIC, "/", "/decisions", "/status")
+EVERYTHING = (*PUBLIC, "/", "/decisions", "/history", "/status")
 
 
 @frozen
@@ -60,7 +63,8 @@ def ask(
     settings: HttpSettings | None = None,
 ) -> Asked:
     """Over a connection to `at`, by HTTP/1.0, which does not insist on a name of the host."""
-    shown = Router(pages(lambda: view, lambda: DECISIONS), lambda: settings or HttpSettings())
+    data = PageData(lambda: view, lambda: DECISIONS, lambda: HISTORY)
+    shown = Router(pages(data), lambda: settings or HttpSettings())
     channel: Any = StatusSite(shown.answer, Clock()).buildProtocol(None)
     transport = StringTransport(hostAddress=at)
     channel.makeConnection(transport)
@@ -111,6 +115,15 @@ class PagesTest(SynchronousTestCase):
         assert [one["at"] for one in found] == list(range(SHOWN + 4, 4, -1))
         assert found[0]["kind"] == "refusal"
 
+    def test_the_history_has_nulls_where_nothing_was_measured(self) -> None:
+        asked = ask("/history")
+        assert asked.header("content-type") == "application/json"
+        assert json.loads(asked.body) == {
+            "every": 30.0,
+            "steps": 120,
+            "gpus": {"GPU-1": {"used": [None, 2**30], "utilisation": [7, None]}},
+        }
+
     def test_the_status_is_the_document(self) -> None:
         asked = ask("/status")
         assert asked.header("content-type") == "application/json"
@@ -126,7 +139,7 @@ class PagesTest(SynchronousTestCase):
         for path in ("/metrics/", "/secrets", "/status/../x"):
             asked = ask(path)
             assert asked.status == 404
-            assert b"/, /decisions, /healthz, /metrics, /readyz, /status" in asked.body
+            assert b"/, /decisions, /healthz, /history, /metrics, /readyz, /status" in asked.body
 
     def test_only_get_and_head_are_allowed(self) -> None:
         for method in (b"POST", b"PUT", b"DELETE", b"NONSENSE"):

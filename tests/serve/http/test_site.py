@@ -9,7 +9,9 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from sgpud.config.values import HttpSettings
+from sgpud.core.status.history import HistoryView
 from sgpud.serve.http.access import Router
+from sgpud.serve.http.page_data import PageData
 from sgpud.serve.http.pages import pages
 from sgpud.serve.http.site import CONNECTIONS, HEADER_BYTES, IDLE_FOR, StatusSite
 from tests.node_view import VIEW
@@ -30,9 +32,8 @@ class Transport(StringTransport):
 class ClientsTest(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.clients = StatusSite(
-            Router(pages(lambda: VIEW, tuple), HttpSettings).answer, self.clock
-        )
+        data = PageData(lambda: VIEW, tuple, lambda: HistoryView(30.0, 120, {}))
+        self.clients = StatusSite(Router(pages(data), HttpSettings).answer, self.clock)
 
     def connect(self) -> tuple[Any, Transport]:
         channel = self.clients.buildProtocol(None)
