@@ -23,6 +23,7 @@ from sgpud.core.registration.events import (
     HoldLists,
     KubeletAppeared,
     KubeletVanished,
+    OptionsChanged,
     RegisterAnswered,
     RegisterRefused,
     RegistrationPhase,
@@ -255,6 +256,25 @@ def test_a_kubelet_that_appeared_during_an_attempt_allows_one_immediate_retry() 
     assert after(*failed)[1] == (ServeEndpoint(2),)
     again = (*failed, EndpointServed(2), RegisterRefused(2, "unavailable"), EndpointRetired(2))
     assert after(*again)[1] == (StartTimer(2, backoff(1)),)
+
+
+@pytest.mark.parametrize(
+    "before",
+    [REGISTERING, (*REGISTERING, RegisterAnswered(1)), LIVE],
+    ids=["asked", "answered", "live"],
+)
+def test_changed_options_are_told_by_a_new_registration_at_once(before: tuple[Event, ...]) -> None:
+    state, effects = after(*before, OptionsChanged(1))
+    assert (state.phase, effects) == (RegistrationPhase.RETIRING, (RetireEndpoint(1),))
+    assert step(state, EndpointRetired(1))[1] == (ServeEndpoint(2),)
+
+
+def test_changed_options_wait_for_the_end_of_another_plugin() -> None:
+    state, effects = after(
+        *LIVE, read(AllocatableOwner.OTHERS, SUPERSEDED_AFTER), OptionsChanged(1)
+    )
+    assert state.phase is RegistrationPhase.SUPERSEDED
+    assert effects == ()
 
 
 # The kubelet's books beside the stream. --------------------------------------------------------

@@ -27,6 +27,7 @@ from sgpud.core.registration.events import (
     HoldLists,
     KubeletAppeared,
     KubeletVanished,
+    OptionsChanged,
     RegisterAnswered,
     RegisterRefused,
     RegistrationPhase,
@@ -159,6 +160,13 @@ class Registration(RuleBasedStateMachine):
             assert before.phase in SERVED
             # Each of these is paid for by the time for which the books have shown it.
             self.allowed += self.state.phase is RegistrationPhase.RETIRING
+
+    @rule(age=st.integers(0, 2))
+    def change_the_options(self, age: int) -> None:
+        before = self.state
+        self.tell(OptionsChanged(before.generation - age))
+        # Each is paid for by a reload.
+        self.allowed += self.state.phase is not before.phase
 
     @precondition(lambda self: self.timer)
     @rule()

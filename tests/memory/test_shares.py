@@ -119,6 +119,7 @@ def test_from_places_to_memory_and_back_under_a_holder(node: Node, kubelet: Stan
     process = node.start()
     became(kubelet, 20, 20)
     kept = admit(kubelet, "place", 1)
+    assert kubelet.next_registration(WITHIN).preferred
     (uuid,) = kept.envs["SGPUD_GPU_UUIDS"].split(",")
     share(node)
     process.hang_up()
@@ -129,9 +130,14 @@ def test_from_places_to_memory_and_back_under_a_holder(node: Node, kubelet: Stan
     assert set(kept.ids[MEMORY]) <= {
         one for one, device in kubelet.devices(MEMORY).items() if device.health == "Healthy"
     }
+    assert not kubelet.next_registration(WITHIN).preferred
     node.configure(resource=MEMORY)
     process.hang_up()
+    # Places are chosen again, and so the kubelet has to ask for a preference again.
+    assert kubelet.next_registration(WITHIN).preferred
     kubelet.wait_for(lambda k: k.allocatable(MEMORY) == 20, WITHIN)
+    admit(kubelet, "asked", 1)
+    assert "GetPreferredAllocation" in {call.method for call in kubelet.calls[-2:]}
 
 
 def test_too_many_shares_refuse_a_reload(node: Node, kubelet: StandInKubelet) -> None:

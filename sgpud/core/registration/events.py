@@ -119,6 +119,13 @@ class AllocatableRead:
 
 
 @frozen
+class OptionsChanged:
+    """The plugin's options are no longer those that the kubelet read of this endpoint."""
+
+    generation: int
+
+
+@frozen
 class EndpointRetired:
     """The endpoint and its streams have ended."""
 
@@ -146,6 +153,7 @@ Event = (
     | RegisterRefused
     | StreamsChanged
     | AllocatableRead
+    | OptionsChanged
     | EndpointRetired
     | TimerExpired
     | StopRequested

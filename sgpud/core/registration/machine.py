@@ -18,6 +18,7 @@ from sgpud.core.registration.events import (
     HoldLists,
     KubeletAppeared,
     KubeletVanished,
+    OptionsChanged,
     RegisterAnswered,
     RegisterRefused,
     RegistrationPhase,
@@ -120,6 +121,12 @@ def _fail(problem: str) -> Action:
         return failed, (RetireEndpoint(state.generation),)
 
     return action
+
+
+def _renew(state: RegistrationState, event: Event) -> Outcome:
+    """Register again at once: the kubelet reads the options of a plugin only then."""
+    ended, effects = _fail("")(state, event)
+    return evolve(ended, attempt=0), effects
 
 
 def _not_served(state: RegistrationState, event: Event) -> Outcome:
@@ -226,6 +233,9 @@ TABLE: Mapping[tuple[RegistrationPhase, type], TransitionRow] = {
     (RegistrationPhase.REGISTERING, StreamsChanged): TransitionRow(
         _live, (RegistrationPhase.LIVE,)
     ),
+    (RegistrationPhase.REGISTERING, OptionsChanged): TransitionRow(
+        _renew, (RegistrationPhase.RETIRING,)
+    ),
     (RegistrationPhase.REGISTERING, StopRequested): TransitionRow(
         _wind_up, (RegistrationPhase.STOPPING,)
     ),
@@ -235,6 +245,9 @@ TABLE: Mapping[tuple[RegistrationPhase, type], TransitionRow] = {
     ),
     (RegistrationPhase.AWAITING, KubeletAppeared): TransitionRow(
         _replaced, (RegistrationPhase.RETIRING,)
+    ),
+    (RegistrationPhase.AWAITING, OptionsChanged): TransitionRow(
+        _renew, (RegistrationPhase.RETIRING,)
     ),
     (RegistrationPhase.AWAITING, StopRequested): TransitionRow(
         _wind_up, (RegistrationPhase.STOPPING,)
@@ -246,6 +259,7 @@ TABLE: Mapping[tuple[RegistrationPhase, type], TransitionRow] = {
         _compare,
         (RegistrationPhase.LIVE, RegistrationPhase.SUPERSEDED, RegistrationPhase.RETIRING),
     ),
+    (RegistrationPhase.LIVE, OptionsChanged): TransitionRow(_renew, (RegistrationPhase.RETIRING,)),
     (RegistrationPhase.LIVE, TimerExpired): TransitionRow(_settled, (RegistrationPhase.LIVE,)),
     (RegistrationPhase.LIVE, StopRequested): TransitionRow(_wind_up, (RegistrationPhase.STOPPING,)),
     (RegistrationPhase.SUPERSEDED, AllocatableRead): TransitionRow(

@@ -123,6 +123,11 @@ class Endpoint:
         self._reactor = reactor
         self._server: grpc.Server | None = None
 
+    @property
+    def prefers(self) -> bool:
+        """Whether it offers GetPreferredAllocation."""
+        return self._servicer.prefers
+
     def start(self) -> None:
         """Listen; EndpointError when that cannot be."""
         self._server = listen(self.path, [self._servicer.handlers()], WORKERS, "kubelet")

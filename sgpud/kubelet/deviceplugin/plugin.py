@@ -105,6 +105,8 @@ class DevicePlugin:
         """The pools there are now. New ones are registered, those that went are retired."""
         self._wanted = frozenset(resources)
         self._settle()
+        for resource, registrar in tuple(self._registrars.items()):
+            registrar.offers(prefers=self._prefers(resource))
 
     def clear_stale(self) -> list[str]:
         """Remove the sockets that an earlier run left in the directory; their names."""
@@ -161,6 +163,15 @@ class DevicePlugin:
         for registrar in self._registrars.values():
             registrar.end_unread()
 
+    def _prefers(self, resource: str) -> bool:
+        """Whether it matters which ids the kubelet chooses.
+
+        Not of memory shares: they are bound to a GPU when they are granted.
+        """
+        snapshot = self._publisher.snapshot
+        served = snapshot.pools.get(resource) if snapshot else None
+        return served is None or not served.pool.memory
+
     def _settle(self) -> None:
         """Have a registrar for each pool that is wanted, and stop the others."""
         wanted = self._wanted if self._active else frozenset()
@@ -197,5 +208,7 @@ class DevicePlugin:
         name = socket_name(resource, self._nonce, self._generations)
         registrar = self._registrars[resource]
         observer = _ReactorCalls(self._reactor, registrar, generation, self._observer)
-        servicer = DevicePluginServicer(resource, self._publisher, observer, time.time)
+        servicer = DevicePluginServicer(
+            resource, self._publisher, observer, time.time, prefers=self._prefers(resource)
+        )
         return Endpoint(self._directory / name, servicer, self._reactor)

@@ -20,6 +20,7 @@ from sgpud.core.registration.events import (
     EndpointServed,
     Event,
     HoldLists,
+    OptionsChanged,
     RegisterAnswered,
     RegisterRefused,
     RegistrationPhase,
@@ -50,6 +51,10 @@ class Listens(Protocol):
     """An endpoint."""
 
     path: Path
+
+    @property
+    def prefers(self) -> bool:
+        """Whether it offers GetPreferredAllocation."""
 
     def start(self) -> None:
         """Listen, or raise EndpointError."""
@@ -117,6 +122,11 @@ class Registrar:
         self.handle(StopRequested())
         return self.stopped
 
+    def offers(self, *, prefers: bool) -> None:
+        """What the pool offers now: the kubelet is told, if it was told otherwise."""
+        if self._endpoint is not None and self._endpoint.prefers is not prefers:
+            self.handle(OptionsChanged(self.state.generation))
+
     def end_unread(self) -> None:
         """End the streams whose client does not read. To be called once a second."""
         if self._endpoint is not None:
@@ -136,6 +146,8 @@ class Registrar:
                 problem=state.problem,
                 **fields,
             )
+        elif state.phase is RegistrationPhase.RETIRING and not state.problem:
+            self._log.info("{resource}: its options have changed; registering again", **fields)
         elif state.phase is RegistrationPhase.RETIRING and before.phase in _SERVED:
             self._warned = state.problem
             self._log.warn(
@@ -183,7 +195,9 @@ class Registrar:
             version=VERSION,
             endpoint=self._endpoint.path.name,
             resource_name=self.resource,
-            options=api.DevicePluginOptions(get_preferred_allocation_available=True),
+            options=api.DevicePluginOptions(
+                get_preferred_allocation_available=self._endpoint.prefers
+            ),
         )
         self._call = self._ask(
             self._reactor,

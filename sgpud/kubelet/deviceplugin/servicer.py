@@ -94,8 +94,11 @@ class DevicePluginServicer:
         publisher: SnapshotPublisher,
         observer: ServicerObserver,
         wall: Callable[[], float],
+        *,
+        prefers: bool = True,
     ) -> None:
-        """`wall` gives seconds since the epoch."""
+        """`wall` gives seconds since the epoch; `prefers`: it matters which ids are chosen."""
+        self.prefers = prefers
         self._resource = resource
         self._publisher = publisher
         self._decided = publisher.decisions
@@ -195,10 +198,7 @@ class DevicePluginServicer:
             other.context.cancel()
 
     def _options(self, _request: bytes, _context: grpc.ServicerContext) -> bytes:
-        """Which memory shares the kubelet chooses is the same: they are bound to a GPU later."""
-        snapshot = self._publisher.snapshot
-        served = snapshot.pools.get(self._resource) if snapshot else None
-        return plugin_options(prefers=served is None or not served.pool.memory)
+        return plugin_options(prefers=self.prefers)
 
     def _prefer(self, request: bytes, context: grpc.ServicerContext) -> bytes:
         # All that are free, and among them those that must be in it.

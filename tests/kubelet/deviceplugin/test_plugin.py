@@ -12,7 +12,7 @@ from twisted.trial.unittest import TestCase
 
 from sgpud.core.allocation.allocate import RefusedError
 from sgpud.core.registration.events import RegistrationPhase
-from sgpud.core.sharing.rules import GpuRule
+from sgpud.core.sharing.rules import GpuRule, ShareTerms
 from sgpud.kubelet.deviceplugin.plugin import DevicePlugin
 from sgpud.kubelet.deviceplugin.publisher import SnapshotPublisher
 from sgpud.kubelet.podresources import PodResourcesClient
@@ -215,6 +215,19 @@ class PluginTest(TestCase):
         yield deferToThread(int)  # what the workers told before is on the reactor by now
         assert self.hears.refusals == ["multiple"]
         assert [grant.resource for grant in self.publisher.grants()] == [POOL]
+
+    @inlineCallbacks
+    def test_a_pool_that_becomes_one_of_memory_shares_and_back_is_registered_anew(self) -> Steps:
+        """The kubelet reads only then whether it is to ask for a preference."""
+        self.start()
+        yield self.live(POOL, times=1)
+        memory = planned(node(sharing(default=ShareTerms(POOL, 4, 2**30)), GPUS))
+        assert self.publisher.put(memory)
+        self.plugin.update([POOL])
+        yield self.live(POOL, times=2)
+        self.serve()
+        yield self.live(POOL, times=3)
+        assert [each.preferred for each in self.kubelet.registrations] == [True, False, True]
 
     # A rival for the same resource. --------------------------------------------------------------
 

@@ -37,6 +37,7 @@ class Endpoint:
     fails: bool = False
     end: Deferred[None] | None = None
     """When given, the endpoint ends with it."""
+    prefers: bool = True
 
     def start(self) -> None:
         if self.fails:
@@ -80,13 +81,15 @@ class RegistrarTest(SynchronousTestCase):
         self.kubelet = Kubelet(self.story)
         self.fails = False
         self.end: Deferred[None] | None = None
+        self.prefers = True
         self.changes = 0
         self.registrar = Registrar(
             POOL, self.clock, self.endpoint, SOCKET, self.changed, self.kubelet.call
         )
 
     def endpoint(self, generation: int) -> Endpoint:
-        return Endpoint(Path(f"/plugins/{generation}"), self.story, self.fails, self.end)
+        path = Path(f"/plugins/{generation}")
+        return Endpoint(path, self.story, self.fails, self.end, self.prefers)
 
     def changed(self) -> None:
         self.changes += 1
@@ -140,6 +143,19 @@ class RegistrarTest(SynchronousTestCase):
     def test_every_transition_is_reported(self) -> None:
         self.live()
         assert self.changes >= 4
+
+    def test_the_kubelet_is_told_of_other_options_by_a_new_registration(self) -> None:
+        self.live()
+        self.registrar.offers(prefers=True)
+        assert self.story == ["serve 1", "register"]
+        self.prefers = False
+        with listening() as said:
+            self.registrar.offers(prefers=False)
+        assert self.story[2:] == ["end 1", "serve 2", "register"]
+        assert not self.kubelet.requests[-1].options.get_preferred_allocation_available
+        assert said.about("its options have changed")
+        self.registrar.offers(prefers=False)
+        assert len(self.story) == 5
 
     # What can fail. ------------------------------------------------------------------------------
 
