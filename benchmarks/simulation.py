@@ -10,12 +10,19 @@ from itertools import count, islice
 from attrs import evolve
 
 from sgpud.cli.simulate.engine.simulation import simulate
-from sgpud.cli.simulate.engine.values import Cluster, PodOutcome, PodRequest, SimulatedDra
+from sgpud.cli.simulate.engine.values import (
+    Cluster,
+    ContainerRequest,
+    PodOutcome,
+    PodRequest,
+    SimulatedDra,
+)
 from sgpud.core.dra.slices import DraSettings
 from sgpud.core.gpu.gpu import Gpu
 from sgpud.core.sharing.rules import (
     DEFAULT_RESOURCE,
     Advertise,
+    Multiple,
     Placement,
     ShareTerms,
     Sharing,
@@ -24,9 +31,15 @@ from sgpud.core.sharing.rules import (
 GIB = 2**30
 SIZES = (2, 4, 8, 12)
 MEMORY = Sharing(default=ShareTerms(share_memory=GIB))
+TRACE = (*range(47, 101), *range(48, 101, 4), 5, 10, 10, 15, 20, 20, 25, 25, 30, 40, 46, 46)
+"""Four of five pods of public traces ask for most of a GPU."""
+SAME = Sharing(multiple=Multiple.SAME)
+PACKED = evolve(SAME, placement=Placement.PACKED)
 ALL = evolve(MEMORY, advertise=Advertise.ALL)
 DRA = SimulatedDra(DraSettings(memory_placement=Placement.PACKED), 10.0)
 CASES = (
+    ("trace-like, same, spread, 2 x 8 GPUs", SAME, None, 2, TRACE, 64.0),
+    ("trace-like, same, packed, 2 x 8 GPUs", PACKED, None, 2, TRACE, 64.0),
     ("100 places per GPU, 1 x 16 GPUs", Sharing(), None, 1, (1,), 0.7),
     ("100 places per GPU, 2 x 8 GPUs", Sharing(), None, 2, (1,), 0.7),
     ("1GiB shares, advertise all, 2 x 8", ALL, None, 2, SIZES, 18.0),
@@ -47,7 +60,7 @@ def main() -> None:
         gpus = tuple(_gpu(number) for number in range(GPUS // nodes))
         requests = list(islice(_requests(sizes, apart), pods))
         wall, processor = time.perf_counter(), time.process_time()
-        outcome = simulate(Cluster(sharing, gpus, nodes, dra=dra), requests)
+        outcome = simulate(Cluster(sharing, (gpus,) * nodes, dra=dra), requests)
         wall, processor = time.perf_counter() - wall, time.process_time() - processor
         placed = sum(entry.end is PodOutcome.PLACED for entry in outcome.entries)
         failed = sum(len(entry.failures) for entry in outcome.entries)
@@ -71,7 +84,8 @@ def _requests(sizes: tuple[int, ...], apart: float) -> Iterator[PodRequest]:
         part = (state >> 8) % 1000 / 1000
         at = round(at + 2 * apart * part, 3)
         size = sizes[(state >> 20) % len(sizes)]
-        yield PodRequest(f"pod-{number}", at, size, DEFAULT_RESOURCE, round(500 + 1000 * part, 3))
+        container = ContainerRequest(size, DEFAULT_RESOURCE)
+        yield PodRequest(f"pod-{number}", at, (container,), round(500 + 1000 * part, 3))
 
 
 if __name__ == "__main__":

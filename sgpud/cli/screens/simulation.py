@@ -36,12 +36,7 @@ def _run(run: Document) -> Iterator[str]:
     settings, gpus = run["settings"], run["gpus"]
     yield (
         f"{run['configuration']}: {_count(run['nodes'], 'node')}, {_count(len(gpus), 'GPU')}, "
-        f"placement {settings['placement']}, "
-        + (
-            f"DRA, reordered every {clock(settings['reorder_every'])} at most"
-            if settings["api"] == "dra"
-            else f"advertise {settings['advertise']}"
-        )
+        f"placement {settings['placement']}, {_how(settings)}"
     )
     for resource in dict.fromkeys(gpu["resource"] for gpu in gpus):
         mine = [gpu for gpu in gpus if gpu["resource"] == resource]
@@ -56,6 +51,15 @@ def _run(run: Document) -> Iterator[str]:
     yield from _gpus(run)
     yield ""
     yield from _summary(run)
+
+
+def _how(settings: Document) -> str:
+    """What beside the placement decides which GPU a pod gets."""
+    if settings["api"] == "dra":
+        return f"DRA, reordered every {clock(settings['reorder_every'])} at most"
+    if settings["api"] == "device-plugin":
+        return f"advertise {settings['advertise']}"
+    return "by a scheduler that sees every GPU"
 
 
 def _pods(pods: Sequence[Document]) -> Iterator[str]:

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from sgpud.cli.simulate.engine import TRIES
 
 MOST = 1000
-"""Nodes, and tries, of a simulation."""
+"""Nodes of a kind, and tries, of a simulation."""
+POLICIES = ("best-fit", "first-fit", "random")
 
 
 def add_arguments(parser: argparse.ArgumentParser, usual: str) -> None:
@@ -21,10 +22,17 @@ def add_arguments(parser: argparse.ArgumentParser, usual: str) -> None:
     listed = parser.add_mutually_exclusive_group(required=True)
     listed.add_argument("pods", nargs="?", metavar="PODS.toml", help="pods, as [[pod]] tables")
     listed.add_argument("--trace", metavar="CSV", help="pods, as a CSV table")
-    text = "fake GPUs of a node, as for run --fake-gpus"
-    parser.add_argument("--gpus", required=True, metavar="FILE", help=text)
+    text = "fake GPUs of a node, as for run --fake-gpus; repeat for nodes that differ"
+    parser.add_argument("--gpus", action="append", default=[], metavar="FILE", help=text)
+    text = "number of such nodes (1), once or for each --gpus"
     parser.add_argument(
-        "--nodes", type=_several, default=1, metavar="N", help="number of such nodes (1)"
+        "--nodes", action="append", type=_several, default=[], metavar="N", help=text
+    )
+    text = "nodes, as a CSV table with the columns product, gpus, memory and perhaps name"
+    parser.add_argument("--nodes-csv", metavar="CSV", help=text)
+    text = "play the pods with a scheduler that sees every GPU, too: " + ", ".join(POLICIES)
+    parser.add_argument(
+        "--policy", action="append", default=[], choices=POLICIES, metavar="NAME", help=text
     )
     text = f"attempts per pod that fails on its node, at most ({TRIES})"
     parser.add_argument("--tries", type=_several, default=TRIES, metavar="N", help=text)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 
 from attrs import frozen
 
-from sgpud.cli.simulate.engine.simulation import never_fits
-from sgpud.cli.simulate.engine.values import PodRequest
+from sgpud.cli.simulate.engine.rooms import never_fits
+from sgpud.cli.simulate.engine.simulation import plans
+from sgpud.cli.simulate.engine.values import Cluster, ContainerRequest, PodRequest
 from sgpud.config.problems import ConfigError, Problem
 from sgpud.core.planning.plan import Plan
 from sgpud.core.units import DurationError, format_size, parse_duration
@@ -19,12 +20,28 @@ MOST_PODS = 1_000_000
 MOST_PROBLEMS = 100
 """Problems that are reported at once."""
 MOST_SHARES = 1_000_000
+MOST_GPUS = 64
+"""Of one container."""
 LONGEST = 1e9
 """Seconds; some 30 years."""
 LATEST_DATE = 1e11
 """Seconds since the epoch."""
 _NUMBER = re.compile(r"[+-]?[0-9]{1,18}(?:\.[0-9]{0,18})?(?:[eE][+-]?[0-9]{1,3})?", re.ASCII)
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[ T]")
+
+
+@frozen
+class AskedContainer:
+    """What one container of a pod of a list asks for."""
+
+    shares: int | None = None
+    """None: one; where shares stand for memory, as many as hold its memory; of `gpus`, all."""
+    resource: str | None = None
+    """None: the one that `[sharing]` names."""
+    memory: int | None = None
+    """Bytes that it uses on each GPU it gets; None: what its shares stand for."""
+    gpus: int | None = None
+    """So many GPUs with that number of shares each; None: the shares as they are."""
 
 
 @frozen
@@ -35,14 +52,11 @@ class AskedPod:
     name: str
     at: float
     """Seconds."""
-    shares: int | None = None
-    """None: one; where shares stand for memory, as many as hold its memory."""
-    resource: str | None = None
-    """None: the one that `[sharing]` names."""
     duration: float | None = None
     """Seconds; None: for ever."""
-    memory: int | None = None
-    """Bytes that it uses on each GPU it gets; None: what its shares stand for."""
+    containers: tuple[AskedContainer, ...] = (AskedContainer(),)
+    products: tuple[str, ...] = ()
+    """Its nodes have one of these GPUs; none: any node."""
 
 
 @frozen
@@ -53,6 +67,15 @@ class PodList:
     pods: tuple[AskedPod, ...]
     notes: tuple[str, ...] = ()
     """What was left out of it."""
+
+
+@frozen
+class Wanted:
+    """What a kind of pod asks for, or the key and what is wrong with it."""
+
+    containers: tuple[ContainerRequest, ...]
+    key: str = ""
+    wrong: str = ""
 
 
 class TimeError(ValueError):
@@ -95,25 +118,25 @@ def _date(text: str) -> float:
     return found.replace(tzinfo=found.tzinfo or timezone.utc).timestamp()
 
 
-def requests(listed: PodList, plan: Plan, resource: str) -> list[PodRequest]:
-    """The list as requests for nodes with this plan; `resource` is the default one.
+def requests(listed: PodList, cluster: Cluster) -> list[PodRequest]:
+    """The list as requests for these nodes.
 
     ConfigError with the line of every pod that no node could ever place, each kind once.
     """
     found: list[PodRequest] = []
-    known: dict[tuple[str, int | None, int | None], tuple[int, str]] = {}
+    made = plans(cluster)
+    known: dict[tuple[tuple[AskedContainer, ...], tuple[str, ...]], Wanted] = {}
     problems = []
     for pod in listed.pods:
-        wanted = pod.resource or resource
-        kind = (wanted, pod.shares, pod.memory)
+        kind = (pod.containers, pod.products)
         if kind not in known:
-            shares = _shares(pod, plan, wanted)
-            key, wrong = _wrong(plan, wanted, shares, pod.memory)
-            known[kind] = (shares, wrong)
-            if wrong:
-                problems.append(Problem(listed.file, pod.line, key, wrong))
-        shares = known[kind][0]
-        found.append(PodRequest(pod.name, pod.at, shares, wanted, pod.duration, pod.memory))
+            kinds = {cluster.nodes[number] for number in cluster.allowed(pod.products)}
+            there = [plan for gpus, plan in made.items() if gpus in kinds]
+            wanted = known[kind] = _wanted(pod, there, cluster.sharing.default.resource)
+            if wanted.wrong:
+                problems.append(Problem(listed.file, pod.line, wanted.key, wanted.wrong))
+        containers = known[kind].containers
+        found.append(PodRequest(pod.name, pod.at, containers, pod.duration, pod.products))
     fail(problems)
     return found
 
@@ -125,24 +148,34 @@ def fail(problems: Iterable[Problem]) -> None:
         raise ConfigError(found[:MOST_PROBLEMS])
 
 
-def _shares(pod: AskedPod, plan: Plan, resource: str) -> int:
-    pool = plan.pool(resource)
-    size = pool.size if pool else 0
-    if pod.shares is not None:
-        return pod.shares
-    return max(1, math.ceil((pod.memory or 0) / size)) if size else 1
-
-
-def _wrong(plan: Plan, resource: str, shares: int, memory: int | None) -> tuple[str, str]:
-    """(key, what is wrong) with a request that can never be placed; empty for any other."""
-    never = never_fits(plan, resource, shares)
+def _wanted(pod: AskedPod, there: Sequence[Plan], default: str) -> Wanted:
+    """What a pod asks of nodes with these plans, or what is wrong with it."""
+    if not there:
+        return Wanted((), "products", "no node has only GPUs that match one of these products")
+    containers = tuple(_container(each, there, each.resource or default) for each in pod.containers)
+    never = never_fits(there, [(each.resource, each.shares) for each in containers])
     if never:
-        return "pod", never
-    pool = plan.pool(resource)
-    gpus = [group.gpu for group in pool.groups if group.gpu] if pool else []
-    most = max(((gpu.memory or 0) - gpu.reserved for gpu in gpus), default=0)
-    if memory is not None and memory > most:
-        return "memory", (
-            f"{format_size(memory)} is more than any GPU has: {format_size(most)} at most"
+        return Wanted(containers, "pod", never)
+    for each in containers:
+        most = max(
+            (group.gpu.memory or 0) - group.gpu.reserved
+            for plan in there
+            if (pool := plan.pool(each.resource)) is not None
+            for group in pool.groups
+            if group.gpu
         )
-    return "", ""
+        if each.uses is not None and each.uses > most:
+            text = f"{format_size(each.uses)} is more than any GPU has: {format_size(most)} at most"
+            return Wanted(containers, "memory", text)
+    return Wanted(containers)
+
+
+def _container(asked: AskedContainer, there: Sequence[Plan], resource: str) -> ContainerRequest:
+    pools = [pool for plan in there if (pool := plan.pool(resource)) is not None]
+    shares = asked.shares
+    if shares is None and asked.gpus:
+        shares = max((pool.largest for pool in pools), default=1)
+    if shares is None:
+        size = max((pool.size for pool in pools), default=0)
+        shares = max(1, math.ceil((asked.memory or 0) / size)) if size else 1
+    return ContainerRequest(shares * (asked.gpus or 1), resource, asked.memory)

@@ -11,14 +11,16 @@ from attrs import evolve
 
 from sgpud.cli.simulate.asked import requests
 from sgpud.cli.simulate.document import run_document
-from sgpud.cli.simulate.engine.simulation import empty_plan, simulate
+from sgpud.cli.simulate.engine.simulation import simulate
 from sgpud.cli.simulate.engine.values import (
+    Baseline,
     Cluster,
     PodOutcome,
     PodRequest,
     SimulatedDra,
     SimulationResult,
 )
+from sgpud.cli.simulate.nodes import nodes
 from sgpud.cli.simulate.pods import load_pods
 from sgpud.cli.simulate.trace import TraceOptions, load_trace
 from sgpud.config.dra_settings import dra_settings
@@ -28,7 +30,6 @@ from sgpud.config.values import Config, KubeletApi
 from sgpud.core.gpu.gpu import Gpu
 from sgpud.core.sharing.limits import too_many
 from sgpud.core.sharing.rules import LARGE_STATUS, Multiple, Placement, Sharing
-from sgpud.gpus.fake.file import load as load_gpus
 
 DEFAULTS = "the defaults"
 """What stands for the name of a configuration where there is no file."""
@@ -41,23 +42,35 @@ def run(arguments: argparse.Namespace, usual: str) -> dict[str, Any]:
 
     `usual` is the configuration's file where none is named; the defaults where it does not exist.
     """
-    gpus = load_gpus(Path(arguments.gpus)).gpus
+    there = nodes(arguments.gpus, arguments.nodes, arguments.nodes_csv)
     file = arguments.trace or arguments.pods
     options = TraceOptions(arguments.columns, arguments.scale, arguments.start, arguments.to)
     listed = load_trace(Path(file), options) if arguments.trace else load_pods(Path(file))
+    configurations = _configurations(arguments.config, usual, arguments.set)
+    tries = arguments.tries
+    played = [
+        (name, _cluster(config, there, tries))
+        for name, config in _by_api(configurations, arguments.api)
+    ]
+    first = Cluster(configurations[0][1].sharing, there, tries)
+    played += [(name, evolve(first, baseline=Baseline(name))) for name in arguments.policy]
+    gpus = list(dict.fromkeys(gpu for node in dict.fromkeys(there) for gpu in node))
     runs = []
-    played = _configurations(arguments.config, usual, arguments.set)
-    for name, config in _by_api(played, arguments.api):
-        sharing = config.sharing
-        _check_shares(name, sharing, gpus)
-        cluster = _cluster(config, gpus, arguments.nodes, arguments.tries)
-        pods = requests(listed, empty_plan(cluster), sharing.default.resource)
+    for name, cluster in played:
+        _check_shares(name, cluster.sharing, gpus)
+        pods = requests(listed, cluster)
         outcome = simulate(cluster, pods)
         run = run_document(outcome, verbose=arguments.verbose or not arguments.json)
-        run["notes"] += [*listed.notes, *_better(outcome, pods), *_unguarded(sharing, gpus)]
+        run["notes"] += listed.notes
+        if cluster.baseline is None:
+            run["notes"] += [*_better(outcome, pods), *_unguarded(cluster.sharing, gpus)]
         run["notes"] += _asks(outcome) if cluster.dra else []
         runs.append({"configuration": name, **run})
-    return {"pods": file, "gpus": arguments.gpus, "runs": runs}
+    return {
+        "pods": file,
+        "gpus": [*arguments.gpus, *filter(None, [arguments.nodes_csv])],
+        "runs": runs,
+    }
 
 
 def _by_api(
@@ -70,20 +83,21 @@ def _by_api(
             yield (f"{name}, {api}" if apis else name), other
 
 
-def _cluster(config: Config, gpus: tuple[Gpu, ...], nodes: int, tries: int) -> Cluster:
+def _cluster(config: Config, nodes: tuple[tuple[Gpu, ...], ...], tries: int) -> Cluster:
     if config.kubelet.api is not KubeletApi.DRA:
-        return Cluster(config.sharing, gpus, nodes, tries)
+        return Cluster(config.sharing, nodes, tries)
     sharing = config.sharing
     if sharing.multiple is not Multiple.SAME:
         # What `limits: n` means there, whatever is configured.
         sharing = evolve(sharing, multiple=Multiple.DISTINCT)
     dra = SimulatedDra(dra_settings(config), max(1.0, config.dra.reorder_every))
-    return Cluster(sharing, gpus, nodes, tries, dra)
+    return Cluster(sharing, nodes, tries, dra)
 
 
 def _asks(outcome: SimulationResult) -> list[str]:
     """What pods with several shares have to be written as."""
-    several = {each.request.resource for each in outcome.entries if each.request.shares > 1}
+    containers = [each for entry in outcome.entries for each in entry.request.containers]
+    several = {each.resource for each in containers if each.shares > 1}
     claims = sorted(
         {one.resource for one in outcome.histories if one.multiple is Multiple.SAME} & several
     )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sgpud.cli.simulate.engine.summary import refusals, sums, waited, waits
-from sgpud.cli.simulate.engine.values import PodOutcome, PodResult, SimulationResult
+from sgpud.cli.simulate.engine.values import Cluster, PodOutcome, PodResult, SimulationResult
 
 PARTS = 60
 """Parts of the picture of each GPU over time."""
@@ -19,18 +19,9 @@ def run_document(outcome: SimulationResult, *, verbose: bool = True) -> dict[str
     Each pod's failures are in it if `verbose`; otherwise their number only.
     """
     names = {history.gpu.uuid: f"GPU {history.position}" for history in outcome.histories}
-    sharing, dra = outcome.cluster.sharing, outcome.cluster.dra
-    settings: dict[str, Any] = {"api": "device-plugin", "placement": sharing.placement.value}
-    if dra:
-        memory = sharing.default.share_memory > 0
-        order = dra.settings.memory_placement if memory else dra.settings.placement
-        settings |= {"api": "dra", "placement": order.value if order else "fixed"}
-        settings["reorder_every"] = dra.reorder_every
-    else:
-        settings["advertise"] = sharing.advertise.value
     return {
-        "settings": settings,
-        "nodes": outcome.cluster.nodes,
+        "settings": _settings(outcome.cluster),
+        "nodes": len(outcome.cluster.nodes),
         "start": outcome.start,
         "end": outcome.end,
         "notes": list(outcome.notes),
@@ -38,6 +29,20 @@ def run_document(outcome: SimulationResult, *, verbose: bool = True) -> dict[str
         "gpus": [_gpu(outcome, number) for number in range(len(outcome.histories))],
         "pods": [_pod(entry, outcome.end, names, verbose=verbose) for entry in outcome.entries],
     }
+
+
+def _settings(cluster: Cluster) -> dict[str, Any]:
+    """What placed the pods."""
+    sharing, dra = cluster.sharing, cluster.dra
+    if cluster.baseline:
+        return {"api": "none", "placement": cluster.baseline.value}
+    if dra:
+        memory = sharing.default.share_memory > 0
+        order = dra.settings.memory_placement if memory else dra.settings.placement
+        placement = order.value if order else "fixed"
+        return {"api": "dra", "placement": placement, "reorder_every": dra.reorder_every}
+    placement, advertise = sharing.placement.value, sharing.advertise.value
+    return {"api": "device-plugin", "placement": placement, "advertise": advertise}
 
 
 def _summary(outcome: SimulationResult) -> dict[str, Any]:
@@ -97,10 +102,10 @@ def _pod(
             }
             for failure in entry.failures
         ]
+    given_to = entry.given or ({},) * len(entry.request.containers)
     return {
         "name": entry.request.name,
-        "resource": entry.request.resource,
-        "shares": entry.request.shares,
+        "shares": sum(shares for _, shares in entry.request.wants),
         "arrived": entry.request.at,
         "end": entry.end.value,
         "placed": entry.placed,
@@ -108,6 +113,14 @@ def _pod(
         "waited": waited(entry, end),
         "node": entry.node,
         "gpus": {str(gpu): count for gpu, count in entry.gpus.items()},
+        "containers": [
+            {
+                "resource": container.resource,
+                "shares": container.shares,
+                "gpus": {str(gpu): count for gpu, count in given.items()},
+            }
+            for container, given in zip(entry.request.containers, given_to, strict=True)
+        ],
         "waits": [wait.value for wait in entry.waits],
         **failures,
     }

@@ -6,22 +6,29 @@ arrive = "10m"         # seconds as a number, or a text with its unit; 0
 duration = "2h"        # or depart; left out: it runs for ever
 shares = 4             # 1; where shares stand for memory: as many as hold `memory`
 memory = "11GiB"       # what it uses on each GPU; left out: what its shares stand for
+gpus = 2               # so many GPUs with that number of shares each; alone: whole ones
 resource = "example.com/shared-gpu"  # the one of [sharing]
+products = ["*A100*"]  # its nodes have one of these GPUs (a node selector); any node
 count = 10             # so many alike,
 every = "30s"          # each so long after the one before
+
+[[pod.containers]]     # for a pod of several, in place of these four keys
+shares = 1             # and memory, gpus, resource
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from attrs import frozen
 
 from sgpud.cli.simulate.asked import (
+    MOST_GPUS,
     MOST_PODS,
     MOST_SHARES,
+    AskedContainer,
     AskedPod,
     PodList,
     TimeError,
@@ -55,15 +62,28 @@ def _name(text: str) -> str | None:
     return None if text.strip() and text.isprintable() else "is not a name"
 
 
+_CONTAINER = (
+    Key("shares", Integer(1, MOST_SHARES)),
+    Key("memory", Text('a size such as "11GiB"', size())),
+    Key("resource", Text("a name in quotes", resource_name)),
+    Key("gpus", Integer(1, MOST_GPUS)),
+)
 _POD = Table(
     (
         Key("name", Text("a name in quotes", _name)),
         Key("arrive", DurationType(), 0),
         Key("duration", DurationType()),
         Key("depart", DurationType()),
-        Key("shares", Integer(1, MOST_SHARES)),
-        Key("memory", Text('a size such as "11GiB"', size())),
-        Key("resource", Text("a name in quotes", resource_name)),
+        *_CONTAINER,
+        Key("products", ListOf(Text("a name in quotes", _name), "a list of names", 64)),
+        Key(
+            "containers",
+            ListOf(
+                Table(_CONTAINER, "a table [[pod.containers]]"),
+                "tables, each below a line [[pod.containers]]",
+                64,
+            ),
+        ),
         Key("count", Integer(1, MOST_PODS), 1),
         Key("every", DurationType(), 0),
     ),
@@ -108,6 +128,7 @@ def _contradictions(source: ConfigSource) -> Iterator[Problem]:
             "depart": "depart" in entry
             and seconds(entry["depart"]) < arrive
             and f"is before the pod arrives, at {arrive:g} s",
+            "containers": _doubled(entry),
             "every": "every" in entry and "count" not in entry and "does nothing without count",
             "count": total > MOST_PODS and f"makes more than {MOST_PODS} pods in all",
         }
@@ -117,6 +138,16 @@ def _contradictions(source: ConfigSource) -> Iterator[Problem]:
                 yield Problem(source.file, line, f"pod.{key}", text)
 
 
+def _doubled(entry: Mapping[str, Any]) -> str:
+    """What is wrong with keys that a pod and its containers both have; empty for nothing."""
+    if "containers" not in entry:
+        return ""
+    both = [key.name for key in _CONTAINER if key.name in entry]
+    if both:
+        return f"stands beside {both[0]}: say it of each container"
+    return "" if entry["containers"] else "is empty"
+
+
 def _pods(entry: dict[str, Any], number: int, line: int) -> Iterator[AskedPod]:
     count = entry.get("count", 1)
     name = entry.get("name", f"pod-{number}")
@@ -124,14 +155,23 @@ def _pods(entry: dict[str, Any], number: int, line: int) -> Iterator[AskedPod]:
     duration = seconds(entry["duration"]) if "duration" in entry else None
     if "depart" in entry:
         duration = round(seconds(entry["depart"]) - at, 3)
-    memory = parse_size(entry["memory"]) if "memory" in entry else None
+    containers = tuple(map(_container, entry.get("containers", [entry])))
+    products = tuple(entry.get("products", ()))
     for one in range(count):
         yield AskedPod(
             line,
             f"{name}-{one + 1}" if count > 1 else name,
             round(at + one * every, 3),
-            entry.get("shares"),
-            entry.get("resource"),
             duration,
-            memory,
+            containers,
+            products,
         )
+
+
+def _container(entry: Mapping[str, Any]) -> AskedContainer:
+    return AskedContainer(
+        entry.get("shares"),
+        entry.get("resource"),
+        parse_size(entry["memory"]) if "memory" in entry else None,
+        entry.get("gpus"),
+    )

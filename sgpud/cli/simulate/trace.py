@@ -1,8 +1,9 @@
 """A list of pods as CSV: a trace.
 
 The first row names the columns: `arrive` and `duration` or `depart`, then where wanted `name`,
-`shares`, `memory` and `resource`. Times are seconds or dates, or have a unit (90s, 15m, 2h); sizes
-always have one (11GiB). An empty field is one that is left out. The rows can be in any order.
+`shares`, `gpus`, `memory`, `resource` and `products` (A|B). Times are seconds or dates, or have a
+unit (90s, 15m, 2h); sizes always have one (11GiB). An empty field is one that is left out. The rows
+can be in any order.
 
 A file of other people's is read with `columns` (their names of ours; what else it has is ignored)
 and `scale` (what its times, shares and sizes are divided by).
@@ -22,9 +23,11 @@ from attrs import evolve, field, frozen
 
 from sgpud.cli.simulate.asked import (
     LATEST_DATE,
+    MOST_GPUS,
     MOST_PODS,
     MOST_PROBLEMS,
     MOST_SHARES,
+    AskedContainer,
     AskedPod,
     PodList,
     TimeError,
@@ -38,7 +41,17 @@ from sgpud.core.units import SizeError, parse_size
 
 V = TypeVar("V")
 
-COLUMNS = ("arrive", "duration", "depart", "name", "shares", "memory", "resource")
+COLUMNS = (
+    "arrive",
+    "duration",
+    "depart",
+    "name",
+    "shares",
+    "gpus",
+    "memory",
+    "resource",
+    "products",
+)
 MOST_BYTES = 256 * 2**20
 _NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]{0,9})?(?:[eE]\+?[0-9]{1,2})?", re.ASCII)
 
@@ -192,14 +205,19 @@ def _pod(
             raise _WrongError("depart", "", "is before the pod arrives")
         duration = depart - at
     memory = _read(given, "memory", parse_size)
+    container = AskedContainer(
+        _read(given, "shares", lambda text: _whole(text, options.scale.get("shares", 1.0))),
+        _read(given, "resource", _resource),
+        None if memory is None else math.ceil(memory / options.scale.get("memory", 1.0)),
+        _read(given, "gpus", _gpus),
+    )
     return AskedPod(
         line,
         _read(given, "name", _printable) or f"pod-{number}",
         round(at / times, 3),
-        _read(given, "shares", lambda text: _whole(text, options.scale.get("shares", 1.0))),
-        _read(given, "resource", _resource),
         None if duration is None else round(duration / times, 3),
-        None if memory is None else math.ceil(memory / options.scale.get("memory", 1.0)),
+        (container,),
+        _read(given, "products", _products) or (),
     )
 
 
@@ -226,6 +244,19 @@ def _whole(text: str, scale: float) -> int:
     return math.ceil(scaled)
 
 
+def _gpus(text: str) -> int:
+    value = float(text) if _NUMBER.fullmatch(text) else math.nan
+    if value == 0:
+        raise _NoShareError
+    if not 1 <= value <= MOST_GPUS or value % 1:
+        raise _WrongError("gpus", show(text), f"is not a whole number from 1 to {MOST_GPUS}")
+    return int(value)
+
+
+def _products(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, map(str.strip, _printable(text, "products").split("|"))))
+
+
 def _resource(text: str) -> str:
     wrong = resource_name(text)
     if wrong:
@@ -233,9 +264,9 @@ def _resource(text: str) -> str:
     return text
 
 
-def _printable(text: str) -> str:
+def _printable(text: str, column: str = "name") -> str:
     if not text.isprintable():
-        raise _WrongError("name", show(text), "is not a name")
+        raise _WrongError(column, show(text), "is not a name")
     return text
 
 

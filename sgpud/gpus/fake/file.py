@@ -19,7 +19,7 @@ has the files stat, cgroup and mountinfo; DIR/1/stat has to exist.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
@@ -151,6 +151,16 @@ def parse_fake_gpus(text: str | bytes, file: str) -> FakeNode:
         raise ConfigError(problems)
     proc = source.document.get("proc", "/proc")
     return FakeNode(file, tuple(gpus), scripted_events(source), proc)
+
+
+def fake_gpus(parts: Iterable[tuple[str, int, str]]) -> tuple[Gpu, ...]:
+    """The GPUs of a node, from (product, how many, memory of each as a size)."""
+    entries = [
+        {"product": product, "memory": memory}
+        for product, count, memory in parts
+        for _ in range(count)
+    ]
+    return tuple(gpu for index, entry in enumerate(entries) for gpu in _gpus(entry, index))
 
 
 def _contradictions(source: ConfigSource) -> Iterator[Problem]:

@@ -16,10 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sgpud.cli.main import main
-from sgpud.cli.simulate.engine.simulation import empty_plan, never_fits, simulate
+from sgpud.cli.simulate.engine.rooms import fits, never_fits
+from sgpud.cli.simulate.engine.simulation import plans, simulate
 from sgpud.cli.simulate.engine.summary import waited
 from sgpud.cli.simulate.engine.values import (
     Cluster,
+    ContainerRequest,
     PodOutcome,
     PodRequest,
     SimulatedDra,
@@ -42,13 +44,13 @@ def published(
 
 
 def pod(at: float, shares: int = 1, duration: float | None = None) -> PodRequest:
-    return PodRequest(f"pod at {at}", at, shares, POOL, duration)
+    return PodRequest(f"pod at {at}", at, (ContainerRequest(shares, POOL),), duration)
 
 
 def play(
     sharing: Sharing, dra: SimulatedDra, *pods: PodRequest, gpus: int = 2, nodes: int = 1
 ) -> SimulationResult:
-    return simulate(Cluster(sharing, tuple(map(gpu, range(gpus))), nodes, 10, dra), pods)
+    return simulate(Cluster(sharing, (tuple(map(gpu, range(gpus))),) * nodes, 10, dra), pods)
 
 
 def where(outcome: SimulationResult) -> list[dict[int, int]]:
@@ -98,6 +100,15 @@ def test_several_places_are_several_gpus_or_a_claim_for_one() -> None:
     assert where(play(same, published(), pod(0, 3), pod(0, 2))) == [{0: 3}, {1: 2}]
 
 
+def test_whole_gpus_are_one_claim_and_containers_are_claims_of_one_pod() -> None:
+    same = Sharing(default=ShareTerms(POOL, 4), multiple=Multiple.SAME)
+    assert where(play(same, published(), pod(0, 1, 5), pod(1, 8))) == [{0: 1}, {0: 4, 1: 4}]
+    two = PodRequest("two", 0, (ContainerRequest(3, POOL), ContainerRequest(2, POOL)))
+    outcome = play(same, published(), two, pod(1, 3), pod(1, 2))
+    assert outcome.entries[0].given == ({0: 3}, {1: 2})
+    assert where(outcome)[1:] == [{}, {1: 2}]
+
+
 def test_what_a_pod_reserves_by_default_limits_how_many_fit() -> None:
     places = Sharing(default=ShareTerms(POOL, 100))
     outcome = play(places, published(default=20 * GIB), *[pod(0) for _ in range(5)])
@@ -111,8 +122,9 @@ pods = st.lists(
         PodRequest,
         name=st.just("pod"),
         at=st.integers(0, 90).map(float),
-        shares=st.integers(1, 40),
-        resource=st.just(POOL),
+        containers=st.lists(
+            st.builds(ContainerRequest, st.integers(1, 40), st.just(POOL)), min_size=1, max_size=2
+        ).map(tuple),
         duration=st.none() | st.sampled_from([0.0, 0.05, 3.0, 11.5, 60.0, 200.0]),
     ),
     max_size=25,
@@ -126,16 +138,22 @@ clusters = st.builds(
         ),
         multiple=st.sampled_from([Multiple.SAME, Multiple.DISTINCT]),
     ),
-    st.integers(1, 3).map(lambda count: tuple(map(gpu, range(count)))),
-    nodes=st.integers(1, 3),
+    st.lists(
+        st.integers(1, 3).map(lambda count: tuple(map(gpu, range(count)))), min_size=1, max_size=3
+    ).map(tuple),
     dra=st.builds(published, st.none() | st.sampled_from(Placement), every=st.just(10.0)),
 )
 
 
 @given(clusters, pods)
 def test_no_pod_fails_and_no_gpu_is_overfull(cluster: Cluster, asked: list[PodRequest]) -> None:
-    empty = empty_plan(cluster)
-    requests = [each for each in asked if never_fits(empty, each.resource, each.shares) is None]
+    empty = plans(cluster)
+    there = list(empty.values())
+    requests = [
+        each
+        for each in asked
+        if never_fits(there, [(one.resource, one.shares) for one in each.containers]) is None
+    ]
     outcome = simulate(cluster, requests)
     assert [entry.request for entry in outcome.entries] == requests
     size = {(one.node, one.position): one.shares for one in outcome.histories}
@@ -145,19 +163,19 @@ def test_no_pod_fails_and_no_gpu_is_overfull(cluster: Cluster, asked: list[PodRe
     for entry in outcome.entries:
         assert not entry.failures
         if entry.node is not None:
-            assert sum(entry.gpus.values()) == entry.request.shares
+            for container, given in zip(entry.request.containers, entry.given, strict=True):
+                assert sum(given.values()) == container.shares
             if entry.ended is None:
                 held.update({(entry.node, position): n for position, n in entry.gpus.items()})
     for entry in outcome.entries:
-        if entry.end is PodOutcome.WAITING:
+        if entry.end is PodOutcome.WAITING and len(entry.request.containers) == 1:
+            (wanted,) = entry.request.containers
             free = {each: size[each] - held[each] for each in size}
-            for node in range(cluster.nodes):
+            for node, gpus in enumerate(cluster.nodes):
                 room = [left for (number, _), left in free.items() if number == node]
-                fitting = sum(left >= 1 for left in room) >= entry.request.shares
-                one = cluster.sharing.default.share_memory
-                if one or cluster.sharing.multiple is Multiple.SAME:
-                    fitting = max(room) >= entry.request.shares
-                assert not fitting
+                pool = empty[gpus].pool(POOL)
+                assert pool is not None
+                assert not fits(pool, room, wanted.shares)
 
 
 # A load like that of a public trace of fractional GPU pods. ---------------------------------------
@@ -177,6 +195,10 @@ def trace_like(seed: int, offered: float, count: int = 1500) -> list[PodRequest]
     return found
 
 
+def asked_of(request: PodRequest) -> int:
+    return request.containers[0].shares
+
+
 def exact_best_fit(pods: Sequence[PodRequest]) -> float:
     """All waits, where each pod gets the fullest GPU that it fits on, of the emptiest node."""
     free = [[100] * EACH for _ in range(NODES)]
@@ -191,9 +213,9 @@ def exact_best_fit(pods: Sequence[PodRequest]) -> float:
             waiting.append(number)
         else:
             node, position = given[number]
-            free[node][position] += pods[number].shares
+            free[node][position] += asked_of(pods[number])
         for each in list(waiting):
-            asked = pods[each].shares
+            asked = asked_of(pods[each])
             nodes = [node for node in range(NODES) if max(free[node]) >= asked]
             if nodes:
                 node = max(nodes, key=lambda node: sum(free[node]))

@@ -15,6 +15,7 @@ from sgpud.cli.commands import EX_CONFIG
 from sgpud.cli.main import main
 from sgpud.cli.screens.simulation import MOST_ROWS, clock
 from sgpud.cli.simulate.asked import LONGEST, TimeError, seconds
+from sgpud.cli.simulate.nodes import parse_nodes
 from sgpud.cli.simulate.pods import load_pods, parse_pods
 from sgpud.cli.simulate.trace import TraceOptions, column_map, load_trace, parse_trace, scale_map
 from sgpud.config.problems import ConfigError
@@ -132,6 +133,12 @@ def test_of_many_pods_those_that_waited_are_listed(tmp_path: Path) -> None:
         ('[[pod]]\nmemory = "41GiB"\n', 1, "pod: 41 shares never fit"),
         ('[[pod]]\nmemory = "41GiB"\nshares = 1\n', 1, "memory: 41GiB is more than any GPU has"),
         ('[[pod]]\nresource = "example.com/other"\n', 1, "no GPU is shared as example.com/other"),
+        ("[[pod]]\nshares = 1\ncontainers = [{}]\n", 3, "stands beside shares"),
+        ("[[pod]]\ncontainers = []\n", 2, "pod.containers: is empty"),
+        ("[[pod]]\ncontainers = [{shares = 0}]\n", 2, "0 is out of range"),
+        ("[[pod]]\ncontainers = [{shares = 40}, {shares = 40}, {}]\n", 1, "never fit together"),
+        ('[[pod]]\nproducts = ["T4"]\n', 1, "products: no node has only GPUs that match"),
+        ("[[pod]]\ngpus = 2\n", 1, "pod: 80 shares never fit"),
     ],
 )
 def test_each_error_in_a_list_is_reported_with_its_line(
@@ -179,7 +186,7 @@ HEAD = "arrive,duration,shares,memory\n"
         ("arrive,duration,depart\n0,1,1\n", 1, "one column of duration and depart is needed"),
         ("duration\n1\n", 1, "the column arrive is missing"),
         ("arrive,duration,arrive\n0,1,1\n", 1, "arrive comes twice"),
-        ("arrive,duration,gpus\n0,1,1\n", 1, '"gpus" is an unknown column'),
+        ("arrive,duration,gpu\n0,1,1\n", 1, '"gpu" is an unknown column'),
         ("", 1, "the column arrive is missing"),
         (f'{HEAD}0,5,1,"11GiB\n', 2, "is not CSV"),
         ("arrive,duration,resource\n0,1,gpu\n", 2, 'resource: "gpu" has no domain'),
@@ -219,7 +226,8 @@ def test_a_trace_can_be_in_any_order_and_has_units() -> None:
         b"\xef\xbb\xbfname, arrive,depart,memory\r\nb,2m,1h,\r\n,1.5,,1.5GiB\r\n", "t.csv"
     )
     first, second = listed.pods
-    assert (first.name, first.at, first.duration, first.memory) == (
+    (asked,) = first.containers
+    assert (first.name, first.at, first.duration, asked.memory) == (
         "pod-2",
         1.5,
         None,
@@ -258,7 +266,7 @@ def test_a_foreign_trace_is_read_with_its_names_and_units() -> None:
     )
     columns = column_map("id=name,arrival=creation_time,depart=deletion_time,shares=milli")
     found = parse_trace(text, "t.csv", TraceOptions(columns, scale_map("shares=10"), end=3600))
-    assert [(p.name, p.at, p.duration, p.shares) for p in found.pods] == [
+    assert [(p.name, p.at, p.duration, p.containers[0].shares) for p in found.pods] == [
         ("p1", 0.0, 3600.0, 46),
         ("p2", 30.0, 10.0, 100),
     ]
@@ -307,6 +315,116 @@ def test_failures_name_a_gpu_by_position_and_are_in_json_on_request(tmp_path: Pa
     assert "failures" not in brief["pods"][2]
     (whole,) = document(tmp_path, pods, *more, "--verbose", trace=True)["runs"]
     assert "GPU-" not in whole["pods"][2]["failures"][0]["why"]
+
+
+TWO_KINDS = "sn,model,gpu,memory,cpu\na,T4,2,15GiB,64\nb,V100M32,1,32GiB,96\nc,,0,,128\n"
+PLACES = '[sharing]\nmultiple = "same"\nplacement = "packed"\n'
+
+
+def of_two_kinds(folder: Path, pods: str, *more: str, trace: bool = False) -> dict[str, Any]:
+    """Places on one node with two small GPUs and one with a large one."""
+    (folder / "nodes.csv").write_text(TWO_KINDS)
+    (folder / "places.toml").write_text(PLACES)
+    (folder / "pods").write_text(pods)
+    out = io.StringIO()
+    listed = ["--trace", str(folder / "pods")] if trace else [str(folder / "pods")]
+    files = ["--nodes-csv", str(folder / "nodes.csv"), "--config", str(folder / "places.toml")]
+    assert main(["simulate", *listed, *files, "--json", *more], {}, out) == 0
+    found: dict[str, Any] = json.loads(out.getvalue())
+    return found
+
+
+def test_nodes_that_differ_come_from_a_table(tmp_path: Path) -> None:
+    pods = "[[pod]]\nshares = 60\ncount = 3\n[[pod]]\nshares = 60\n"
+    (only,) = of_two_kinds(tmp_path, pods)["runs"]
+    assert [(gpu["node"], gpu["product"]) for gpu in only["gpus"]] == [
+        (0, "T4"),
+        (0, "T4"),
+        (1, "V100M32"),
+    ]
+    assert [pod["end"] for pod in only["pods"]] == ["placed"] * 3 + ["failed"]
+
+
+def test_nodes_that_differ_come_from_several_files(tmp_path: Path) -> None:
+    (tmp_path / "one.toml").write_text(GPUS.replace("count = 2", "count = 1"))
+    more = ("--gpus", str(tmp_path / "one.toml"), "--nodes", "2", "--nodes", "1")
+    (only,) = document(tmp_path, "[[pod]]\n", *more)["runs"]
+    assert [gpu["node"] for gpu in only["gpus"]] == [0, 0, 1, 1, 2]
+    status, _, err = run(tmp_path, "[[pod]]\n", *more, "--nodes", "3")
+    assert status == EX_CONFIG
+    assert "--nodes: stands 3 times beside 2 --gpus" in err
+
+
+def test_a_pod_goes_to_nodes_with_one_of_its_products(tmp_path: Path) -> None:
+    pods = "arrive,duration,shares,products\n0,,10,V100M16|V100M32\n0,,10,t4\n0,,95,T4|V100M32\n"
+    (only,) = of_two_kinds(tmp_path, pods, trace=True)["runs"]
+    assert [pod["node"] for pod in only["pods"]] == [1, 0, 0]
+
+
+def test_whole_gpus_are_asked_for_beside_parts_of_one(tmp_path: Path) -> None:
+    pods = "arrive,duration,gpus,shares\n0,10,1,40\n1,10,2,100\n2,10,0,5\n2,5,2,\n"
+    found = of_two_kinds(tmp_path, pods, trace=True)["runs"][0]
+    part, whole, alone = found["pods"]
+    assert (part["shares"], whole["shares"], alone["shares"]) == (40, 200, 200)
+    assert whole["gpus"] == alone["gpus"] == {"0": 100, "1": 100}
+    assert found["notes"][0] == "1 row without a share skipped"
+
+
+def test_the_containers_of_a_pod_are_placed_one_by_one(tmp_path: Path) -> None:
+    pods = '[[pod]]\nproducts = ["T4"]\ncontainers = [{shares = 70}, {shares = 60}, {}]\n'
+    (only,) = of_two_kinds(tmp_path, pods)["runs"]
+    (pod,) = only["pods"]
+    assert [each["gpus"] for each in pod["containers"]] == [{"0": 70}, {"1": 60}, {"0": 1}]
+    assert (pod["shares"], pod["gpus"]) == (131, {"0": 71, "1": 60})
+
+
+def test_a_pod_of_which_one_container_fails_holds_nothing(tmp_path: Path) -> None:
+    pods = (
+        "[[pod]]\nshares = 60\ncount = 2\n[[pod]]\narrive = 1\n"
+        "containers = [{shares = 40}, {shares = 41}]\n[[pod]]\narrive = 3\nshares = 40\n"
+    )
+    (tmp_path / "one.csv").write_text("product,gpus,memory\nT4,2,15GiB\n")
+    more = ("--nodes-csv", str(tmp_path / "one.csv"), "--tries", "1")
+    (only,) = of_two_kinds(tmp_path, pods, *more)["runs"]
+    assert [pod["end"] for pod in only["pods"]] == ["placed", "placed", "waiting", "placed"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("model,gpu\nT4,1\n", "nodes.csv:1: the column memory is missing"),
+        ("product,gpus,memory\nT4,x,1GiB\n", 'nodes.csv:2: gpus: "x" is not a whole number'),
+        ("product,gpus,memory\nT4,1,15\n", 'nodes.csv:2: memory: "15" is not a size'),
+        ("product,gpus,memory\n,1,15GiB\n", "nodes.csv:2: product: is missing"),
+        ("product,gpus,memory\nT4,1,0\n", "nodes.csv:2: memory: must be more than 0"),
+        ("product,gpus,memory\nT4,65,1GiB\n", "has more than 64 GPUs"),
+        ("product,gpus,memory\nT4,0,1GiB\n", "has no node with a GPU"),
+    ],
+)
+def test_each_error_in_a_table_of_nodes_is_reported(text: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_nodes(text.encode(), "nodes.csv")
+    assert said in str(caught.value)
+
+
+def test_nodes_have_to_be_named(tmp_path: Path) -> None:
+    err = io.StringIO()
+    assert main(["simulate", str(tmp_path / "pods")], {}, io.StringIO(), err) == EX_CONFIG
+    assert "--gpus: is missing" in err.getvalue()
+
+
+def test_baselines_are_played_beside_the_configuration(tmp_path: Path) -> None:
+    """A scheduler that sees every GPU places the last pod, first-fit and best-fit differ."""
+    pods = "arrive,duration,shares\n0,,25\n1,,30\n2,,10\n3,,15\n"
+    more = ("--policy", "best-fit", "--policy", "first-fit", "--policy", "random")
+    found = document(tmp_path, pods, *more, trace=True)["runs"]
+    assert [run["configuration"] for run in found][1:] == ["best-fit", "first-fit", "random"]
+    best, first = found[1]["pods"], found[2]["pods"]
+    assert [pod["gpus"] for pod in best] == [{"0": 25}, {"1": 30}, {"1": 10}, {"0": 15}]
+    assert [pod["gpus"] for pod in first] == [{"0": 25}, {"1": 30}, {"0": 10}, {}]
+    assert found[3] == document(tmp_path, pods, *more, trace=True)["runs"][3]
+    _, text, _ = run(tmp_path, pods, *more, trace=True)
+    assert "placement best-fit, by a scheduler that sees every GPU" in text
 
 
 def test_a_list_repeats_a_pod_as_often_as_it_says() -> None:

@@ -7,16 +7,12 @@ from itertools import pairwise
 import pytest
 from attrs import evolve
 
-from sgpud.cli.simulate.engine.simulation import (
-    LONGEST,
-    MADE_AGAIN,
-    empty_plan,
-    never_fits,
-    simulate,
-)
+from sgpud.cli.simulate.engine.rooms import never_fits
+from sgpud.cli.simulate.engine.simulation import LONGEST, MADE_AGAIN, plans, simulate
 from sgpud.cli.simulate.engine.summary import sums, waited, waits
 from sgpud.cli.simulate.engine.values import (
     Cluster,
+    ContainerRequest,
     PodOutcome,
     PodRequest,
     SimulationResult,
@@ -33,13 +29,13 @@ ALL = evolve(MEMORY, advertise=Advertise.ALL)
 def pod(
     at: float, shares: int = 1, duration: float | None = None, resource: str = POOL
 ) -> PodRequest:
-    return PodRequest(f"pod at {at}", at, shares, resource, duration)
+    return PodRequest(f"pod at {at}", at, (ContainerRequest(shares, resource),), duration)
 
 
 def play(
     config: Sharing, *pods: PodRequest, gpus: int = 2, nodes: int = 1, tries: int = 10
 ) -> SimulationResult:
-    return simulate(Cluster(config, tuple(gpu(n) for n in range(gpus)), nodes, tries), pods)
+    return simulate(Cluster(config, (tuple(gpu(n) for n in range(gpus)),) * nodes, tries), pods)
 
 
 def where(outcome: SimulationResult) -> list[tuple[int | None, dict[int, int]]]:
@@ -166,10 +162,10 @@ def test_pools_are_simulated_side_by_side() -> None:
 def test_a_pod_that_can_never_fit_is_rejected_up_front(
     config: Sharing, shares: int, said: str
 ) -> None:
-    plan = empty_plan(Cluster(config, (gpu(0), gpu(1))))
-    assert said in (never_fits(plan, POOL, shares) or "")
-    assert never_fits(plan, POOL, shares - 1) is None
-    assert OTHER in (never_fits(plan, OTHER, 1) or "")
+    made = list(plans(Cluster(config, ((gpu(0), gpu(1)),))).values())
+    assert said in (never_fits(made, [(POOL, shares)]) or "")
+    assert never_fits(made, [(POOL, shares - 1)]) is None
+    assert OTHER in (never_fits(made, [(OTHER, 1)]) or "")
 
 
 def test_a_configuration_beyond_the_kubelets_limit_is_refused() -> None:
@@ -178,7 +174,8 @@ def test_a_configuration_beyond_the_kubelets_limit_is_refused() -> None:
 
 
 def test_the_averages_of_a_gpu_cover_the_whole_time() -> None:
-    requests = [pod(0, 4, 50), evolve(pod(50, 2, 50), uses=41 * GIB)]
+    large = evolve(pod(50, 2, 50), containers=(ContainerRequest(2, POOL, 41 * GIB),))
+    requests = [pod(0, 4, 50), large]
     outcome = play(sharing(4, multiple=Multiple.SAME), *requests, gpus=1)
     assert (outcome.start, outcome.end) == (0, 100)
     found = sums(outcome, outcome.histories[0], 4)

@@ -12,8 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sgpud.cli.simulate.engine.node import Given, ShortError, SimulatedNode
-from sgpud.cli.simulate.engine.simulation import empty_plan, never_fits, simulate
-from sgpud.cli.simulate.engine.values import Cluster, PodOutcome, PodRequest, PodResult, WaitReason
+from sgpud.cli.simulate.engine.rooms import fits, never_fits
+from sgpud.cli.simulate.engine.simulation import plans, simulate
+from sgpud.cli.simulate.engine.values import (
+    Baseline,
+    Cluster,
+    ContainerRequest,
+    PodOutcome,
+    PodRequest,
+    PodResult,
+    WaitReason,
+)
 from sgpud.core.allocation.allocate import RefusedError, allocate, index
 from sgpud.core.allocation.preference import pick, prefer
 from sgpud.core.gpu.gpu import Gpu
@@ -41,15 +50,20 @@ configurations = st.builds(
     advertise=st.sampled_from(Advertise),
 )
 clusters = st.builds(
-    Cluster, configurations, gpus, nodes=st.integers(1, 3), tries=st.integers(1, 3)
+    Cluster,
+    configurations,
+    st.lists(gpus, min_size=1, max_size=3).map(tuple),
+    tries=st.integers(1, 3),
+    baseline=st.none() | st.sampled_from(Baseline),
 )
 pods = st.lists(
     st.builds(
         PodRequest,
         name=st.just("pod"),
         at=st.integers(0, 90).map(float),
-        shares=st.integers(1, 5),
-        resource=st.just(POOL),
+        containers=st.lists(
+            st.builds(ContainerRequest, st.integers(1, 6), st.just(POOL)), min_size=1, max_size=2
+        ).map(tuple),
         duration=st.none() | st.sampled_from([0.0, 0.05, 3.0, 11.5, 60.0, 200.0]),
     ),
     max_size=25,
@@ -57,8 +71,20 @@ pods = st.lists(
 
 
 def possible(cluster: Cluster, asked: Sequence[PodRequest]) -> list[PodRequest]:
-    empty = empty_plan(cluster)
-    return [each for each in asked if never_fits(empty, each.resource, each.shares) is None]
+    empty = list(plans(cluster).values())
+    return [
+        each
+        for each in asked
+        if never_fits(empty, [(one.resource, one.shares) for one in each.containers]) is None
+    ]
+
+
+def wanted(request: PodRequest) -> int:
+    return dict(request.wants)[POOL]
+
+
+def ask(at: float, shares: int) -> PodRequest:
+    return PodRequest("pod", at, (ContainerRequest(shares, POOL),))
 
 
 def shares_of(entry: PodResult) -> Counter[tuple[int, int]]:
@@ -89,7 +115,9 @@ def test_every_pod_ends_somewhere_and_no_share_is_held_twice(
         assert (entry.end is PodOutcome.FAILED) <= (len(entry.failures) == cluster.tries)
         assert len(entry.failures) <= cluster.tries
         if placed and entry.placed is not None:
-            assert sum(entry.gpus.values()) == entry.request.shares
+            assert sum(entry.gpus.values()) == wanted(entry.request)
+            for container, given in zip(entry.request.containers, entry.given, strict=True):
+                assert sum(given.values()) == container.shares
             assert entry.placed >= entry.request.at
             ends = entry.request.duration
             assert entry.ended == (None if ends is None else entry.placed + ends)
@@ -129,14 +157,19 @@ def test_a_pod_that_waits_at_the_end_does_not_fit(
     for entry in outcome.entries:
         if entry.end is not PodOutcome.WAITING:
             continue
-        wanted = entry.request.shares
-        for node in range(cluster.nodes):
+        shares = wanted(entry.request)
+        for node in range(len(cluster.nodes)):
             rooms = [room for (where, _), room in free.items() if where == node]
+            if cluster.baseline is not None:
+                pool = plans(cluster)[cluster.nodes[node]].pool(POOL)
+                assert pool is not None
+                assert len(entry.request.containers) > 1 or not fits(pool, rooms, shares)
+                continue
             memory = cluster.sharing.default.share_memory
             if memory and cluster.sharing.advertise is Advertise.LARGEST:
-                assert max(rooms) < wanted
+                assert max(rooms) < shares
             else:
-                assert sum(rooms) < wanted
+                assert sum(rooms) < shares
 
 
 steps = st.lists(st.tuples(st.integers(1, 4), st.integers(0, 5)), max_size=20)
@@ -327,15 +360,15 @@ def test_packed_places_as_many_as_any_way_could(sizes: list[int], count: int, sh
     config = Sharing(
         default=ShareTerms(POOL, shares), placement=Placement.PACKED, multiple=Multiple.SAME
     )
-    cluster = Cluster(config, tuple(map(gpu, range(count))), tries=1)
+    cluster = Cluster(config, (tuple(map(gpu, range(count))),), tries=1)
     fitting = [size for size in sizes if size <= shares]
-    ones = [PodRequest("one", float(at), 1, POOL) for at in range(len(sizes))]
+    ones = [ask(float(at), 1) for at in range(len(sizes))]
     assert placed(cluster, ones) == min(len(sizes), count * shares)
-    alike = [PodRequest("alike", float(at), fitting[0], POOL) for at in range(len(fitting))]
+    alike = [ask(float(at), fitting[0]) for at in range(len(fitting))]
     if fitting:
         best = most((fitting[0],) * len(fitting), (shares,) * count)
         assert placed(cluster, alike) == best
-    ordered = [PodRequest("any", float(at), size, POOL) for at, size in enumerate(sorted(fitting))]
+    ordered = [ask(float(at), size) for at, size in enumerate(sorted(fitting))]
     best = most(tuple(sorted(fitting)), (shares,) * count)
     assert best / 2 <= placed(cluster, ordered) <= best
 
@@ -352,19 +385,19 @@ def test_packed_uses_the_fullest_gpu_that_fits_and_no_pod_waits_needlessly(
     config = Sharing(
         default=ShareTerms(POOL, shares), placement=Placement.PACKED, multiple=Multiple.SAME
     )
-    cluster = Cluster(config, tuple(map(gpu, range(count))), tries=1)
+    cluster = Cluster(config, (tuple(map(gpu, range(count))),), tries=1)
     fitting = [size for size in sizes if size <= shares]
-    requests = [PodRequest("any", float(at), size, POOL) for at, size in enumerate(fitting)]
+    requests = [ask(float(at), size) for at, size in enumerate(fitting)]
     outcome = simulate(cluster, requests)
     rooms = [shares] * count
     for entry in outcome.entries:
         if entry.end is PodOutcome.PLACED:
             (position,) = entry.gpus
-            tight = [room for room in rooms if room >= entry.request.shares]
+            tight = [room for room in rooms if room >= wanted(entry.request)]
             assert rooms[position] == min(tight)
-            rooms[position] -= entry.request.shares
+            rooms[position] -= wanted(entry.request)
         else:
-            assert max(rooms) < entry.request.shares
+            assert max(rooms) < wanted(entry.request)
     done = sum(entry.end is PodOutcome.PLACED for entry in outcome.entries)
     assert done <= most(tuple(fitting), (shares,) * count)
 

@@ -8,13 +8,14 @@ node learns of claims, and when it publishes a new order.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Mapping, Sequence
 from heapq import heappop, heappush
 
 from attrs import define, evolve, field
 
 from sgpud.cli.simulate.engine.node import Given
-from sgpud.cli.simulate.engine.scheduler import Ask, Scheduler
+from sgpud.cli.simulate.engine.scheduler import PodAsk, Scheduler
 from sgpud.cli.simulate.engine.values import SimulatedDra
 from sgpud.core.dra.allocator import DeviceRequest, allocate_first_fit
 from sgpud.core.dra.claims import MEMORY, SHARES
@@ -51,7 +52,8 @@ class DraNode:
     """The part of it that this node knows of."""
     _coming: list[tuple[float, str, tuple[tuple[str, int], ...]]] = field(factory=list)
     """A heap of what it is going to know: (when, UUID, change)."""
-    _allocated: Given = ()
+    _allocated: deque[Given] = field(factory=deque)
+    """What the scheduler has allocated to the containers that start next."""
     _written_at: float = -math.inf
     refresh: float | None = None
     """When it may publish another order next; None where nothing would change it."""
@@ -66,7 +68,9 @@ class DraNode:
 
     def room(self, resource: str) -> list[int]:
         """How many shares of each GPU are free."""
-        pool = self._pool(resource)
+        pool = self.plan.pool(resource)
+        if pool is None:
+            return []
         by_uuid = {device.uuid: device for device in self._devices}
         free = [room(by_uuid[group.uuid], self._used) for group in pool.groups]
         size, default = pool.size, self._dra.settings.default_memory
@@ -81,35 +85,58 @@ class DraNode:
             for pool in self.plan.pools
         }
 
-    def allocate(self, resource: str, shares: int) -> bool:
+    def allocate(self, ask: PodAsk) -> bool:
         """Allocate devices to a pod as the scheduler does; False where they do not fit."""
-        pool = self._pool(resource)
+        found: list[tuple[str, Given]] = []
+        for resource, shares in ask.containers:
+            given = self._allocate(resource, shares)
+            if not given:
+                for name, one in found:
+                    self._free(name, one)
+                return False
+            found.append((resource, given))
+        self._allocated.extend(given for _, given in found)
+        return True
+
+    def _allocate(self, resource: str, shares: int) -> Given:
+        """Allocate devices to a container; nothing where they do not fit."""
+        pool = self.plan.pool(resource)
+        if pool is None:
+            return ()
         # The DeviceClass of a resource selects the devices of that resource.
         offered = [each for each in self._devices if each.attributes["resource"] == resource]
         used = {each.name: self._used[each.uuid] for each in offered if each.uuid in self._used}
         found = allocate_first_fit(offered, used, [_request(pool, shares)])
         if found is None:
-            return False
+            return ()
         uuids = {device.name: device.uuid for device in offered}
         positions = {group.uuid: at for at, group in enumerate(pool.groups)}
         for _, name, amounts in found:
             _add(self._used, uuids[name], tuple(amounts.items()))
         each = shares // len(found)
-        self._allocated = tuple((positions[uuids[name]], each) for _, name, _ in found)
-        return True
+        return tuple((positions[uuids[name]], each) for _, name, _ in found)
 
     def admit(self, resource: str, _shares: int, now: float) -> Given:
-        """Start the pod that the scheduler allocated devices to last: it has them."""
-        for uuid, amounts in self._amounts(resource, self._allocated):
+        """Start the next container that the scheduler allocated devices to: it has them."""
+        given = self._allocated.popleft()
+        for uuid, amounts in self._amounts(resource, given):
             self._expect(now + PREPARED_AFTER, uuid, amounts)
-        return self._allocated
+        return given
 
     def release(self, resource: str, given: Given, now: float) -> None:
-        """End a pod. The scheduler counts its devices as free at once."""
-        for uuid, amounts in self._amounts(resource, given):
-            freed = tuple((name, -amount) for name, amount in amounts)
-            _add(self._used, uuid, freed)
+        """End a container. The scheduler counts its devices as free at once."""
+        for uuid, freed in self._free(resource, given):
             self._expect(now + UNPREPARED_AFTER, uuid, freed)
+
+    def _free(self, resource: str, given: Given) -> list[tuple[str, tuple[tuple[str, int], ...]]]:
+        """Count devices as free again; the changes by UUID."""
+        found = [
+            (uuid, tuple((name, -amount) for name, amount in amounts))
+            for uuid, amounts in self._amounts(resource, given)
+        ]
+        for uuid, freed in found:
+            _add(self._used, uuid, freed)
+        return found
 
     def look(self) -> None:
         """Publish another order, if what is known by now changes it."""
@@ -157,29 +184,31 @@ class DraScheduler(Scheduler):
     """
 
     _published: Sequence[DraNode] = ()
-    _refused: dict[Ask, set[int]] = field(factory=dict)
+    _refused: dict[PodAsk, set[int]] = field(factory=dict)
     """Nodes where a request does not fit, until a pod ends there."""
 
-    def ended(self, node: int, resource: str, shares: int) -> None:
+    def ended(self, node: int, ask: PodAsk) -> None:
         """A pod that was bound to a node has ended."""
-        super().ended(node, resource, shares)
+        super().ended(node, ask)
         for nodes in self._refused.values():
             nodes.discard(node)
 
     def bind(self) -> tuple[int, int] | None:
         """Bind the pod that waits longest of those that fit somewhere: (pod, node), or None."""
-        for _, ask in sorted((queue[0], ask) for ask, queue in self._waiting.items()):
-            node = self._fitting(*ask)
+        queues = [(queue[0], ask) for ask, queue in self.waiting.items()]
+        for (_, pod), ask in sorted(queues, key=lambda each: each[0]):
+            node = self._fitting(ask)
             if node is not None:
-                return self._bound(ask, node), node
+                self._bound(ask, node)
+                return pod, node
         return None
 
-    def _fitting(self, resource: str, shares: int) -> int | None:
-        refused = self._refused.setdefault((resource, shares), set())
-        free = self._free[resource]
-        left = [number for number in range(len(free)) if number not in refused]
+    def _fitting(self, ask: PodAsk) -> int | None:
+        refused = self._refused.setdefault(ask, set())
+        free = self._free[ask.wants[0][0]]
+        left = [number for number in self.allowed(ask) if number not in refused]
         for number in sorted(left, key=lambda number: -free[number]):
-            if self._published[number].allocate(resource, shares):
+            if self._published[number].allocate(ask):
                 return number
             refused.add(number)
         return None
@@ -189,6 +218,8 @@ def _request(pool: Pool, shares: int) -> DeviceRequest:
     """What a pod asks for: memory shares are a claim's amount, n places are n GPUs or a claim."""
     if pool.memory:
         return DeviceRequest("gpu", 1, {MEMORY: shares * pool.size})
+    if pool.multiple is Multiple.SAME and shares > pool.largest:
+        return DeviceRequest("gpu", shares // pool.largest, {SHARES: pool.largest})
     if pool.multiple is Multiple.SAME:
         return DeviceRequest("gpu", 1, {SHARES: shares})
     return DeviceRequest("gpu", shares)

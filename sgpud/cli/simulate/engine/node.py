@@ -1,9 +1,9 @@
 """One node of a simulation: sgpud's own core, and a kubelet as faithful as placement needs.
 
-Whatever decides here is what decides in the daemon: advance, plan, index, pick (what
-GetPreferredAllocation takes), allocate. What is simulated is when each side learns of the other.
-The plan is made again only where something looks at it and it would differ, and only in those
-parts; the tests hold it equal to a plan made from new books.
+Whatever decides here is what decides in the daemon: advance, plan, pick (what
+GetPreferredAllocation takes), choose (what Allocate gives). What is simulated is when each side
+learns of the other. The plan is made again only where something looks at it and it would differ,
+and only in those parts; the tests hold it equal to a plan made from new books.
 
 Free shares of one GPU are as good as each other, so that a node keeps counts: the shares that are
 held are always the first ones of their GPU, as if names were swapped when a pod ends. What is
@@ -16,7 +16,8 @@ from collections.abc import Sequence
 
 from attrs import define, evolve
 
-from sgpud.core.allocation.allocate import IdIndex, RefusedError, Request, allocate, choose, index
+from sgpud.cli.simulate.engine.rooms import sizes
+from sgpud.core.allocation.allocate import RefusedError, Request, choose
 from sgpud.core.allocation.pending import PendingGrants
 from sgpud.core.allocation.preference import pick
 from sgpud.core.errors import SgpudError
@@ -27,7 +28,7 @@ from sgpud.core.planning.holdings import CheckpointState, MemoryLot
 from sgpud.core.planning.node import Node
 from sgpud.core.planning.plan import GpuShares, Plan, Pool, awaits, plan, pooled
 from sgpud.core.sharing.rules import Advertise, Sharing
-from sgpud.core.sharing.share_id import memory_stem, share_id
+from sgpud.core.sharing.share_id import memory_stem
 
 GRANT_TURN = 0.1
 """Seconds from a grant until the plan counts it: the daemon brings a burst into one plan."""
@@ -61,8 +62,6 @@ class _ServedPool:
     groups: list[GpuShares]
     """Before any is withheld for the sake of another."""
     pool: Pool
-    index: IdIndex
-    """Kept: the same ids are listed all the time."""
     held: list[int]
     """In truth, as the kubelet has it."""
     known: list[int]
@@ -130,7 +129,9 @@ class SimulatedNode:
 
     def room(self, resource: str) -> list[int]:
         """How many shares of each GPU nobody holds in truth, listed Healthy or not."""
-        served = self._served[resource]
+        served = self._served.get(resource)
+        if served is None:
+            return []
         return [shares - held for shares, held in zip(served.sizes, served.held, strict=True)]
 
     def report(self, now: float) -> dict[str, int]:
@@ -149,12 +150,12 @@ class SimulatedNode:
         if sum(free) < shares:
             raise ShortError(resource, shares, sum(free))
         given = self._choose(served, free, shares)
-        ids = [
-            share_id(served.pool.groups[position].uuid, served.held[position] + number)
+        numbers = {
+            position: IntSet.span(served.held[position], served.held[position] + count)
             for position, count in given
-            for number in range(count)
-        ]
-        allocate(self._plan, served.pool, served.index, ids)
+        }
+        request = Request(("share",) * shares, numbers)
+        choose(self._plan, served.pool, request, PendingGrants(), now)
         for position, count in given:
             served.held[position] += count
         return given
@@ -258,10 +259,9 @@ class SimulatedNode:
 
 def _served(all_listed: Pool, pool: Pool) -> _ServedPool:
     none = [0] * len(pool.groups)
-    sizes = [group.given + group.unheld for group in pool.groups]
     spare = {group.uuid: group.left % group.size if group.size else 0 for group in pool.groups}
     groups = list(all_listed.groups)
-    return _ServedPool(groups, pool, index(pool), none, list(none), _healthy(pool), sizes, spare)
+    return _ServedPool(groups, pool, none, list(none), _healthy(pool), sizes(pool), spare)
 
 
 def _healthy(pool: Pool) -> list[int]:

@@ -7,15 +7,19 @@ gives the same outcome.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from heapq import heapify, heappop, heappush
 from itertools import chain
+from typing import Protocol
 
 from attrs import define, evolve, field
 
+from sgpud.cli.simulate.engine.baseline import SeeingScheduler, SeenNode
 from sgpud.cli.simulate.engine.dra import DraNode, DraScheduler
 from sgpud.cli.simulate.engine.node import Given, ShortError, SimulatedNode
-from sgpud.cli.simulate.engine.scheduler import Ask, Scheduler
+from sgpud.cli.simulate.engine.rooms import fits
+from sgpud.cli.simulate.engine.scheduler import PodAsk, Scheduler
 from sgpud.cli.simulate.engine.values import (
     Cluster,
     GpuHistory,
@@ -28,9 +32,41 @@ from sgpud.cli.simulate.engine.values import (
     WaitReason,
 )
 from sgpud.core.allocation.allocate import RefusedError
+from sgpud.core.gpu.gpu import Gpu
 from sgpud.core.planning.plan import GpuShares, Plan, Pool
 from sgpud.core.sharing.limits import check_size
-from sgpud.core.sharing.rules import Multiple
+from sgpud.core.sharing.rules import Sharing
+
+
+class PlacingNode(Protocol):
+    """A node that places containers on its GPUs."""
+
+    @property
+    def plan(self) -> Plan:
+        """How its GPUs are shared."""
+
+    @property
+    def refresh(self) -> float | None:
+        """When it looks for ended pods next; None where that would bring nothing new."""
+
+    @property
+    def news(self) -> bool:
+        """Whether what it reports has changed, or is about to."""
+
+    def room(self, resource: str) -> list[int]:
+        """How many shares of each GPU nobody holds."""
+
+    def report(self, now: float) -> dict[str, int]:
+        """The allocatable shares of each resource."""
+
+    def look(self) -> None:
+        """Look for ended pods."""
+
+    def admit(self, resource: str, shares: int, now: float) -> Given:
+        """Start a container. ShortError, RefusedError: the pod fails."""
+
+    def release(self, resource: str, given: Given, now: float) -> None:
+        """End a container."""
 
 
 @define
@@ -38,19 +74,21 @@ class SimulatedPod:
     """A request while it is played."""
 
     request: PodRequest
+    ask: PodAsk
     queued: int = 0
     """The step in which it began to wait."""
     tries: int = 0
     placed: float | None = None
     ended: float | None = None
     node: int | None = None
-    given: Given = ()
+    given: tuple[Given, ...] = ()
+    """What each container has."""
     given_up: bool = False
     waits: set[WaitReason] = field(factory=set)
     failures: list[PodFailure] = field(factory=list)
 
-    def entry(self, positions: Sequence[int]) -> PodResult:
-        """What became of it; `positions` on the node of the GPUs of its pool."""
+    def entry(self, positions: Mapping[str, Sequence[int]]) -> PodResult:
+        """What became of it; `positions` on its node of the GPUs of each pool."""
         end = PodOutcome.PLACED if self.placed is not None else PodOutcome.WAITING
         return PodResult(
             self.request,
@@ -58,7 +96,10 @@ class SimulatedPod:
             self.placed,
             self.ended,
             self.node,
-            {positions[position]: count for position, count in self.given},
+            tuple(
+                {positions[container.resource][position]: count for position, count in given}
+                for container, given in zip(self.request.containers, self.given, strict=False)
+            ),
             tuple(wait for wait in WaitReason if wait in self.waits),
             tuple(self.failures),
         )
@@ -98,28 +139,57 @@ def simulate(cluster: Cluster, requests: Sequence[PodRequest]) -> SimulationResu
 
     LimitError where there would be more shares than the kubelet takes or the configuration allows.
     """
-    check_size(cluster.sharing, cluster.gpus)
-    nodes = [_node(cluster) for _ in range(cluster.nodes)]
-    published = [node for node in nodes if isinstance(node, DraNode)]
-    scheduler = (
-        DraScheduler(len(nodes), published=published) if published else Scheduler(len(nodes))
-    )
-    run = _Run(cluster, [SimulatedPod(request) for request in requests], scheduler, nodes)
+    for gpus in dict.fromkeys(cluster.nodes):
+        check_size(cluster.sharing, gpus)
+    pods = [SimulatedPod(request, _ask(request)) for request in requests]
+    by_products = {
+        products: cluster.allowed(products) for products in {p.ask.products for p in pods}
+    }
+    allowed = partial(_allowed, by_products)
+    run = _Run(cluster, pods, *_parts(cluster, allowed))
     run.start()
     while run.events:
         run.next()
     return run.outcome()
 
 
-def empty_plan(cluster: Cluster) -> Plan:
-    """The plan of one of the nodes before anything runs."""
-    return _node(cluster).plan
+def _parts(
+    cluster: Cluster, allowed: Callable[[PodAsk], Sequence[int]]
+) -> tuple[Scheduler, Sequence[PlacingNode]]:
+    """The scheduler and the nodes."""
+    count, made, dra = len(cluster.nodes), plans(cluster), cluster.dra
+    if cluster.baseline:
+        seen = [SeenNode.of(made[gpus]) for gpus in cluster.nodes]
+        return SeeingScheduler(count, allowed, seen=seen, baseline=cluster.baseline), seen
+    if dra:
+        published = [
+            DraNode.of(cluster.sharing, _faked(gpus), made[gpus], dra) for gpus in cluster.nodes
+        ]
+        return DraScheduler(count, allowed, published=published), published
+    return Scheduler(count, allowed), [_node(cluster.sharing, gpus) for gpus in cluster.nodes]
 
 
-def _node(cluster: Cluster) -> SimulatedNode | DraNode:
-    gpus = tuple(evolve(gpu, fake=True) for gpu in cluster.gpus)
-    node = SimulatedNode.of(cluster.sharing, gpus)
-    return DraNode.of(cluster.sharing, gpus, node.plan, cluster.dra) if cluster.dra else node
+def plans(cluster: Cluster) -> dict[tuple[Gpu, ...], Plan]:
+    """The plan of each kind of node, by its GPUs, before anything runs."""
+    return {gpus: _node(cluster.sharing, gpus).plan for gpus in dict.fromkeys(cluster.nodes)}
+
+
+def _node(sharing: Sharing, gpus: Sequence[Gpu]) -> SimulatedNode:
+    return SimulatedNode.of(sharing, _faked(gpus))
+
+
+def _faked(gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
+    """GPUs that need nothing of a node to be given to containers."""
+    return tuple(evolve(gpu, fake=True) for gpu in gpus)
+
+
+def _ask(request: PodRequest) -> PodAsk:
+    containers = tuple((each.resource, each.shares) for each in request.containers)
+    return PodAsk(request.wants, containers, request.products)
+
+
+def _allowed(by_products: Mapping[tuple[str, ...], Sequence[int]], ask: PodAsk) -> Sequence[int]:
+    return by_products[ask.products]
 
 
 @define
@@ -129,14 +199,14 @@ class _Run:
     cluster: Cluster
     pods: list[SimulatedPod]
     scheduler: Scheduler
-    nodes: Sequence[SimulatedNode | DraNode]
+    nodes: Sequence[PlacingNode]
     events: list[tuple[float, int, int, int]] = field(factory=list)
     """A heap of (when, what, in order, of which pod or node)."""
     tracks: list[dict[str, list[GpuTrack]]] = field(factory=list)
     """By node, resource, and position of the GPU in the pool."""
     reporting: set[int] = field(factory=set)
     """Nodes of which a report is to come."""
-    seen: dict[tuple[Ask, WaitReason], int] = field(factory=dict)
+    seen: dict[tuple[PodAsk, WaitReason], int] = field(factory=dict)
     """The last step in which pods that ask for so much waited for that reason."""
     step: int = 0
     last: float = 0.0
@@ -190,11 +260,11 @@ class _Run:
             ),
             min((pod.request.at for pod in self.pods), default=0.0),
             self.last,
-            self.nodes[0].plan.notes if self.nodes else (),
+            tuple(dict.fromkeys(chain.from_iterable(node.plan.notes for node in self.nodes))),
         )
 
     def _track(self, number: int, pool: Pool, group: GpuShares) -> GpuTrack:
-        order = sorted(self.cluster.gpus, key=lambda gpu: gpu.order)
+        order = sorted(self.cluster.nodes[number], key=lambda gpu: gpu.order)
         position = next(at for at, gpu in enumerate(order) if gpu.uuid == group.uuid)
         gpu, shares = order[position], group.given + group.unheld
         usable = max(0, (gpu.memory or 0) - gpu.reserved - self.cluster.sharing.reserve_memory)
@@ -203,23 +273,27 @@ class _Run:
             GpuHistory(number, position, gpu, pool.resource, shares, each, pool.multiple)
         )
 
-    def _positions(self, pod: SimulatedPod) -> list[int]:
-        """The positions on its node of the GPUs of a pod's pool."""
+    def _positions(self, pod: SimulatedPod) -> dict[str, list[int]]:
+        """The positions on a pod's node of the GPUs of each pool."""
         if pod.node is None:
-            return []
-        return [track.of.position for track in self.tracks[pod.node][pod.request.resource]]
+            return {}
+        tracks = self.tracks[pod.node]
+        return {
+            resource: [track.of.position for track in tracks[resource]]
+            for resource, _ in pod.ask.wants
+        }
 
     def _comes(self, which: int, now: float) -> None:
         pod = self.pods[which]
         pod.queued = self.step
         self.last = now
-        self.scheduler.queue(which, pod.request.resource, pod.request.shares)
+        self.scheduler.queue(which, pod.ask)
 
     def _ends(self, pod: SimulatedPod, now: float) -> None:
         if pod.node is not None:
             pod.ended = self.last = now
-            self.nodes[pod.node].release(pod.request.resource, pod.given, now)
-            self.scheduler.ended(pod.node, pod.request.resource, pod.request.shares)
+            self._release(pod, pod.node, now)
+            self.scheduler.ended(pod.node, pod.ask)
             self._use(pod, pod.node, now, -1)
             self._follow(pod.node, now)
 
@@ -230,11 +304,14 @@ class _Run:
         pod.tries += 1
         self._explain(pod)
         try:
-            pod.given = self.nodes[node].admit(request.resource, request.shares, now)
+            for each in request.containers:
+                given = self.nodes[node].admit(each.resource, each.shares, now)
+                pod.given = (*pod.given, given)
         except (ShortError, RefusedError) as error:
-            rule = error.rule.value if isinstance(error, RefusedError) else "kubelet"
-            pod.failures.append(PodFailure(now, node, rule, str(error)))
-            self.scheduler.ended(node, request.resource, request.shares)
+            pod.failures.append(_failure(error, node, now))
+            self._release(pod, node, now)
+            pod.given = ()
+            self.scheduler.ended(node, pod.ask)
             pod.given_up = pod.tries >= self.cluster.tries
             if not pod.given_up:
                 delay = min(LONGEST, MADE_AGAIN * 2.0 ** (pod.tries - 1))
@@ -247,12 +324,18 @@ class _Run:
             self._push(now + request.duration, _ENDS, which)
         self._follow(node, now)
 
+    def _release(self, pod: SimulatedPod, node: int, now: float) -> None:
+        """Give back what a pod's containers have."""
+        for container, given in zip(pod.request.containers, pod.given, strict=False):
+            self.nodes[node].release(container.resource, given, now)
+
     def _use(self, pod: SimulatedPod, node: int, now: float, sign: int) -> None:
-        tracks = self.tracks[node][pod.request.resource]
-        for position, count in pod.given:
-            track, uses = tracks[position], pod.request.uses
-            memory = track.of.each * count if uses is None else uses
-            track.move(now, sign * count, sign * memory)
+        for container, given in zip(pod.request.containers, pod.given, strict=True):
+            tracks = self.tracks[node][container.resource]
+            for position, count in given:
+                track, uses = tracks[position], container.uses
+                memory = track.of.each * count if uses is None else uses
+                track.move(now, sign * count, sign * memory)
 
     def _follow(self, number: int, now: float) -> None:
         """Have the node look and report when it is going to, where that can bring news."""
@@ -261,7 +344,7 @@ class _Run:
             self._push(node.refresh, _LOOKS, number)
         if node.news and number not in self.reporting:
             self.reporting.add(number)
-            phase = REPORT_EVERY * number / self.cluster.nodes
+            phase = REPORT_EVERY * number / len(self.nodes)
             due = phase + ((now - phase) // REPORT_EVERY + 1) * REPORT_EVERY
             # Rounded, the next report could be due now, again and again.
             self._push(due if due > now else due + REPORT_EVERY, _REPORTS, number)
@@ -276,49 +359,44 @@ class _Run:
     def _mark(self) -> None:
         """Note why pods wait."""
         rooms: dict[str, list[list[int]]] = {}
-        for ask in self.scheduler.waiting():
-            resource, shares = ask
-            if resource not in rooms:
-                rooms[resource] = [node.room(resource) for node in self.nodes]
-            self.seen[ask, self._why(resource, shares, rooms[resource])] = self.step
+        for ask in self.scheduler.waiting:
+            for resource, _ in ask.wants:
+                if resource not in rooms:
+                    rooms[resource] = [node.room(resource) for node in self.nodes]
+            self.seen[ask, self._why(ask, rooms)] = self.step
 
-    def _why(self, resource: str, shares: int, rooms: Sequence[Sequence[int]]) -> WaitReason:
-        if sum(map(sum, rooms)) < shares:
-            return WaitReason.FULL
-        pool = self.nodes[0].plan.pool(resource)
-        multiple = pool.multiple if pool else Multiple.ANY
-        if any(fits(multiple, room, shares) for room in rooms):
+    def _why(self, ask: PodAsk, rooms: Mapping[str, Sequence[Sequence[int]]]) -> WaitReason:
+        numbers = self.scheduler.allowed(ask)
+        for resource, shares in ask.wants:
+            if sum(sum(rooms[resource][number]) for number in numbers) < shares:
+                return WaitReason.FULL
+        if any(self._holds(number, ask, rooms) for number in numbers):
             return WaitReason.UNSEEN
         return WaitReason.SPLIT
 
+    def _holds(
+        self, number: int, ask: PodAsk, rooms: Mapping[str, Sequence[Sequence[int]]]
+    ) -> bool:
+        """Whether a node has the sum that a pod asks for, and each container would fit there."""
+        plan = self.nodes[number].plan
+        return all(
+            sum(rooms[resource][number]) >= shares for resource, shares in ask.wants
+        ) and all(
+            (pool := plan.pool(resource)) is not None
+            and fits(pool, rooms[resource][number], shares)
+            for resource, shares in ask.containers
+        )
+
     def _explain(self, pod: SimulatedPod) -> None:
         """Write down why a pod has waited since it came."""
-        ask = (pod.request.resource, pod.request.shares)
         pod.waits.update(
-            wait for wait in WaitReason if self.seen.get((ask, wait), -1) >= pod.queued
+            wait for wait in WaitReason if self.seen.get((pod.ask, wait), -1) >= pod.queued
         )
 
 
-def never_fits(plan: Plan, resource: str, shares: int) -> str | None:
-    """Why no node with this plan could ever place a request; None where an empty one can."""
-    pool = plan.pool(resource)
-    sizes = [group.given + group.unheld for group in pool.groups] if pool else []
-    if pool is None or not any(sizes):
-        known = ", ".join(each.resource for each in plan.pools if each.groups)
-        return f"no GPU is shared as {resource}, but as {known or 'nothing'}"
-    if fits(pool.multiple, sizes, shares):
-        return None
-    return (
-        f"{shares} shares never fit: a node has {len(sizes)} GPUs with up to {max(sizes)} shares "
-        f'of {resource}, and several shares in one container are "{pool.multiple.value}"'
-    )
-
-
-def fits(multiple: Multiple, room: Sequence[int], shares: int) -> bool:
-    """Whether GPUs with so many free shares each can take a request together."""
-    if multiple is Multiple.DISTINCT:
-        return sum(free > 0 for free in room) >= shares
-    if multiple is Multiple.ANY:
-        return sum(room) >= shares
-    one = multiple is Multiple.SAME or shares == 1
-    return one and max(room, default=0) >= shares
+def _failure(error: ShortError | RefusedError, node: int, now: float) -> PodFailure:
+    if isinstance(error, ShortError):
+        return PodFailure(now, node, "kubelet", str(error))
+    # The kubelet chose the ids, and there is none here: the sentence ends before they come.
+    text = error.text.removesuffix(": ").removesuffix("; shares")
+    return PodFailure(now, node, error.rule.value, f"{error.rule.value}: {text}")

@@ -2,30 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from enum import Enum
 
-from attrs import field, frozen
+from attrs import frozen
 
 from sgpud.cli.simulate.engine import TRIES
 from sgpud.core.dra.slices import DraSettings
-from sgpud.core.gpu.gpu import Gpu
+from sgpud.core.gpu.gpu import Gpu, matches
 from sgpud.core.sharing.rules import Multiple, Sharing
+
+
+class Baseline(Enum):
+    """How a scheduler that sees every GPU places pods, to compare a configuration with."""
+
+    BEST_FIT = "best-fit"
+    """On the GPU with the least room that holds them."""
+    FIRST_FIT = "first-fit"
+    """On the first GPU, in the order of nodes and GPUs."""
+    RANDOM = "random"
+    """On any GPU that holds them, always the same ones for the same list."""
+
+
+@frozen
+class ContainerRequest:
+    """What one container of a pod asks for: shares of one resource."""
+
+    shares: int
+    resource: str
+    uses: int | None = None
+    """Bytes that it really uses on each GPU it gets; None: what its shares stand for."""
 
 
 @frozen
 class PodRequest:
-    """A pod that is to come: one container that asks for shares of one resource."""
+    """A pod that is to come."""
 
     name: str
     at: float
     """When it is made, in seconds."""
-    shares: int
-    resource: str
+    containers: tuple[ContainerRequest, ...]
     duration: float | None = None
     """Seconds from its placement to its end; None: it runs for ever."""
-    uses: int | None = None
-    """Bytes that it really uses on each GPU it gets; None: what its shares stand for."""
+    products: tuple[str, ...] = ()
+    """Its nodes have GPUs of one of these products; none: any node."""
+
+    @property
+    def wants(self) -> tuple[tuple[str, int], ...]:
+        """What the scheduler sees: the shares of each resource together."""
+        total: Counter[str] = Counter()
+        for each in self.containers:
+            total[each.resource] += each.shares
+        return tuple(total.items())
 
 
 @frozen
@@ -39,15 +68,30 @@ class SimulatedDra:
 
 @frozen
 class Cluster:
-    """The nodes: so many alike, each with these GPUs shared in this way."""
+    """The nodes, each with its GPUs, and how they are shared."""
 
     sharing: Sharing
-    gpus: tuple[Gpu, ...]
-    nodes: int = 1
+    nodes: tuple[tuple[Gpu, ...], ...]
     tries: int = TRIES
     """Pods that are made for one request at most: a failed one is made again by its controller."""
     dra: SimulatedDra | None = None
     """None: the nodes are device plugins."""
+    baseline: Baseline | None = None
+    """What places the pods instead of the kubelet's scheduler and sgpud; None: these."""
+
+    def allowed(self, products: Iterable[str]) -> tuple[int, ...]:
+        """The nodes of which every shared GPU is one of these products; all of them for none."""
+        wanted = tuple(products)
+        return tuple(
+            number
+            for number, gpus in enumerate(self.nodes)
+            if not wanted
+            or all(
+                any(matches(each, gpu) for each in wanted)
+                for gpu in gpus
+                if self.sharing.allows(gpu)
+            )
+        )
 
 
 class PodOutcome(Enum):
@@ -92,10 +136,18 @@ class PodResult:
     """When it was placed, in seconds."""
     ended: float | None = None
     node: int | None = None
-    gpus: Mapping[int, int] = field(factory=dict)
-    """How many shares of which of the node's GPUs, by position."""
+    given: tuple[Mapping[int, int], ...] = ()
+    """For each container, how many shares of which of the node's GPUs, by position."""
     waits: tuple[WaitReason, ...] = ()
     failures: tuple[PodFailure, ...] = ()
+
+    @property
+    def gpus(self) -> Mapping[int, int]:
+        """How many shares of which GPU its containers have together."""
+        total: Counter[int] = Counter()
+        for each in self.given:
+            total.update(each)
+        return total
 
     @property
     def waited(self) -> bool:
