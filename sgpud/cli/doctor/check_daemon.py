@@ -51,7 +51,7 @@ def check_memory(facts: NodeFacts) -> Iterator[Finding]:
 def _limits(facts: NodeFacts) -> Iterator[Finding]:
     """What enforces the memory of memory shares, for all GPUs of one finding together."""
     configuration, devices = facts.configuration, facts.devices
-    handing = Handing(configuration.limits, facts.driver.kernel, devices.host, devices.chosen)
+    handing = Handing(configuration.limits, facts.driver.version, devices.host, devices.chosen)
     sharing = configuration.sharing or Sharing()
     found: dict[Enforcement, list[str]] = {}
     for gpu in facts.driver.real:

@@ -29,7 +29,7 @@ def check_driver(facts: NodeFacts) -> Iterator[Finding]:
         )
     elif driver.real:
         names = ", ".join(f"{gpu.index} {gpu.product}" for gpu in driver.real)
-        version = driver.kernel or "of unknown version"
+        version = driver.version or "of unknown version"
         what = f"driver {version} answers for {several(len(driver.real), 'GPU')}: {names}"
         yield Finding("driver", Severity.GOOD, what)
     for gpu, error in driver.errors.items():
@@ -43,9 +43,9 @@ def check_driver(facts: NodeFacts) -> Iterator[Finding]:
 
 
 def check_versions(facts: NodeFacts) -> Iterator[Finding]:
-    """Whether kernel module and library have the same version."""
+    """Whether kernel module, NVML and library have the same version."""
     driver = facts.driver
-    if not driver.kernel:
+    if not driver.version:
         if not driver.gpus:
             yield Finding(
                 "versions",
@@ -56,18 +56,32 @@ def check_versions(facts: NodeFacts) -> Iterator[Finding]:
                 " does not load. On a node without GPUs do not run sgpud.",
             )
         return
-    others = {path: found for path, found in driver.libraries.items() if found != driver.kernel}
+    if driver.kernel and driver.nvml and driver.kernel != driver.nvml:
+        yield Finding(
+            "versions",
+            Severity.WARNING,
+            f"kernel module {driver.kernel}, but NVML reports driver {driver.nvml}",
+            "The driver was upgraded under a loaded module, or NVML's library is not that of this"
+            " node's driver: CUDA can fail with a version mismatch.",
+            "Reboot the node, or unload and load the nvidia modules; in a container mount the"
+            " host's library, and name the host's / with --root.",
+        )
+    loaded = (
+        f"kernel module {driver.kernel}"
+        if driver.kernel
+        else f"driver {driver.nvml} by NVML, the kernel does not tell"
+    )
+    others = {path: found for path, found in driver.libraries.items() if found != driver.version}
     if not others:
         there = "the same" if driver.libraries else "not found in the usual folders"
-        what = f"kernel module {driver.kernel}, library {there}"
-        yield Finding("versions", Severity.GOOD, what)
+        yield Finding("versions", Severity.GOOD, f"{loaded}, library {there}")
         return
     listed = ", ".join(f"{path} ({found})" for path, found in sorted(others.items()))
     none_fits = len(others) == len(driver.libraries)
     yield Finding(
         "versions",
         Severity.ERROR if none_fits else Severity.WARNING,
-        f"kernel module {driver.kernel}, but {listed}",
+        f"{loaded}, but {listed}",
         "NVML and CUDA fail with a version mismatch: the driver was upgraded under a loaded module."
         if none_fits
         else "Which library a program loads depends on its search path.",

@@ -118,7 +118,7 @@ def _cdi(facts: NodeFacts) -> Iterator[Finding]:
 
 def check_specs(facts: NodeFacts) -> Iterator[Finding]:
     """Whether the CDI specs can be read and match the loaded driver."""
-    devices, kernel = facts.devices, facts.driver.kernel
+    devices, driver = facts.devices, facts.driver.version
     used = devices.chosen is not None and devices.chosen.method is InjectionMethod.CDI
     severity = Severity.ERROR if used else Severity.WARNING
     for reason in devices.unreadable:
@@ -138,12 +138,12 @@ def check_specs(facts: NodeFacts) -> Iterator[Finding]:
             "Remove one of the two files.",
         )
     for path, versions in devices.specs.items():
-        stale = [one for one in versions if one != kernel]
-        if kernel and stale:
+        stale = [one for one in versions if one != driver]
+        if driver and stale:
             yield Finding(
                 "cdi",
                 severity,
-                f"{path} names files of driver {', '.join(stale)}, but {kernel} is loaded",
+                f"{path} names files of driver {', '.join(stale)}, but {driver} is loaded",
                 "Containers do not start, since the files are gone, or fail in CUDA.",
                 f"Recreate it after every upgrade: `nvidia-ctk cdi generate --output={path}`.",
             )

@@ -166,6 +166,7 @@ def _driver(root: Path, found: offline.FoundGpus) -> DriverFacts:
     fault = found.fault
     return DriverFacts(
         kernel=kernel_version(root),
+        nvml="" if any(gpu.fake for gpu in found.gpus) else found.driver,
         libraries=libraries(root),
         fault=f"{fault.kind.value}: {fault.detail}" if fault else "",
         advice=fault.advice if fault else "",

@@ -47,7 +47,9 @@ class DriverFacts:
     """NVIDIA's driver, as the kernel, the files and NVML tell of it."""
 
     kernel: str = ""
-    """Version of the loaded kernel module; empty: it is not loaded."""
+    """Version of the loaded kernel module, as the kernel tells; empty: it does not."""
+    nvml: str = ""
+    """Version of the driver as NVML tells it; empty: it does not."""
     libraries: Mapping[str, str] = field(factory=dict)
     """Versions of libnvidia-ml, by path."""
     fault: str = ""
@@ -57,6 +59,11 @@ class DriverFacts:
     errors: Mapping[str, str] = field(factory=dict)
     """By GPU, why it cannot be read."""
     gpus: tuple[Gpu, ...] = ()
+
+    @property
+    def version(self) -> str:
+        """The version of the driver, by whichever source tells it; the kernel's first."""
+        return self.kernel or self.nvml
 
     @property
     def real(self) -> tuple[Gpu, ...]:

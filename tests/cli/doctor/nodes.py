@@ -35,6 +35,8 @@ class FakeNode:
     root: Path
     stack: ExitStack
     gpus: tuple[Gpu, ...] = (gpu(0), gpu(1))
+    nvml: str = VERSION
+    """The driver's version as NVML tells it."""
     fault: GpuFault | None = None
     errors: dict[str, str] = field(factory=dict)
     view: Mapping[str, Any] | None = None
@@ -119,7 +121,7 @@ class FakeNode:
             set=self.sets,
             plugin_dir=None,
         )
-        found = FoundGpus(self.gpus, VERSION, self.fault, self.errors)
+        found = FoundGpus(self.gpus, "" if self.fault else self.nvml, self.fault, self.errors)
         return findings_of(facts_of(arguments, str(self.root / "etc/sgpud.toml"), found, self.ask))
 
     def bad(self) -> dict[str, list[Finding]]:

@@ -40,6 +40,7 @@ def test_why_memory_shares_are_not_limited_is_a_note_with_what_to_do(node: FakeN
 
 def test_memory_limits_that_apply_are_good(node: FakeNode) -> None:
     node.write("sys/module/nvidia/version", "615.71.09\n")
+    node.nvml = "615.71.09"
     node.write("usr/bin/nvidia-cdi-hook", "ELF apply-cuda-memory-limits")
     (one,) = memory_findings(node)
     assert "no cgroup controller" in one.what
@@ -127,7 +128,38 @@ def test_the_module_s_version_is_read_from_proc_too(node: FakeNode) -> None:
     node.remove("sys/module/nvidia/version")
     text = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  560.35.03  Release Build\n"
     node.write("proc/driver/nvidia/version", text)
+    node.nvml = ""
     assert "kernel module 560.35.03, but" in node.only("versions").what
+
+
+@pytest.mark.parametrize(
+    ("kernel", "nvml"), [("550.54.15", "560.35.03"), ("470.57.02", "550.54.15")]
+)
+def test_two_sources_that_disagree_about_the_driver_are_reported(
+    node: FakeNode, kernel: str, nvml: str
+) -> None:
+    node.remove(f"usr/lib/x86_64-linux-gnu/libnvidia-ml.so.{VERSION}")
+    node.write("sys/module/nvidia/version", f"{kernel}\n")
+    node.nvml = nvml
+    one = node.only("versions")
+    assert one.severity is WARNING
+    assert one.what == f"kernel module {kernel}, but NVML reports driver {nvml}"
+    assert "Reboot" in one.todo
+
+
+def test_the_version_that_nvml_alone_tells_is_the_drivers(node: FakeNode) -> None:
+    node.remove("sys/module/nvidia/version")
+    found = {one.check: one.what for one in node.findings()}
+    assert f"driver {VERSION} answers" in found["driver"]
+    assert (
+        found["versions"] == f"driver {VERSION} by NVML, the kernel does not tell, library the same"
+    )
+    assert node.bad() == {}
+    node.spec("535.183.01")
+    node.container = 'method = "cdi"'
+    assert "names files of driver 535.183.01, but 550.54.15 is loaded" in node.only("cdi").what
+    node.nvml = ""
+    assert "of unknown version" in next(x.what for x in node.findings() if x.check == "driver")
 
 
 def test_fake_gpus_need_no_driver(node: FakeNode) -> None:

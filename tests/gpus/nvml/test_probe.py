@@ -156,12 +156,16 @@ def test_each_failure_of_nvml_to_start_is_distinguished(
     assert "/dev/nvidiactl: missing" in fault.detail
 
 
-def test_a_mismatch_names_the_module_that_is_loaded(stub: Stub, probe: Probe) -> None:
+def test_a_mismatch_names_the_module_and_the_library_that_are_loaded(
+    stub: Stub, probe: Probe
+) -> None:
     version = stub.root / "proc/driver/nvidia/version"
     version.parent.mkdir(parents=True)
     version.write_text("NVRM version: NVIDIA UNIX Open Kernel Module  535.54.03\nGCC\n")
-    stub.write("error nvmlInitWithFlags -1 18")
-    assert "Kernel Module 535.54.03" in probe.start(stub).fault().detail
+    stub.write("nvml 12.535.183.01", "error nvmlInitWithFlags -1 18")
+    detail = probe.start(stub).fault().detail
+    assert "Kernel Module 535.54.03" in detail
+    assert "NVML library 12.535.183.01" in detail
 
 
 def test_without_the_library_the_loader_says_why(stub: Stub, probe: Probe, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 
-from sgpud.gpus.nvml.probe.inventory import error_text
+from sgpud.gpus.nvml.probe.inventory import error_text, text_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ def explain(nvml: ModuleType, error: Exception, root: str) -> ProbeError:
     control = _opened(os.path.join(root, "dev/nvidiactl"))
     if control.startswith("not permitted") and kind in ("unknown", "no-driver"):
         kind = "no-permission"
+    if kind == "version-mismatch":
+        text += f"; {_library(nvml)}"
     return ProbeError(kind, f"{text}; {_module(root)}; /dev/nvidiactl: {control}")
 
 
@@ -59,6 +61,14 @@ def _why_not_loaded() -> str:
     except OSError as error:
         return str(error)
     return ""
+
+
+def _library(nvml: ModuleType) -> str:
+    """The version of the library, which tells it without a driver as well."""
+    try:
+        return f"NVML library {text_of(nvml.nvmlSystemGetNVMLVersion) or 'of unknown version'}"
+    except nvml.NVMLError:
+        return "NVML library of unknown version"
 
 
 def _module(root: str) -> str:
