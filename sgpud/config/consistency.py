@@ -9,7 +9,7 @@ from sgpud.config.schema.check import Violation
 from sgpud.config.schema.kinds import show
 from sgpud.config.values import Config, DraConfig, KubeletApi
 from sgpud.core.allocation.injection import variable_prefix
-from sgpud.core.gpu.gpu import glob_matches, pci_address
+from sgpud.core.gpu.gpu import glob_matches, looks_like_uuid, pci_address, uuid_key
 from sgpud.core.health.causes import HealthPolicy
 from sgpud.core.health.xids import CLASSES
 from sgpud.core.json_checks import UUID
@@ -143,11 +143,16 @@ def covers(earlier: str, later: str) -> bool:
 
 def _single(entry: str) -> str | None:
     """The one GPU that an entry names, in one form for all spellings; None for a glob."""
-    if entry.startswith(("GPU-", "MIG-")):
-        return entry
+    if looks_like_uuid(entry):
+        return uuid_key(entry)
     if entry.isascii() and entry.isdigit():
         return str(int(entry))
     return pci_address(entry)
+
+
+def _same(entry: str, other: str) -> bool:
+    """Whether two entries certainly mean the same."""
+    return entry == other or (_single(entry) is not None and _single(entry) == _single(other))
 
 
 def _glob_covers(earlier: str, later: str) -> bool:
@@ -177,7 +182,7 @@ def _lists(sharing: Sharing) -> Iterator[Violation]:
             yield _warning(
                 ("gpus", "deny", number), f"{show(entry)} denies every GPU: none is shared"
             )
-        elif entry in sharing.allow:
+        elif any(_same(entry, allowed) for allowed in sharing.allow):
             yield _warning(
                 ("gpus", "deny", number),
                 f"{show(entry)} is in allow as well, and deny wins: remove one of them",
@@ -199,7 +204,7 @@ def _hopeless(sharing: Sharing) -> Iterator[Violation]:
                 f"{show(entry)} can match no GPU, since {show(named[1])} is not a MIG profile:"
                 ' write one as NVML names it, such as "1g.10gb" or "1g.24gb+gfx"',
             )
-        elif entry.startswith(("GPU-", "MIG-")) and not UUID.fullmatch(entry):
+        elif looks_like_uuid(entry) and not UUID.fullmatch(entry):
             yield _warning(path, f"{show(entry)} can match no GPU, since it is not a UUID")
 
 

@@ -6,10 +6,14 @@ import re
 from typing import TypeVar
 
 UUID = re.compile(
-    r"(?:GPU|MIG)-[0-9A-Za-z/.-]{1,51}|[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}",
+    r"(?![0-9]+\Z)(?![a-z0-9._-]+-[0-9a-f]{8}\Z)[0-9A-Za-z/._+-]{1,55}",
     re.ASCII,
 )
-"""A UUID that fits into a share id of at most 63 characters. A Jetson's has no prefix."""
+"""A UUID that fits into a share id of at most 63 characters.
+
+Whatever NVML gives: not every UUID has a prefix, or five groups. It only must not look like an
+index, nor like the stem of memory shares (share_id.py).
+"""
 SHOWN = 120
 """Characters of an invalid value in a message."""
 LARGEST = 2**63

@@ -17,7 +17,7 @@ from pathlib import Path
 from attrs import Factory, define, frozen
 
 from sgpud.core.errors import SgpudError
-from sgpud.core.gpu.gpu import Gpu
+from sgpud.core.gpu.gpu import Gpu, same_uuid
 from sgpud.core.limits.caps import HOOK
 from sgpud.files import entries, read_regular, within
 
@@ -101,10 +101,10 @@ def cdi_name(specs: Specs, gpu: Gpu, nodes: Sequence[str]) -> tuple[str, str]:
     without any only the UUID is taken, as nothing else can be checked.
     """
     named = [device for name, device in specs.devices.items() if _may_mean(name, gpu)]
-    named.sort(key=lambda device: device.name != gpu.uuid)
+    named.sort(key=lambda device: (device.name != gpu.uuid, not same_uuid(device.name, gpu.uuid)))
     own = {node.rpartition("/")[2] for node in nodes}
     for device in named:
-        if device.nodes == own or (not own and device.name == gpu.uuid and device.nodes):
+        if device.nodes == own or (not own and same_uuid(device.name, gpu.uuid) and device.nodes):
             return f"{specs.kind}={device.name}", ""
     every = specs.devices.get(_EVERY)
     if every and own and every.nodes == own:
@@ -114,7 +114,7 @@ def cdi_name(specs: Specs, gpu: Gpu, nodes: Sequence[str]) -> tuple[str, str]:
 
 def _may_mean(name: str, gpu: Gpu) -> bool:
     pattern = rf"(?:mig)?{gpu.index}:[0-9]+" if gpu.mig else rf"(?:gpu)?{gpu.index}"
-    return name == gpu.uuid or re.fullmatch(pattern, name) is not None
+    return same_uuid(name, gpu.uuid) or re.fullmatch(pattern, name) is not None
 
 
 def _why_none(specs: Specs, gpu: Gpu, named: Sequence[CdiDevice], own: set[str]) -> str:
@@ -125,7 +125,11 @@ def _why_none(specs: Specs, gpu: Gpu, named: Sequence[CdiDevice], own: set[str])
                 " resolves neither: remove one of the two files"
             )
     if not specs.devices:
-        kinds = [kind for kind, names in specs.others.items() if gpu.uuid in names]
+        kinds = [
+            kind
+            for kind, names in specs.others.items()
+            if any(same_uuid(name, gpu.uuid) for name in names)
+        ]
         advice = f"make one with {MAKE}"
         if kinds:
             listed = " and ".join(kinds)

@@ -66,7 +66,7 @@ def test_nothing_to_warn_of(text: str) -> None:
             '"1g.24gb.gfx" is not a MIG profile',
         ),
         (
-            "[gpus]\ndeny = ['GPU-one_two']",
+            "[gpus]\ndeny = ['GPU-one,two']",
             "f:2: warning: gpus.deny: ",
             "can match no GPU, since it is not a UUID",
         ),

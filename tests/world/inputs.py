@@ -8,6 +8,32 @@ from __future__ import annotations
 # Form: `nvidia-smi -L` on Jetson (Orin, nvgpu driver): a UUID without the GPU- of other machines.
 JETSON_UUID = "1833c8b5-9aa0-5382-b784-68b7e77eb186"
 
+# Forms: JETSON_UUID; a GPU's and a MIG instance's (NVML's documentation, nvmlDeviceGetUUID); a MIG
+# instance's before driver 470 (NVIDIA's MIG user guide); capitals, and what else a vendor's NVML
+# could print. Reports: anduril/jetpack-nixos#371, NVIDIA/k8s-device-plugin#1963.
+GIVEN_UUIDS = (
+    JETSON_UUID,
+    "GPU-2f0c7c1e-8a60-4f3b-9d55-0d6f0a1b2c3d",
+    "GPU-2F0C7C1E-8A60-4F3B-9D55-0D6F0A1B2C3D",
+    "MIG-5c89852c-d268-c3f3-1b07-005d5ae1dc3f",
+    "MIG-GPU-2f0c7c1e-8a60-4f3b-9d55-0d6f0a1b2c3d/11/0",
+    "1833C8B5-9AA0-5382-B784-68B7E77EB186",
+    "1833c8b59aa05382b78468b7e77eb186",
+    "gpu-2f0c7c1e-8a60-4f3b-9d55-0d6f0a1b2c3d",
+    "iGPU_0.1833c8b5",
+)
+
+# Forms: how people and tools write the UUID beside it: from an inventory in capitals, from a list
+# without prefixes, from another tool with one.
+UUID_SPELLINGS = (
+    ("2F0C7C1E-8A60-4F3B-9D55-0D6F0A1B2C3D", "GPU-2f0c7c1e-8a60-4f3b-9d55-0d6f0a1b2c3d"),
+    ("GPU-2F0C7C1E-8A60-4F3B-9D55-0D6F0A1B2C3D", "GPU-2f0c7c1e-8a60-4f3b-9d55-0d6f0a1b2c3d"),
+    ("gpu-2f0c7c1e-8a60-4f3b-9d55-0d6f0a1b2c3d", "GPU-2f0c7c1e-8a60-4f3b-9d55-0d6f0a1b2c3d"),
+    (f"GPU-{JETSON_UUID}", JETSON_UUID),
+    (JETSON_UUID.upper(), JETSON_UUID),
+    ("mig-5c89852c-d268-c3f3-1b07-005d5ae1dc3f", "MIG-5c89852c-d268-c3f3-1b07-005d5ae1dc3f"),
+)
+
 # Form: what `nvidia-ctk cdi generate` writes (toolkit 1.14 and later), one GPU, with an index, a
 # UUID and `all`, by its documentation and by specs that people post.
 TOOLKIT_SPEC = """\

@@ -13,33 +13,13 @@ from sgpud.core.planning.holdings import CheckpointState
 from sgpud.core.planning.plan import plan
 from sgpud.core.sharing.rules import InjectionMethod
 from sgpud.core.sharing.share_id import parse_share_id, share_id
-from sgpud.gpus.nvml.messages import Inventory, ProcessesMessage, SamplesMessage, parse
+from sgpud.gpus.nvml.messages import ProcessesMessage, parse
 from tests.core.status.viewing import viewed
 from tests.core.values import GIB, gpu, node, sharing
 from tests.world.inputs import JETSON_UUID, UNIFIED, UNIFIED_PCI
+from tests.world.nvml import inventory, sample, told
 
 ORIN = evolve(gpu(0), uuid=JETSON_UUID, product="Orin (nvgpu)")
-
-
-def told(uuid: str, **facts: object) -> dict[str, object]:
-    """A GPU as the NVML process tells of it."""
-    return {
-        "uuid": uuid, "index": 0, "minor": 0, "pci": "", "product": "Orin", "numa": None,
-        "compute": [8, 7], "mig": None, "memory": 1 << 33, "reserved": 0, **facts,
-    }  # fmt: skip
-
-
-def inventory(*gpus: dict[str, object]) -> Inventory:
-    line = {
-        "type": "inventory",
-        "driver": "540.4.0",
-        "nvml": "12.540",
-        "gpus": gpus,
-        "unreadable": [],
-    }
-    found = parse(json.dumps(line).encode())
-    assert isinstance(found, Inventory)
-    return found
 
 
 def test_a_uuid_without_its_prefix_is_a_gpu_and_part_of_share_ids() -> None:
@@ -113,16 +93,6 @@ def test_memory_that_a_rule_gives_is_what_an_unknown_one_is_taken_for() -> None:
     of = node(config, [GB10, gpu(1)], CheckpointState())
     assert sorted(of.wanted().values()) == [20, 50]
     assert [each.memory for each in viewed(of, plan(of, 0.0)).gpus] == [100 * GIB, 40 * GIB]
-
-
-def sample(**facts: object) -> SamplesMessage:
-    entry = {
-        "uuid": "GPU-1", "used": 1, "total": 2, "utilisation": 3, "recovery": 0, "ecc": 0,
-        "ecc_total": None, "remap": None, "error": "", **facts,
-    }  # fmt: skip
-    found = parse(json.dumps({"type": "samples", "gpus": [entry]}).encode())
-    assert isinstance(found, SamplesMessage)
-    return found
 
 
 def test_a_reading_that_cannot_be_is_unknown_and_the_others_stay() -> None:

@@ -6,6 +6,7 @@ import posixpath
 import re
 from collections.abc import Callable
 
+from sgpud.core.gpu.gpu import looks_like_uuid
 from sgpud.core.units import (
     DurationError,
     SizeError,
@@ -196,7 +197,7 @@ def gpu_entry(text: str) -> str | None:
         return "has spaces around it or contains a control character: remove them"
     if len(text) > _ENTRY_LENGTH:
         return f"has {len(text)} characters, at most {_ENTRY_LENGTH} are allowed"
-    if text.startswith(("GPU-", "MIG-")) and set(text) & set("*?"):
+    if looks_like_uuid(text) and set(text) & set("*?"):
         return "is a UUID with a wildcard: use the whole UUID (`sgpud gpus` lists them)"
     return None
 

@@ -36,7 +36,8 @@ GPUS = (
         ["*"],
         "The GPUs that sgpud may share. An entry is one of the following; `sgpud gpus` shows them"
         " for every GPU of the node:\n"
-        '- a UUID ("GPU-..." or "MIG-..."); that of a physical GPU includes its MIG instances\n'
+        '- a UUID ("GPU-..." or "MIG-..."), ignoring case and with the prefix or without; that of a'
+        " physical GPU includes its MIG instances\n"
         '- an index ("0")\n'
         '- a PCI address ("0000:3b:00.0")\n'
         '- a product name with wildcards * and ?, ignoring case ("NVIDIA A100*")\n'

@@ -10,6 +10,7 @@ from sgpud.core.allocation.decisions import KEPT, Decision, DecisionKind
 from sgpud.core.explain.gpus import about_gpu, about_share
 from sgpud.core.explain.pods import about_pod
 from sgpud.core.explain.sentences import Findings, HeldView, all_held
+from sgpud.core.gpu.gpu import same_uuid, uuid_key
 from sgpud.core.health.node_health import UnknownGpuError, find
 from sgpud.core.planning.node import Node
 from sgpud.core.planning.plan import Plan
@@ -112,10 +113,14 @@ def _uuid(name: str, known: Evidence) -> str:
 
 
 def _meant(name: str, uuids: Sequence[str]) -> list[str]:
-    """The UUIDs that equal the name, or begin with it."""
-    if name in uuids:
-        return [name]
-    return [uuid for uuid in uuids if len(name) >= SHORTEST and uuid.startswith(name)]
+    """The UUIDs that are the name, or begin with it; as same_uuid compares them."""
+    exact = [uuid for uuid in uuids if uuid == name] or [
+        uuid for uuid in uuids if same_uuid(name, uuid)
+    ]
+    if exact:
+        return exact[:1]
+    key = uuid_key(name)
+    return [uuid for uuid in uuids if len(name) >= SHORTEST and uuid_key(uuid).startswith(key)]
 
 
 def _uuids(known: Evidence) -> Iterator[str]:

@@ -11,6 +11,9 @@ from sgpud.core.json_checks import is_a, maybe, number, pair, uuid_of
 
 _PCI = re.compile(r"(?:([0-9a-f]{4,8}):)?([0-9a-f]{2}):([0-9a-f]{2})(?:\.([0-7]))?", re.IGNORECASE)
 
+_PREFIX = re.compile(r"(?:mig-gpu-|mig-|gpu-)(?=.)")
+_GROUPS = re.compile(r"[0-9a-f]{8}-[0-9a-f*?-]+")
+
 
 @frozen
 class Mig:
@@ -29,7 +32,7 @@ class Gpu:
     """One GPU that can be shared. Equality covers every fact: a changed fact is a changed GPU."""
 
     uuid: str
-    """`GPU-…` or `MIG-…`: the identity, stable over reboots."""
+    """The identity, stable over reboots: `GPU-…`, `MIG-…`, or without a prefix (Jetson)."""
     index: int
     """NVML's index of the physical GPU (a MIG instance has its parent's)."""
     product: str
@@ -109,8 +112,10 @@ class UnreadableGpu:
 
     def is_meant(self, entry: str) -> bool:
         """Whether an entry of a list, or a name that a person gives, means it."""
-        return entry in (str(self.index), self.uuid) or (
-            bool(self.pci) and pci_address(entry) == self.pci
+        return (
+            entry == str(self.index)
+            or (bool(self.uuid) and same_uuid(entry, self.uuid))
+            or (bool(self.pci) and pci_address(entry) == self.pci)
         )
 
 
@@ -126,13 +131,33 @@ def pci_address(text: str) -> str | None:
     return f"{int(domain or '0', 16):04x}:{bus}:{slot}.{function or '0'}".lower()
 
 
+def uuid_key(text: str) -> str:
+    """What is left of a UUID without what people and tools write differently.
+
+    That is its case, and the prefix, which not every driver and tool gives.
+    """
+    lower = text.casefold()
+    prefix = _PREFIX.match(lower)
+    return lower[prefix.end() :] if prefix else lower
+
+
+def same_uuid(written: str, uuid: str) -> bool:
+    """Whether what a person or a file says is this UUID. An index never is."""
+    return written == uuid or (not written.isdecimal() and uuid_key(written) == uuid_key(uuid))
+
+
+def looks_like_uuid(entry: str) -> bool:
+    """Whether a text is written like a UUID, or its beginning, with a prefix or without."""
+    return bool(_PREFIX.match(entry.casefold()) or _GROUPS.fullmatch(entry.casefold()))
+
+
 def matches(entry: str, gpu: Gpu) -> bool:
     """Whether an entry of a list means this GPU.
 
     An entry is a UUID (a physical GPU's stands for its MIG instances too), an index, a PCI
     address, or a glob on the product name (`*` and `?`) in which case does not count.
     """
-    if entry in (gpu.uuid, gpu.physical):
+    if same_uuid(entry, gpu.uuid) or same_uuid(entry, gpu.physical):
         return True
     if entry.isascii() and entry.isdigit():
         return int(entry) == gpu.index

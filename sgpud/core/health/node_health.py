@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from attrs import evolve, frozen
 
 from sgpud.core.errors import SgpudError
-from sgpud.core.gpu.gpu import Gpu
+from sgpud.core.gpu.gpu import Gpu, same_uuid
 from sgpud.core.gpu.observations import GpuEvent, Sample
 from sgpud.core.health.causes import GONE, Cause, of_event
 from sgpud.core.health.machine import Health, HealthPhase, RecoverySign, step
@@ -192,9 +192,12 @@ def last_known(node: Node, gpus: Sequence[Gpu], driver: str, now: float) -> Node
 def find(node: Node, name: str) -> tuple[str, ...]:
     """The UUIDs that a person means: a GPU's own or its index, physical GPUs before instances."""
     known = _present(node.gpus or ())
-    if name in known or (name in node.healths):
+    if name in known or name in node.healths:
         return (name,)
-    return tuple(dict.fromkeys(gpu.physical for gpu in node.gpus or () if str(gpu.index) == name))
+    meant = tuple(uuid for uuid in (*known, *node.healths) if same_uuid(name, uuid))
+    return meant[:1] or tuple(
+        dict.fromkeys(gpu.physical for gpu in node.gpus or () if str(gpu.index) == name)
+    )
 
 
 def _why(health: Health) -> str:

@@ -17,17 +17,14 @@ LONGEST_ID = 63
 MESSAGE_LIMIT = 4 * 1024 * 1024
 """Bytes of one ListAndWatch message that the kubelet takes: gRPC's default receive limit."""
 
-_POOL = r"[a-z0-9._-]{1,32}-[0-9a-f]{8}"
-_ID = re.compile(rf"({UUID.pattern}|{_POOL}){SEPARATOR}(0|[1-9][0-9]{{0,8}})", re.ASCII)
+_POOL = re.compile(r"[a-z0-9._-]{1,32}-[0-9a-f]{8}", re.ASCII)
+_ID = re.compile(rf"([^:]+){SEPARATOR}(0|[1-9][0-9]{{0,8}})", re.ASCII)
 _NAME = 32
 """Characters of a resource's name in a stem."""
 
 
 def memory_stem(resource: str) -> str:
-    """The stem of the ids of a pool of memory shares: no other pool's, and no GPU's UUID.
-
-    A UUID has capitals in front, or twelve digits behind.
-    """
+    """The stem of the ids of a pool of memory shares: no other pool's, and no GPU's UUID."""
     name = re.sub(r"[^a-z0-9._-]", "-", resource.rpartition("/")[2].lower())[:_NAME]
     return f"{name}-{sha256(resource.encode()).hexdigest()[:8]}"
 
@@ -40,7 +37,9 @@ def share_id(stem: str, number: int) -> str:
 def parse_share_id(text: str) -> tuple[str, int] | None:
     """(stem, number) of an id of ours; None for everything else, never an error."""
     found = _ID.fullmatch(text) if len(text) <= LONGEST_ID else None
-    return (found[1], int(found[2])) if found else None
+    if not found or not (UUID.fullmatch(found[1]) or _POOL.fullmatch(found[1])):
+        return None
+    return found[1], int(found[2])
 
 
 def listed_bytes(uuid: str, numbers: IntSet) -> int:

@@ -63,7 +63,7 @@ def _compute(text: str) -> str | None:
 def _uuid(text: str) -> str | None:
     if UUID.fullmatch(text) and not text.startswith("MIG-"):
         return None
-    return "is not a GPU UUID: GPU- and letters, digits or dashes, at most 55 characters"
+    return "is not a GPU's UUID: use letters, digits and / . _ + -, at most 55 of them"
 
 
 def _product(text: str) -> str | None:

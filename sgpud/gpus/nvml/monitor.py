@@ -15,7 +15,6 @@ from twisted.logger import Logger
 from sgpud.bridge import Reactor, Timer
 from sgpud.core.gpu.gpu import Gpu, UnreadableGpu
 from sgpud.core.gpu.observations import EventKind, GpuEvent, GpuProcesses, Sample
-from sgpud.core.json_checks import UUID
 from sgpud.core.status.view import CallTimes
 from sgpud.gpus.nvml.child import Starter
 from sgpud.gpus.nvml.driver_files import CHECK_EVERY, signs
@@ -257,7 +256,7 @@ class NvmlMonitor:
         self._suspects |= dict.fromkeys((step.gpu, str(step.index)))
         self._suspects_end.set(self._patience.suspect, self._forgive)
         self._log.error("Leaving out GPU {gpu}: {fault}", gpu=step.gpu, fault=fault)
-        if UUID.fullmatch(step.gpu):
+        if step.gpu != str(step.index):
             self._on_event(GpuEvent(step.gpu, EventKind.HANG, detail=fault.detail))
         self._on_gpu_error(step.gpu, fault.detail)
 

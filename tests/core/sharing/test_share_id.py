@@ -2,11 +2,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sgpud.core.intset import IntSet
-from sgpud.core.sharing.share_id import LONGEST_ID, listed_bytes, parse_share_id, share_id
+from sgpud.core.json_checks import UUID
+from sgpud.core.sharing.share_id import (
+    LONGEST_ID,
+    listed_bytes,
+    memory_stem,
+    parse_share_id,
+    share_id,
+)
 from tests.core.values import small, some_numbers, uuid
 
-# As long as the probe and a file of fake GPUs accept them: 51 characters after the dash.
-uuids = st.from_regex(r"(GPU|MIG)-[0-9A-Za-z/.\-]{1,51}", fullmatch=True)
+# As long as the probe and a file of fake GPUs accept them: 55 characters.
+uuids = st.from_regex(r"[0-9A-Za-z/._+\-]{1,55}", fullmatch=True).filter(UUID.fullmatch)
 
 
 @given(uuids, st.integers(0, 99_999))
@@ -38,9 +45,16 @@ def test_what_parses_is_exactly_what_we_make(text: str) -> None:
 
 
 def test_garbage_never_parses() -> None:
-    for text in ("", "GPU-1", "GPU-1::01", "GPU-1::x", "NIC-1::0", "GPU-1::1 ", "GPU-é::1"):
+    for text in ("", "GPU-1", "GPU-1::01", "GPU-1::x", "0::1", "GPU,1::0", "GPU-1::1 ", "GPU-é::1"):
         assert parse_share_id(text) is None
     assert parse_share_id("GPU-" + "1" * 60 + "::0") is None
+
+
+@given(st.text(min_size=1))
+def test_the_stem_of_memory_shares_is_no_uuid(resource: str) -> None:
+    stem = memory_stem(resource)
+    assert not UUID.fullmatch(stem)
+    assert parse_share_id(share_id(stem, 7)) == (stem, 7)
 
 
 @given(st.sets(st.integers(0, 2_000) | st.integers(9_990, 10_010) | st.integers(99_990, 100_010)))

@@ -153,7 +153,7 @@ def test_each_message_is_read(line: bytes, message: object) -> None:
         ("memory", 2**70),
         ("compute", [8]),
         ("compute", "8.0"),
-        ("mig", {"parent": "x", "gi": 1, "ci": 0}),
+        ("mig", {"parent": "0", "gi": 1, "ci": 0}),
         ("mig", []),
         ("product", None),
     ],
