@@ -10,15 +10,13 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from attrs import frozen
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from sgpud.bridge import OneAtATime, Reactor, Timer, in_thread
-from sgpud.config.values import Config, KubeletApi, LogSettings
-from sgpud.core.allocation.allocate import RefusedError
+from sgpud.config.values import Config, LogSettings
 from sgpud.core.planning.holdings import CheckpointState
 from sgpud.core.planning.node import Node, checkpoint_read
 from sgpud.core.planning.plan import Plan
@@ -26,16 +24,16 @@ from sgpud.core.sharing.rules import InjectionMethod
 from sgpud.core.status.view import InstanceView, NodeView, Timestamps, view
 from sgpud.files import boot_id
 from sgpud.folder_watcher import FolderWatcher
+from sgpud.fronts import FrontParts, PluginCalls, front, holders_of
 from sgpud.gpus.host import HostWatch
 from sgpud.gpus.source import source
 from sgpud.imports import LateImports
 from sgpud.kubelet.cgroups import PodCgroups
-from sgpud.kubelet.deviceplugin.plugin import DevicePlugin
 from sgpud.kubelet.deviceplugin.publisher import SnapshotPublisher
 from sgpud.kubelet.directory import CHECKPOINT, check_access
 from sgpud.kubelet.holders import HoldersObserver, HolderTracker
 from sgpud.kubelet.podresources import PodResourcesClient
-from sgpud.kubelet.serving import Front, Serving, ServingObserver
+from sgpud.kubelet.serving import Serving, ServingObserver
 from sgpud.node.config_file_watcher import ConfigFileWatcher
 from sgpud.node.counters import EventCounters
 from sgpud.node.gpu_facts import GpuFacts
@@ -43,6 +41,7 @@ from sgpud.node.gpu_state_store import GpuStateStore
 from sgpud.node.listing_store import ListingStore
 from sgpud.node.reconciler import Reconciler
 from sgpud.node.reload import ConfigReloader, ReloadResult
+from sgpud.node.served_api import ServedApi
 from sgpud.node.store import StateDirectory
 from sgpud.node.transition_log import FullTransitionLog, MethodLog, OveruseLog
 from sgpud.options import Options
@@ -70,25 +69,6 @@ RELOADS_APART = 0.1
 """Seconds from the end of a requested reload to the next: signals may come faster than they end."""
 SAVE_WITHIN = 0.3
 """Seconds for the last state to be written when stopping, before the lock is released."""
-
-
-@frozen
-class _Calls:
-    """Hears of the kubelet's calls."""
-
-    counters: EventCounters
-    holders: HolderTracker
-    first_list: Callable[[], None]
-
-    def refused(self, resource: str, refusal: RefusedError) -> None:
-        self.counters.refused(resource, refusal)
-        if not refusal.invalid:
-            # The kubelet chose from what sgpud listed: have the list follow.
-            self.holders.look()
-
-    def listed(self, resource: str) -> None:
-        self.counters.listed(resource)
-        self.first_list()
 
 
 class Daemon:
@@ -164,7 +144,23 @@ class Daemon:
             ),
             partial(in_thread, reactor),
         )
-        self._front = self._make_front(config, environment, nonce, pod_resources)
+        self._served_api = ServedApi(store, lambda api: holders_of(api, config, options.state))
+        api = self._served_api.choose(config.kubelet.api, force=options.force)
+        self._front, self._dra = front(
+            api,
+            FrontParts(
+                reactor,
+                config,
+                environment,
+                options.state,
+                nonce,
+                self._publisher,
+                pod_resources,
+                PluginCalls(self._counters, self._holders, self._late.soon),
+                self._learned,
+                self._announcer.changed,
+            ),
+        )
         self._serving = Serving(
             reactor,
             self._front,
@@ -196,34 +192,6 @@ class Daemon:
         self._served = False
         self._known_dead: tuple[str, ...] = ()
         self._stopped: Deferred[None] | None = None
-
-    def _make_front(
-        self,
-        config: Config,
-        environment: Mapping[str, str],
-        nonce: str,
-        pod_resources: PodResourcesClient,
-    ) -> Front:
-        """What is served to the kubelet."""
-        changed, state = self._announcer.changed, self._options.state
-        if config.kubelet.api is not KubeletApi.DRA:
-            if any((state / "claims").glob("*.json")):
-                self._log.warn(
-                    "Pods hold GPUs that DRA gave them, and do not count: drain the node"
-                )
-            return DevicePlugin(
-                self._reactor,
-                self._publisher,
-                Path(config.kubelet.plugin_directory),
-                nonce,
-                _Calls(self._counters, self._holders, self._late.soon),
-                changed,
-                pod_resources.allocatable,
-            )
-        from sgpud.dra import Dra  # noqa: PLC0415 - a device plugin does without TLS
-
-        self._dra = Dra(self._reactor, config, environment, state, nonce, self._learned, changed)
-        return self._dra
 
     def start(self) -> None:
         """Start every part."""
@@ -314,7 +282,7 @@ class Daemon:
             unready,
             self._dead,
             self._store.problem,
-            (self._status_server.problem,) if self._status_server.problem else (),
+            tuple(filter(None, (self._served_api.problem, self._status_server.problem))),
             (self._dra.view,) if self._dra else (),
         )
 
@@ -390,6 +358,7 @@ class Daemon:
             self._served = True
             self._status_server.take_over()
             self._store.take_over()
+            self._served_api.keep()
             self._configuration.catch_up()
             if self._dra is None:
                 listing = self._listing_store.listing(self._reactor.seconds())

@@ -25,6 +25,7 @@ class Options:
     strict: bool
     wait: bool
     watch_config: bool
+    force: bool
     probe: subprocess.Popen[bytes] | None = None
     """The process that reads the GPUs, if it was started already."""
 

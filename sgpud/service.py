@@ -56,6 +56,7 @@ def run(
         run=Path(arguments.run_dir),
         strict=arguments.strict,
         wait=not arguments.no_wait,
+        force=arguments.force,
         watch_config=arguments.watch_config,
         probe=probe,
     )

@@ -126,6 +126,26 @@ def _shared() -> tuple[argparse.ArgumentParser, ...]:
     return common, as_json, sets, node
 
 
+def _add_run_options(run: argparse.ArgumentParser) -> None:
+    run.add_argument(
+        "--state-dir", default=STATE, metavar="DIR", help=f"directory of the saved state ({STATE})"
+    )
+    run.add_argument(
+        "--strict", action="store_true", help="refuse to start on the last good configuration"
+    )
+    run.add_argument(
+        "--no-wait",
+        action="store_true",
+        help="exit instead of standing by while another sgpud serves the node",
+    )
+    run.add_argument(
+        "--force",
+        action="store_true",
+        help="change [kubelet] api even while pods hold GPUs that the other one gave them",
+    )
+    run.add_argument("--watch-config", action="store_true", help="reload when the file changes")
+
+
 def command_line() -> argparse.ArgumentParser:
     """The parser of every command; manuals and completions are made from it too."""
     common, as_json, sets, node = _shared()
@@ -145,18 +165,7 @@ def command_line() -> argparse.ArgumentParser:
         return made
 
     run = add("run", commands.run, "Run the daemon in the foreground.", sets, node)
-    run.add_argument(
-        "--state-dir", default=STATE, metavar="DIR", help=f"directory of the saved state ({STATE})"
-    )
-    run.add_argument(
-        "--strict", action="store_true", help="refuse to start on the last good configuration"
-    )
-    run.add_argument(
-        "--no-wait",
-        action="store_true",
-        help="exit instead of standing by while another sgpud serves the node",
-    )
-    run.add_argument("--watch-config", action="store_true", help="reload when the file changes")
+    _add_run_options(run)
     check = add("check-config", commands.check_config, "Check a configuration file.", as_json, sets)
     check.add_argument("file", nargs="?", default=CONFIG, metavar="FILE")
     rooted = argparse.ArgumentParser(add_help=False)

@@ -16,14 +16,9 @@ LARGEST = 64 * 1024 * 1024
 """Bytes of an answer: podresources also lists CPUs and the devices of other plugins."""
 
 
-def call(
-    reactor: Reactor, socket: Path, method: str, request: bytes, timeout: float
-) -> Deferred[bytes]:
-    """Call a method at a socket of the kubelet; cancel the Deferred to end the call.
-
-    The channel is the call's own: a shared one would wait with gRPC's back-off after a refusal.
-    """
-    channel = grpc.insecure_channel(
+def channel_to(socket: Path) -> Any:
+    """A channel of its own to a socket of the kubelet: close it."""
+    return grpc.insecure_channel(
         f"unix:{socket}",
         options=[
             ("grpc.use_local_subchannel_pool", 1),
@@ -31,6 +26,16 @@ def call(
             ("grpc.max_receive_message_length", LARGEST),
         ],
     )
+
+
+def call(
+    reactor: Reactor, socket: Path, method: str, request: bytes, timeout: float
+) -> Deferred[bytes]:
+    """Call a method at a socket of the kubelet; cancel the Deferred to end the call.
+
+    The channel is the call's own: a shared one would wait with gRPC's back-off after a refusal.
+    """
+    channel = channel_to(socket)
     unary: Any = channel.unary_unary(method)
     answer: Deferred[bytes] = deferred(reactor, unary.future(request, timeout=timeout))
 

@@ -5,18 +5,43 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+import grpc
 from twisted.internet.defer import Deferred
 
 from sgpud.bridge import Reactor, in_thread
+from sgpud.core.errors import SgpudError
 from sgpud.core.planning.holdings import NamedPod
 from sgpud.core.sharing.share_id import parse_share_id
 from sgpud.kubelet.api import podresources_pb2 as api
-from sgpud.kubelet.outgoing import call
+from sgpud.kubelet.outgoing import call, channel_to, why
 
 LIST = "/v1.PodResourcesLister/List"
 ALLOCATABLE = "/v1.PodResourcesLister/GetAllocatableResources"
 WITHIN = 5.0
 """Seconds for an answer from a kubelet on the same machine."""
+
+
+class PodResourcesError(SgpudError):
+    """The kubelet could not be asked."""
+
+    def __init__(self, problem: str) -> None:
+        """`problem`: what it or gRPC said."""
+        super().__init__(problem)
+        self.problem = problem
+
+    def __str__(self) -> str:
+        """The problem."""
+        return f"the kubelet cannot be asked: {self.problem}"
+
+
+def list_now(socket: Path, within: float = WITHIN) -> tuple[NamedPod, ...]:
+    """The pods that hold ids of ours; PodResourcesError. Blocks: before there is a reactor."""
+    request = api.ListPodResourcesRequest().SerializeToString()
+    with channel_to(socket) as channel:
+        try:
+            return _named(channel.unary_unary(LIST)(request, timeout=within))
+        except grpc.RpcError as error:
+            raise PodResourcesError(why(error)) from error
 
 
 class PodResourcesClient:

@@ -54,6 +54,8 @@ class DraKubelet:
     """Seconds from the start until it does so."""
     gone_after: float = 30.0
     """Seconds without a driver until its slices are deleted."""
+    alone: bool = True
+    """Whether kubelet.sock is its own; False beside a stand-in of the device manager."""
     refuse: str = ""
     """Why no driver is registered; empty: it is."""
     drivers: dict[str, Driver] = Factory(dict)
@@ -73,9 +75,10 @@ class DraKubelet:
         self.prepared.clear()
         for name in ("plugins_registry", "device-plugins"):
             (self.root / name).mkdir(parents=True, exist_ok=True)
-        socket = self.root / "device-plugins" / "kubelet.sock"
-        socket.unlink(missing_ok=True)
-        socket.touch()
+        if self.alone:
+            socket = self.root / "device-plugins" / "kubelet.sock"
+            socket.unlink(missing_ok=True)
+            socket.touch()
         self._threads = [
             Thread(target=self._look, args=(self._stop,), daemon=True),
             Thread(target=self._wipe_at_start, args=(self._stop,), daemon=True),

@@ -41,8 +41,18 @@ class DraNode:
         """The state directory."""
         return self.root / "state"
 
-    def start(self, *settings: str, config: str = "", kubeconfig: str | None = None) -> Process:
-        """Start a daemon, with 4 places a GPU unless `config` says otherwise."""
+    def start(
+        self,
+        *settings: str,
+        config: str = "",
+        kubeconfig: str | None = None,
+        api: str = "dra",
+        force: bool = False,
+    ) -> Process:
+        """Start a daemon, with 4 places a GPU unless `config` says otherwise.
+
+        With an empty `api` the configuration says it.
+        """
         file, gpus = self.root / "sgpud.toml", self.root / "gpus.toml"
         file.write_text(
             config or '[sharing]\nduplication_factor = 4\nplacement = "packed"\n', "utf-8"
@@ -59,8 +69,10 @@ class DraNode:
         words = ["--config", str(file), "--fake-gpus", str(gpus)]
         words += ["--plugin-dir", str(self.kubelet.root / "device-plugins")]
         words += ["--state-dir", str(self.state), "--run-dir", str(run)]
+        words += ["--force"] if force else []
         chosen = (
-            'kubelet.api="dra"',
+            *([f'kubelet.api="{api}"'] if api else []),
+            f'kubelet.pod_resources="{self.pod_resources}"',
             f'dra.kubeconfig="{access}"',
             f'dra.node_name="{self.api.node}"',
             f'dra.cdi_dir="{self.cdi}"',
@@ -70,6 +82,11 @@ class DraNode:
         process = Process(words, self.root / f"notify{number}", run / "control.sock", {})
         self.processes.append(process)
         return process
+
+    @property
+    def pod_resources(self) -> Path:
+        """The podresources socket, which only a stand-in of the device manager has."""
+        return self.root / "pods" / "kubelet.sock"
 
     def serve(self, *settings: str, config: str = "") -> Process:
         """Start a daemon; returns when its slice is published."""

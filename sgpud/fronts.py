@@ -1,0 +1,141 @@
+"""What is served to the kubelet: the device plugin or the driver of DRA, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from sgpud.bridge import Reactor
+from sgpud.config.values import Config, KubeletApi
+from sgpud.core.allocation.allocate import RefusedError
+from sgpud.core.planning.holdings import CheckpointState
+from sgpud.core.text import several
+from sgpud.kubelet.checkpoint import CheckpointError, read
+from sgpud.kubelet.deviceplugin.plugin import DevicePlugin
+from sgpud.kubelet.deviceplugin.publisher import SnapshotPublisher
+from sgpud.kubelet.directory import CHECKPOINT
+from sgpud.kubelet.holders import HolderTracker
+from sgpud.kubelet.podresources import PodResourcesClient, PodResourcesError, list_now
+from sgpud.kubelet.serving import Front
+from sgpud.node.counters import EventCounters
+
+if TYPE_CHECKING:
+    from sgpud.dra import Dra
+
+MOST_NAMED = 3
+"""Holders that are named in a message."""
+
+
+@frozen
+class PluginCalls:
+    """Hears of the kubelet's calls to the device plugin."""
+
+    counters: EventCounters
+    holders: HolderTracker
+    first_list: Callable[[], None]
+
+    def refused(self, resource: str, refusal: RefusedError) -> None:
+        """Allocate refused a container."""
+        self.counters.refused(resource, refusal)
+        if not refusal.invalid:
+            # The kubelet chose from what sgpud listed: have the list follow.
+            self.holders.look()
+
+    def listed(self, resource: str) -> None:
+        """A list was sent."""
+        self.counters.listed(resource)
+        self.first_list()
+
+
+@frozen
+class FrontParts:
+    """What either of them is made of."""
+
+    reactor: Reactor
+    config: Config
+    environment: Mapping[str, str]
+    state: Path
+    nonce: str
+    publisher: SnapshotPublisher
+    pod_resources: PodResourcesClient
+    calls: PluginCalls
+    learned: Callable[[CheckpointState], None]
+    changed: Callable[[], None]
+
+
+def front(api: KubeletApi, parts: FrontParts) -> tuple[Front, Dra | None]:
+    """What is served, twice where it is the driver of DRA."""
+    if api is KubeletApi.DEVICE_PLUGIN:
+        plugin = DevicePlugin(
+            parts.reactor,
+            parts.publisher,
+            Path(parts.config.kubelet.plugin_directory),
+            parts.nonce,
+            parts.calls,
+            parts.changed,
+            parts.pod_resources.allocatable,
+        )
+        return plugin, None
+    from sgpud.dra import Dra  # noqa: PLC0415 - a device plugin does without TLS
+
+    dra = Dra(
+        parts.reactor,
+        parts.config,
+        parts.environment,
+        parts.state,
+        parts.nonce,
+        parts.learned,
+        parts.changed,
+    )
+    return dra, dra
+
+
+def holders_of(api: KubeletApi, config: Config, state: Path) -> str:
+    """Who holds GPUs that this API gave, in words, or empty. It waits for the kubelet's answer."""
+    return _claims(state) if api is KubeletApi.DRA else _shares(config)
+
+
+def _claims(state: Path) -> str:
+    # Without a claim nothing of DRA is imported.
+    if not any((state / "claims").glob("*.json")):
+        return ""
+    from sgpud.kubelet.dra.records import (  # noqa: PLC0415
+        RecordError,
+        RecordFolder,
+        loaded,
+    )
+
+    def name(uid: str, content: bytes) -> str:
+        try:
+            claim = loaded(content).injected.prepared.claim
+        except RecordError:
+            return uid
+        return f"{claim.namespace}/{claim.name}"
+
+    names = [name(*each) for each in RecordFolder(state / "claims").read_all()]
+    return f"{several(len(names), 'claim')} prepared here ({_some(names)})"
+
+
+def _shares(config: Config) -> str:
+    given = "with shares of the device plugin"
+    try:
+        pods = [
+            f"{pod.namespace}/{pod.pod}" for pod in list_now(Path(config.kubelet.pod_resources))
+        ]
+        return f"{several(len(pods), 'pod')} {given} ({_some(pods)})" if pods else ""
+    except PodResourcesError as error:
+        try:
+            held = read(Path(config.kubelet.plugin_directory) / CHECKPOINT).holders
+        except CheckpointError:
+            held = ()
+        # Finished pods stay in that file: only the kubelet can say that nobody runs any more.
+        containers = several(len(held), "container")
+        return f"{containers} {given} in the checkpoint ({error})" if held else ""
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - MOST_NAMED
+    return ", ".join(sorted(names)[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
