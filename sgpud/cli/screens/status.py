@@ -9,6 +9,7 @@ from typing import Any
 
 from attrs import frozen
 
+from sgpud.cli.screens.bars import bars
 from sgpud.cli.screens.output import STARTING, unreadable
 from sgpud.cli.tables import Cell, CellStyle, painted, table, wrapped
 from sgpud.core.text import SHARE_STATES, count_shares, several
@@ -48,6 +49,8 @@ class StatusStyle:
     """Part of the names of the holders and processes to show; GPUs without any are left out."""
     folded: bool = False
     """Whether to leave the holders and processes out."""
+    bars: bool = False
+    """Whether to draw memory and utilisation, where `columns` are known."""
 
 
 def status(found: Document, style: StatusStyle | None = None) -> list[str]:
@@ -151,6 +154,9 @@ def _gpu(
         Cell(_percent(gpu["utilisation"]), right=True),
         Cell(count_shares(_total([each for _, each in listed])) if listed else "not shared"),
     )
+    drawn = bars(gpu, style.columns) if style.bars else ""
+    if drawn:
+        yield (Cell(drawn),)
     cordoned = ", cordoned" if gpu["cordoned"] else ""
     reason = f": {gpu['reason']}" if gpu["reason"] else ""
     look = _LOOKS[gpu["health"]]
@@ -194,6 +200,9 @@ def _remarks(gpu: Document, listed: list[tuple[Document, Document]]) -> Iterator
             yield f"{each['surplus']} more held than configured"
     if gpu["used"] is not None and not gpu["fresh"]:
         yield f"memory as of {gpu['measured_ago']:.0f} s ago"
+    # Whose a process is may be unknown for one reason, of many processes.
+    for problem in dict.fromkeys(one["problem"] for one in gpu["processes"] if one["problem"]):
+        yield f"owner of a process is unknown: {problem}"
     if gpu["use_problem"] and gpu["containers"]:
         yield f"use per container is unknown: {gpu['use_problem']}"
 
@@ -221,7 +230,7 @@ def _others(processes: Sequence[Document]) -> Iterator[tuple[Cell, ...]]:
         remark = {
             "shareless": "holds no share",
             "outside": "not in a pod",
-            "unknown": f"unknown: {one['problem']}",
+            "unknown": "unknown",
         }[one["owner"]]
         where = " in pod " + "/".join(part for part in (pod, one["container"]) if part)
         name = f"  {one['command'] or 'process'} {one['pid']}{where if pod else ''}"

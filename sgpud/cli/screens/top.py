@@ -16,7 +16,7 @@ from typing import TextIO
 from attrs import evolve
 
 from sgpud.cli.screens.status import Document, Order, StatusStyle, status
-from sgpud.cli.tables import CellStyle, painted, truncate
+from sgpud.cli.tables import CellStyle, painted, truncate, wrapped
 from sgpud.core.errors import SgpudError
 
 QUIT = frozenset({b"q", b"Q", b"\x03", b"\x04"})
@@ -49,7 +49,7 @@ class Top:
         self._keys = keys
         self._size = size
         self._colour = colour
-        self._style = StatusStyle(colour=colour, order=Order.MEMORY)
+        self._style = StatusStyle(colour=colour, order=Order.MEMORY, bars=True)
         self._first = 0
         self._typing = False
         """Whether keys go to the filter."""
@@ -117,8 +117,8 @@ class Top:
         try:
             shown = status(self._read(), evolve(self._style, columns=columns))
         except SgpudError as problem:
-            text = truncate(str(problem), columns)
-            shown = [painted(text, CellStyle.BAD, colour=self._colour)]
+            text = wrapped(str(problem), columns)
+            shown = [painted(line, CellStyle.BAD, colour=self._colour) for line in text]
         self._out.write(_HOME)
         self._first = min(self._first, max(0, len(shown) - (lines - 1)))
         for line in fitted(shown[self._first :], lines):
