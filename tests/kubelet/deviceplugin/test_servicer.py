@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -450,21 +451,28 @@ def test_the_end_of_the_first_stream_ends_all(line: Line) -> None:
     assert second.next() is None
 
 
-def unread(line: Line) -> Any:
-    """A stream whose client has gRPC hold back what comes."""
-    watch: Any = line.channel.unary_stream(f"/{SERVICE}/ListAndWatch")
-    return watch(b"", timeout=10 * WITHIN)
+@contextmanager
+def unread(line: Line, count: int) -> Iterator[None]:
+    """Streams whose clients have gRPC hold back what comes.
+
+    On a connection of their own, which makes no more room for what is not read.
+    """
+    fixed_window = [("grpc.http2.bdp_probe", 0)]
+    with grpc.insecure_channel(line.address, options=fixed_window) as channel:
+        watch: Any = channel.unary_stream(f"/{SERVICE}/ListAndWatch")
+        streams = [watch(b"", timeout=10 * WITHIN) for _ in range(count)]
+        yield
+        for stream in streams:
+            stream.cancel()
 
 
 def test_streams_that_are_never_read_leave_workers_for_allocate(line: Line) -> None:
     line.serve(shared(20_000))
-    streams = [unread(line) for _ in range(WORKERS)]
-    line.told.reach(STREAMS)
-    for count in (20_001, 20_002, 20_003):
-        line.serve(shared(count))
-        assert line.allocate(ids(0, count - 1)).container_responses
-    for stream in streams:
-        stream.cancel()
+    with unread(line, WORKERS):
+        line.told.reach(STREAMS)
+        for count in (20_001, 20_002, 20_003):
+            line.serve(shared(count))
+            assert line.allocate(ids(0, count - 1)).container_responses
     line.told.reach(0)
 
 
@@ -473,18 +481,16 @@ def test_a_list_that_is_not_read_in_time_ends_its_own_stream(line: Line) -> None
     first = line.watch()
     assert first.next()
     line.told.reach(1)
-    stuck = unread(line)
-    line.told.reach(2)
-    with listening() as said:
-        for _ in range(1_000_000):
+    with unread(line, 1), listening() as said:
+        line.told.reach(2)
+        while not said.lines:
+            # A call between two looks gives the stream that is read its time to be sent.
+            line.ask("GetDevicePluginOptions")
             line.servicer.end_unread()
-            if said.lines:
-                break
         line.told.reach(1)
         assert said.about("was not read within")
     line.serve(shared(19_999))
     assert first.next()
-    stuck.cancel()
 
 
 def test_a_storm_of_streams_leaves_workers_for_allocate(line: Line) -> None:
