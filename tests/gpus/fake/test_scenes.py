@@ -11,7 +11,7 @@ from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 
 from sgpud.config.schema.kinds import toml
-from sgpud.core.gpu.gpu import Gpu, UnreadableGpu
+from sgpud.core.gpu.gpu import Gpu
 from sgpud.core.gpu.observations import GpuEvent, GpuProcess, GpuProcesses, Sample
 from sgpud.gpus.fake.file import parse_fake_gpus
 from sgpud.gpus.fake.monitor import FakeMonitor
@@ -55,22 +55,10 @@ class Log:
     samples: dict[str, Sample] = field(factory=dict)
     running: dict[str, GpuProcesses] = field(factory=dict)
     """The processes of each GPU, as they were told of last."""
-    unreadable: tuple[UnreadableGpu, ...] = ()
-    """The GPUs that the last inventory counted and could not read."""
-    only_unreadable: bool = False
-    """Whether the inventory at hand differs from the last one in these."""
-
-    def cannot_read(self, gpus: tuple[UnreadableGpu, ...]) -> None:
-        self.only_unreadable = gpus != self.unreadable
-        self.unreadable = gpus
 
     def inventory(self, gpus: Sequence[Gpu], driver: str) -> None:
         assert driver
-        line = ("inventory", *(gpu.uuid for gpu in gpus))
-        told = [each for each in self.lines if each[0] == "inventory"]
-        # A GPU asked in the moment in which it goes is unreadable first, then no longer counted.
-        if not (self.only_unreadable and told and told[-1] == line):
-            self.lines.append(line)
+        self.lines.append(("inventory", *(gpu.uuid for gpu in gpus)))
 
     def fault(self, fault: GpuFault) -> None:
         self.lines.append(("fault", fault.kind.value))
@@ -97,8 +85,6 @@ class Step:
     told: tuple[tuple[object, ...], ...] = ()
     sampled: Callable[[dict[str, Sample]], object] = lambda _: True
     runs: Callable[[dict[str, GpuProcesses]], object] = lambda _: True
-    perhaps: frozenset[tuple[object, ...]] = frozenset()
-    """What is told too, where the GPU is asked in the moment in which it goes."""
 
 
 def as_script(world: FakeState, counts: dict[str, int]) -> str:
@@ -254,7 +240,6 @@ SCENES: dict[str, list[Step]] = {
             {"gpu": 2, "unplug": True},
             (("inventory", T4_0, T4_1),),
             absent(CUT, MIG_1, MIG_2),
-            perhaps=frozenset({("error", CUT, 0, None, None), ("gpu-error", CUT)}),
         ),
         Step({"gpu": 2, "plug": True}, (EVERYTHING,), whole(CUT, error="")),
     ],
@@ -353,7 +338,6 @@ def play(
             on_event=log.event,
             on_samples=log.sampled,
             on_processes=log.runs,
-            on_unreadable=log.cannot_read,
         )
         made = Play(scene, log, source, player.play)
     made.source.set_measure_every(0.05)
@@ -365,11 +349,7 @@ def play(
 
 def test_fake_gpus_and_the_stub_report_a_scene_alike(play: Play, bench: Bench) -> None:
     expected: list[tuple[object, ...]] = [EVERYTHING]
-    perhaps: frozenset[tuple[object, ...]] = frozenset()
     script = parse_fake_gpus(happenings(play.scene), "scene").script
-
-    def lines() -> list[tuple[object, ...]]:
-        return [line for line in play.log.lines if line not in perhaps]
 
     play.source.start()
     bench.until(lambda: play.log.lines == expected)
@@ -377,11 +357,10 @@ def test_fake_gpus_and_the_stub_report_a_scene_alike(play: Play, bench: Bench) -
     bench.until(lambda: play.log.samples)
     for step, happening in zip(play.scene, script, strict=True):
         expected += step.told
-        perhaps |= step.perhaps
         play.step(happening)
-        bench.until(lambda: len(lines()) >= len(expected))  # noqa: B023 - at once
-        assert lines()[: len(expected)] == expected
+        bench.until(lambda: len(play.log.lines) >= len(expected))  # noqa: B023 - at once
+        assert play.log.lines[: len(expected)] == expected
         bench.until(lambda: step.sampled(play.log.samples))  # noqa: B023 - at once
         bench.until(lambda: step.runs(play.log.running))  # noqa: B023 - at once
     bench.during(0.1)
-    assert lines() == expected
+    assert play.log.lines == expected

@@ -121,13 +121,24 @@ class ProbeLoop:
         self._send("begin", call=call, gpu=gpu.uuid, index=gpu.index)
 
     def _read(self) -> None:
-        self._calls("nvmlDeviceGetCount")
-        self._send("begin", call="nvmlDeviceGetCount", gpu=None, index=None)
-        try:
-            versions = self._reader.versions()
-            count = self._reader.count()
-        except self._nvml.NVMLError as error:
-            raise explain(self._nvml, error, self._options.root) from error
+        """Read all GPUs and report what changed.
+
+        A GPU that goes while it is read looks like one that fails, or like another: what was read
+        counts if the driver has as many GPUs after it.
+        """
+        count, versions = self._count()
+        while True:
+            found = self._found(count)
+            before, (count, versions) = count, self._count()
+            if count == before:
+                break
+        self._report(versions, *found)
+        facts, failing, _ = found
+        if not facts:
+            raise nothing(count, failing, self._options.leave_out)
+
+    def _found(self, count: int) -> tuple[list[dict[str, Any]], dict[str, str], list[Any]]:
+        """What can be shared, the errors by GPU, and what cannot be read."""
         facts: list[dict[str, Any]] = []
         failing: dict[str, str] = {}
         unreadable: list[dict[str, Any]] = []
@@ -146,9 +157,17 @@ class ProbeLoop:
                 uuid = "" if gpu.uuid == str(index) else gpu.uuid
                 unreadable.append({"index": index, "uuid": uuid, "pci": gpu.pci, "reason": reason})
         self._address(unreadable)
-        self._report(versions, facts, failing, unreadable)
-        if not facts:
-            raise nothing(count, failing, self._options.leave_out)
+        return facts, failing, unreadable
+
+    def _count(self) -> tuple[int, dict[str, str]]:
+        """How many GPUs the driver has, and its versions; ProbeError if the driver is gone."""
+        self._calls("nvmlDeviceGetCount")
+        self._send("begin", call="nvmlDeviceGetCount", gpu=None, index=None)
+        try:
+            versions = self._reader.versions()
+            return self._reader.count(), versions
+        except self._nvml.NVMLError as error:
+            raise explain(self._nvml, error, self._options.root) from error
 
     def _facts(self, gpu: PhysicalGpu) -> list[dict[str, Any]]:
         """What can be shared of one GPU; if nothing, its `error` says why."""
@@ -220,9 +239,14 @@ class ProbeLoop:
         found = {**self._events.errors, **self._sampler.errors}
         found |= {gpu.uuid: gpu.error for gpu in self._known() if gpu.error is not None}
         errors = {uuid: error_text(error) for uuid, error in found.items()}
-        for uuid, error in errors.items():
-            if self._errors.get(uuid) != error:
-                self._send("error", gpu=uuid, error=error)
+        new = [uuid for uuid, error in errors.items() if self._errors.get(uuid) != error]
+        if new and self._count()[0] != len(self._gpus):
+            # A GPU that goes fails on its way; which one it is, a new reading shows.
+            self._events.urgent = True
+            self._wake.set()
+            return
+        for uuid in new:
+            self._send("error", gpu=uuid, error=errors[uuid])
         self._errors = errors
 
     def _plugged(self) -> list[str]:
