@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,12 @@ _OTHERS = (
     ("/etc/crio/crio.conf.d", "*"),
     ("/etc/docker", "daemon.json"),
 )
+_CDI_SECTIONS = (
+    ("plugins", "io.containerd.grpc.v1.cri"),
+    ("plugins", "io.containerd.cri.v1.runtime"),
+    ("crio", "runtime"),
+)
+"""The tables with the runtime's folders of CDI specs: of containerd 1.7 and 2, and of CRI-O."""
 _MOST_FILES = 100
 HOOK_BINARIES = (
     "/usr/bin/nvidia-cdi-hook",
@@ -117,9 +123,44 @@ def nvidia_runtime(root: Path) -> str:
         if there(root, path):
             return f"{path} exists"
     for config in _all_configs(root):
-        if NAME in config.text:
+        if _names_runtime(config):
             return f"{config.path} names {NAME}"
     return ""
+
+
+def cdi_folders(root: Path) -> tuple[str, ...]:
+    """Where a container runtime is configured to look for CDI specs; empty: nothing is said."""
+    found: tuple[str, ...] = ()
+    for config in _all_configs(root):
+        for section in _CDI_SECTIONS:
+            folders = _at(config.document, section).get("cdi_spec_dirs")
+            if isinstance(folders, list) and folders:
+                found = tuple(str(each).rstrip("/") for each in folders)
+    return found
+
+
+def _names_runtime(config: RuntimeConfig) -> bool:
+    """Whether a configuration has NVIDIA's runtime in a value; a comment does not count."""
+    if not config.problem:
+        return any(NAME in text for text in _texts(config.document))
+    lines = config.text.splitlines()
+    return any(NAME in line for line in lines if not line.lstrip().startswith(("#", "//")))
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (dict, list)):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _texts(each)
+
+
+def _at(document: Mapping[str, Any], path: Sequence[str]) -> Mapping[str, Any]:
+    """A table of a document; an empty one if it is not there."""
+    found: object = document
+    for key in path:
+        found = found.get(key) if isinstance(found, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def takes_mounts(config: RuntimeConfig | None) -> bool:

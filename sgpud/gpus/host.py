@@ -15,10 +15,11 @@ from sgpud.core.allocation.injection import DeviceNode, GpuAccess, NodeHost
 from sgpud.core.gpu.gpu import Gpu, Mig
 from sgpud.core.limits.caps import CAP_KIND, cap_of_device
 from sgpud.core.sharing.rules import HostMount, InjectionSettings
-from sgpud.files import read_regular, within
+from sgpud.files import entries, read_regular, within
 from sgpud.gpus.cap_specs import write_caps
-from sgpud.gpus.cdi import cdi_name, read_specs
+from sgpud.gpus.cdi import FOLDERS, cdi_name, read_specs
 from sgpud.gpus.container_runtime import (
+    cdi_folders,
     nvidia_config,
     nvidia_runtime,
     takes_mounts,
@@ -51,7 +52,7 @@ def look(
     Nothing here opens a device node. Fake GPUs have no access: their containers get
     variables only.
     """
-    specs = read_specs(root, cdi_kind, on_other=on_other)
+    specs = read_specs(root, cdi_kind, cdi_folders(root) or FOLDERS, on_other=on_other)
     missing = [f"/dev/{name}" for name in REQUIRED if not there(root, f"/dev/{name}")]
     windows = there(root, "/dev/dxg")
     access = {}
@@ -67,6 +68,7 @@ def look(
         device = specs.devices.get(name.partition("=")[2])
         access[gpu.uuid] = GpuAccess(nodes, reason, name, why, bool(device and device.limited))
     runtime = nvidia_config(root)
+    present = tuple(mount for mount in mounts if there(root, mount.host))
     caps = (cap_of_device(f"{CAP_KIND}={each}") for each in specs.others.get(CAP_KIND, ()))
     return NodeHost(
         runtime=nvidia_runtime(root),
@@ -77,7 +79,12 @@ def look(
             if there(root, f"/dev/{name}")
         ),
         device_nodes_missing=_missing(missing, windows=windows),
-        mounts=tuple(mount for mount in mounts if there(root, mount.host)),
+        mounts=present,
+        empty_mounts=frozenset(
+            mount.host
+            for mount in present
+            if within(root, mount.host).is_dir() and not entries(root, mount.host)
+        ),
         access=access,
         unlimited=unlimited(root, runtime),
         cgroup_problem=_cgroup_problem(root),

@@ -227,7 +227,7 @@ def test_a_name_in_two_files_of_one_folder_is_a_conflict(node: Node) -> None:
 
 @pytest.mark.parametrize(
     ("nodes", "said"),
-    [(("/dev/nvidia7",), "injects nvidia7"), ((), "injects no GPU"), (("/dev/x",), "no GPU")],
+    [(("/dev/nvidia7",), "injects nvidia7"), (("/dev/x",), "injects no GPU")],
 )
 def test_a_uuid_is_checked_like_every_other_name(
     node: Node, nodes: tuple[str, ...], said: str
@@ -236,6 +236,71 @@ def test_a_uuid_is_checked_like_every_other_name(
     assert said in node.access(A).cdi_missing
     node.put("etc/cdi/a.json", spec(device(GPU_A, *nodes), device("0", "/dev/nvidia1")))
     assert node.access(A).cdi == "nvidia.com/gpu=0"
+
+
+@pytest.mark.parametrize(
+    ("node_of", "said"),
+    [
+        # The numbers of a node win over its path, with its type or without (the CDI library).
+        ({"path": "/dev/nvidia1", "type": "c", "major": 195, "minor": 7}, "injects nvidia7"),
+        ({"path": "/dev/nvidia1", "major": 195, "minor": 7}, "injects nvidia7"),
+        ({"path": "/dev/nvidia1", "type": "c", "major": 10, "minor": 1}, "injects no GPU"),
+        ({"path": "/dev/gpu", "type": "c", "major": 195, "minor": 1}, ""),
+        ({"path": "/dev/nvidia1", "type": "c"}, ""),
+        ({"path": "/dev/nvidia0", "hostPath": "/dev/nvidia1"}, ""),
+    ],
+)
+def test_a_node_is_the_device_that_a_runtime_makes_of_it(
+    node: Node, node_of: dict[str, object], said: str
+) -> None:
+    edits = {"deviceNodes": [node_of, {"path": "/dev/nvidiactl", "major": 195, "minor": 255}]}
+    node.put("etc/cdi/a.json", spec({"name": GPU_A, "containerEdits": edits}))
+    assert said in node.access(A).cdi_missing
+    assert bool(node.access(A).cdi) is not bool(said)
+
+
+@pytest.mark.parametrize(
+    ("edits", "said"),
+    [
+        (None, "no containerEdits"),
+        ({}, "no containerEdits"),
+        ({"deviceNodes": []}, "no containerEdits"),
+        ({"env": ["NVIDIA_VISIBLE_DEVICES"]}, "invalid variable"),
+        ({"env": ["=x"]}, "invalid variable"),
+        ({"deviceNodes": [{"hostPath": "/dev/nvidia1"}]}, "has no path"),
+        ({"deviceNodes": [{"path": "/dev/nvidia1", "permissions": "rx"}]}, "permissions"),
+        ({"deviceNodes": [{"path": "/dev/nvidia1", "type": "char"}]}, "invalid type"),
+        ({"hooks": [{"hookName": "createcontainer", "path": "/x"}]}, "unknown hookName"),
+        ({"hooks": [{"hookName": "createContainer"}]}, "has no path"),
+        ({"mounts": [{"hostPath": "/lib/libcuda.so"}]}, "no containerPath"),
+    ],
+)
+def test_one_invalid_part_makes_the_whole_spec_useless(
+    node: Node, edits: object, said: str
+) -> None:
+    odd = {"name": "odd", "containerEdits": edits}
+    node.put("etc/cdi/a.json", spec(device(GPU_A, "/dev/nvidia1"), odd))
+    assert node.access(A).cdi == ""
+    assert "/etc/cdi/a.json is not a valid CDI spec" in node.access(A).cdi_missing
+    assert said in node.access(A).cdi_missing
+
+
+def test_a_spec_without_devices_is_none(node: Node) -> None:
+    node.put("etc/cdi/a.json", spec())
+    assert "it has no devices" in node.access(A).cdi_missing
+
+
+@pytest.mark.parametrize("path", ["etc/containerd/config.toml", "etc/crio/crio.conf.d/10-cdi.conf"])
+def test_specs_are_looked_for_where_the_runtime_looks(node: Node, path: str) -> None:
+    table = "crio.runtime" if "crio" in path else 'plugins."io.containerd.cri.v1.runtime"'
+    node.put(path, f'[{table}]\ncdi_spec_dirs = ["/opt/cdi", "/run/cdi"]\n')
+    node.put("etc/cdi/a.json", spec(device(GPU_A, "/dev/nvidia1")))
+    missing = node.access(A).cdi_missing
+    assert f"no CDI spec of {KIND} in /opt/cdi or /run/cdi" in missing
+    node.put("opt/cdi/a.json", spec(device(GPU_A, "/dev/nvidia1")))
+    assert node.access(A).cdi == f"{KIND}={GPU_A}"
+    node.put("run/cdi/b.json", spec(device(GPU_A, "/dev/nvidia7")))
+    assert "/run/cdi/b.json injects nvidia7" in node.access(A).cdi_missing
 
 
 def test_nodes_of_the_whole_spec_are_injected_with_every_device(node: Node) -> None:
@@ -253,6 +318,10 @@ def test_nodes_of_the_whole_spec_are_injected_with_every_device(node: Node) -> N
         ("0.3.0", "gpu0", ""),
         ("0.5.0", "0", ""),
         ("1.1.0", "0", ""),
+        ("0.10.0", "gpu0", "no runtime knows"),
+        ("1", "gpu0", "no runtime knows"),
+        ("0.4.0", "0", "begins with a digit"),
+        ("v0.6.0", "0", ""),
     ],
 )
 def test_a_spec_is_only_what_its_version_allows(
@@ -262,6 +331,35 @@ def test_a_spec_is_only_what_its_version_allows(
     node.put("etc/cdi/a.json", text)
     assert said in node.access(A).cdi_missing
     assert bool(node.access(A).cdi) is not bool(said)
+
+
+@pytest.mark.parametrize(
+    ("more", "first"),
+    [
+        (
+            {
+                "containerEdits": {
+                    "mounts": [{"hostPath": "/a", "containerPath": "/a", "type": "bind"}]
+                }
+            },
+            "0.4.0",
+        ),
+        ({"containerEdits": {"deviceNodes": [{"path": "/dev/a", "hostPath": "/dev/b"}]}}, "0.5.0"),
+        ({"annotations": {"made-by": "hand"}}, "0.6.0"),
+        ({"containerEdits": {"intelRdt": {"closID": "x"}}}, "0.7.0"),
+    ],
+)
+def test_what_a_version_does_not_allow_yet_makes_a_spec_useless(
+    node: Node, more: dict[str, object], first: str
+) -> None:
+    whole = {**json.loads(spec(device("gpu0", "/dev/nvidia1"))), **more}
+    older = f"0.{int(first.split('.')[1]) - 1}.0"
+    node.put("etc/cdi/a.json", json.dumps({**whole, "cdiVersion": older}))
+    assert f"which cdiVersion {first} is the first to allow, and it says {older}" in (
+        node.access(A).cdi_missing
+    )
+    node.put("etc/cdi/a.json", json.dumps({**whole, "cdiVersion": first}))
+    assert node.access(A).cdi == f"{KIND}=gpu0"
 
 
 def test_another_cdi_kind_that_names_the_gpu_is_reported(node: Node) -> None:
@@ -316,8 +414,8 @@ def test_a_gpu_missing_in_the_specs_is_reported_with_the_spec(node: Node) -> Non
         ("a.json", '{"cdiVersion": "0.5.0"}', "kind is missing"),
         ("a.json", spec(device("0"), kind=KIND).replace('"name"', '"nam"'), "without a name"),
         ("a.json", '{"cdiVersion":"0.6.0","kind":"nvidia.com/gpu","devices":{}}', "not a list"),
-        ("a.json", spec({"name": "0", "containerEdits": [1]}), "not a list"),
-        ("a.json", spec({"name": "0", "containerEdits": {"deviceNodes": ["x"]}}), "a path"),
+        ("a.json", spec({"name": "0", "containerEdits": [1]}), "not a mapping"),
+        ("a.json", spec({"name": "0", "containerEdits": {"deviceNodes": ["x"]}}), "not a mapping"),
         ("a.json", "[" * 100_000, "recursion"),
         ("a.json", "#" * (5 << 20), "larger than"),
         ("a.yaml", "\udcff", "UTF-8"),
@@ -373,7 +471,19 @@ def test_an_invalid_spec_is_named_with_the_reason(
             "nvidia-container-runtime",
             "/etc/crio/crio.conf.d/99-nvidia.conf names nvidia-container-runtime",
         ),
+        (
+            "etc/docker/daemon.json",
+            '{"runtimes": {"nvidia": {"path": "nvidia-container-runtime"}}}',
+            "/etc/docker/daemon.json names nvidia-container-runtime",
+        ),
+        (
+            "etc/containerd/config.toml",
+            "[a.options]\nruntime_path = '/nix/store/x/bin/nvidia-container-runtime.cdi'",
+            "/etc/containerd/config.toml names nvidia-container-runtime",
+        ),
         ("etc/docker/daemon.json", '{"runtimes": {}}', ""),
+        ("etc/containerd/config.toml", '# BinaryName = "/usr/bin/nvidia-container-runtime"', ""),
+        ("etc/crio/crio.conf.d/a", "x =\n # was nvidia-container-runtime", ""),
         ("etc/containerd/config.toml", "runc", ""),
     ],
 )
@@ -401,6 +511,14 @@ def test_volume_mounts_are_used_if_the_runtime_accepts_them(node: Node) -> None:
     assert node.look().volume_mounts
     node.put(path, 'accept-nvidia-visible-devices-as-volume-mounts = "true')
     assert not node.look().volume_mounts
+
+
+def test_an_empty_folder_has_no_libraries(node: Node) -> None:
+    (node.root / GKE_DRIVER.host.lstrip("/")).mkdir(parents=True)
+    host = node.look(mounts=[GKE_DRIVER])
+    assert (host.mounts, set(host.empty_mounts)) == ((GKE_DRIVER,), {GKE_DRIVER.host})
+    node.put(f"{GKE_DRIVER.host}/lib64/libcuda.so.1")
+    assert node.look(mounts=[GKE_DRIVER]).empty_mounts == frozenset()
 
 
 def test_only_mounts_whose_host_path_exists_are_given(node: Node) -> None:

@@ -22,6 +22,16 @@ def check_method(facts: NodeFacts) -> Iterator[Finding]:
             "Its free shares are withheld, so that no pod fails.",
             "Resolve that, or set [container] method to one that works on this node.",
         )
+    mounts = facts.devices.host.mounts
+    if chosen.method is InjectionMethod.DEVICE_NODES and mounts and not facts.devices.libcuda:
+        yield Finding(
+            "method",
+            Severity.WARNING,
+            f"no libcuda.so in {' or '.join(mount.host for mount in mounts)}",
+            "Containers get the GPU without the driver's libraries, and CUDA does not start.",
+            "Install the driver there, or set [container] mounts to its folder, or to [] if the"
+            " images bring the libraries.",
+        )
 
 
 def check_runtime(facts: NodeFacts) -> Iterator[Finding]:
@@ -121,10 +131,15 @@ def check_specs(facts: NodeFacts) -> Iterator[Finding]:
     devices, driver = facts.devices, facts.driver.version
     used = devices.chosen is not None and devices.chosen.method is InjectionMethod.CDI
     severity = Severity.ERROR if used else Severity.WARNING
-    for reason in devices.unreadable:
+    nameless = any(not access.cdi for access in devices.host.access.values())
+    graded = [(reason, severity) for reason in devices.unreadable]
+    graded += [
+        (reason, severity if used and nameless else Severity.NOTE) for reason in devices.unknown
+    ]
+    for reason, grade in graded:
         yield Finding(
             "cdi",
-            severity,
+            grade,
             reason,
             "Its devices cannot be used.",
             "Recreate it: `nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`.",

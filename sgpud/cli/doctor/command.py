@@ -36,7 +36,7 @@ from sgpud.cli.doctor.facts import (
     NodeFacts,
     Severity,
 )
-from sgpud.cli.doctor.read_driver import kernel_version, libraries, links_missing
+from sgpud.cli.doctor.read_driver import brings_libcuda, kernel_version, libraries, links_missing
 from sgpud.cli.doctor.read_kubelet import cgroups, kubelet_facts
 from sgpud.cli.doctor.read_runtime import runtime_facts, spec_versions
 from sgpud.config.load import load
@@ -44,7 +44,8 @@ from sgpud.config.problems import ConfigError
 from sgpud.config.values import Config, KubeletApi
 from sgpud.core.allocation.injection import NodeHost, choose
 from sgpud.core.sharing.rules import Sharing
-from sgpud.gpus.cdi import Specs, read_specs
+from sgpud.gpus.cdi import FOLDERS, Specs, read_specs
+from sgpud.gpus.container_runtime import cdi_folders
 from sgpud.gpus.host import look
 from sgpud.options import overrides
 from sgpud.serve.control.client import ControlError
@@ -188,7 +189,7 @@ def _devices(root: Path, sharing: Sharing, driver: DriverFacts) -> DeviceFacts:
     injection = sharing.injection
     host: NodeHost = look(root, driver.real, injection.cdi_kind, injection.mounts)
     shared = [gpu for gpu in driver.gpus if sharing.allows(gpu)]
-    specs = read_specs(root, injection.cdi_kind)
+    specs = read_specs(root, injection.cdi_kind, cdi_folders(root) or FOLDERS)
     return DeviceFacts(
         host,
         choose(injection, host, shared, several=len(sharing.resources) > 1),
@@ -200,4 +201,6 @@ def _devices(root: Path, sharing: Sharing, driver: DriverFacts) -> DeviceFacts:
             for name, (one, other) in sorted(specs.conflicts.items())
         ),
         specs.unreadable,
+        specs.unknown,
+        any(brings_libcuda(root, mount.host) for mount in host.mounts),
     )

@@ -109,7 +109,11 @@ class DeviceFacts:
     conflicts: tuple[str, ...] = ()
     """CDI names that two files of one folder define."""
     unreadable: tuple[str, ...] = ()
-    """Why a spec was ignored."""
+    """Why a spec of this kind was ignored."""
+    unknown: tuple[str, ...] = ()
+    """Why a file was ignored of which not even the kind is known."""
+    libcuda: bool = False
+    """Whether one of the configured mounts has CUDA's library."""
 
 
 @frozen

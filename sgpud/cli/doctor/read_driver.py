@@ -24,6 +24,7 @@ _LIBRARIES = (
     "/run/nvidia/driver/usr/lib64",
 )
 """Folders of the library: of packages, of GKE's driver installer, of the GPU operator."""
+_ARCHITECTURES = ("lib", "lib64", "x86_64-linux-gnu", "aarch64-linux-gnu")
 _VERSION = re.compile(r"\b([0-9]{3,4}\.[0-9]{1,4}(?:\.[0-9]{1,3})?)\b")
 _LIBRARY = re.compile(r"libnvidia-ml\.so\.([0-9]{3,4}\.[0-9.]+)")
 _CHARACTER_MAJOR = 195
@@ -47,6 +48,15 @@ def libraries(root: Path) -> Mapping[str, str]:
             if found:
                 versions[f"{folder}/{name}"] = found[1]
     return versions
+
+
+def brings_libcuda(root: Path, folder: str) -> bool:
+    """Whether a folder of the node, or a file, has the library that CUDA programs load."""
+    if folder.rpartition("/")[2].startswith("libcuda.so"):
+        return True
+    places = (folder, *(f"{folder}/{name}" for name in entries(root, folder)))
+    deeper = (f"{place}/{name}" for place in places for name in _ARCHITECTURES)
+    return any(entries(root, place, "libcuda.so*") for place in (*places, *deeper))
 
 
 def links_missing(root: Path, gpus: Iterable[Gpu]) -> tuple[str, ...]:

@@ -60,6 +60,8 @@ class NodeHost:
     """Why device-nodes cannot be used at all, or empty."""
     mounts: tuple[HostMount, ...] = ()
     """The configured mounts whose host path exists."""
+    empty_mounts: frozenset[str] = frozenset()
+    """The host paths of those that are empty folders: a driver's installer may fill them later."""
     access: Mapping[str, GpuAccess] = field(factory=dict)
     """By GPU UUID."""
     unlimited: str = "the node has not been checked yet"
@@ -136,14 +138,16 @@ def choose(
         why = f"NVIDIA's runtime is on the node and takes volume mounts: {host.runtime}"
         return InjectionChoice(InjectionMethod.VOLUME_MOUNTS, why)
     no_nodes = lacks(InjectionMethod.DEVICE_NODES, host, gpus)
-    if not (host.mounts or not wanted.mounts):
+    filled = [mount.host for mount in host.mounts if mount.host not in host.empty_mounts]
+    if not (filled or not wanted.mounts):
         places = ", ".join(mount.host for mount in wanted.mounts)
-        bare = f"device-nodes: the driver's libraries do not come with them, as {places} is absent"
+        state = "empty" if host.mounts else "absent"
+        bare = f"device-nodes: the driver's libraries do not come with them, as {places} is {state}"
         no_nodes = {gpu.uuid: no_nodes.get(gpu.uuid, bare) for gpu in gpus if not gpu.fake}
     if not no_nodes:
         with_libraries = (
-            f"{host.mounts[0].host} has the driver's libraries"
-            if host.mounts
+            f"{filled[0]} is to have the driver's libraries"
+            if filled
             else "[container] mounts is empty: images bring the driver's libraries"
         )
         why = f"the device nodes are there, and {with_libraries}"

@@ -525,3 +525,54 @@ def test_a_unit_that_may_start_after_the_kubelet_is_a_warning(
     assert one.what == f"sgpud.service is not ordered before {kubelet}"
     node.write(f"etc/systemd/system/{kubelet}.d/gpu.conf", "[Unit]\nAfter=sgpud.service\n")
     assert node.bad() == {}
+
+
+@pytest.mark.parametrize("name", ["empty.json", "vendor.yaml", "gone.yaml"])
+def test_a_file_of_which_nobody_knows_the_kind_is_a_note_while_every_gpu_has_a_name(
+    node: FakeNode, name: str
+) -> None:
+    node.container = 'method = "cdi"'
+    node.spec()
+    texts = {"empty.json": "", "vendor.yaml": "devices: [", "gone.yaml": None}
+    text = texts[name]
+    if text is None:
+        (node.root / "etc/cdi" / name).symlink_to("nowhere.yaml")
+    else:
+        node.write(f"etc/cdi/{name}", text)
+    assert node.bad() == {}
+    (note,) = (x for x in node.findings() if x.check == "cdi" and x.severity is Severity.NOTE)
+    assert f"/etc/cdi/{name}" in note.what
+    node.remove(SPEC)
+    assert f"/etc/cdi/{name}" in " ".join(one.what for one in node.bad()["cdi"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "kind: vendor.com/nic\ncdiVersion: 0.6.0\ndevices: &a\n- *a\n",
+        '{"kind": "vendor.com/nic", "cdiVersion": "9.9.9"}',
+        "cdiVersion: 0.6.0\nkind: 'amd.com/gpu'\ndevices: []\n",
+    ],
+)
+def test_a_bad_spec_of_another_kind_is_not_a_finding(node: FakeNode, text: str) -> None:
+    node.container = 'method = "cdi"'
+    node.spec()
+    node.write("var/run/cdi/other.yaml", text)
+    assert node.bad() == {}
+    assert not [one for one in node.findings() if "other.yaml" in one.what]
+    node.write("var/run/cdi/other.yaml", text.replace("vendor.com/nic", "nvidia.com/gpu"))
+    assert ("amd.com" in text) or "other.yaml" in node.only("cdi").what
+
+
+def test_device_nodes_without_cudas_library_are_a_warning(node: FakeNode) -> None:
+    node.container = 'method = "device-nodes"'
+    driver = "home/kubernetes/bin/nvidia"
+    (node.root / driver / "lib64").mkdir(parents=True)
+    one = node.only("method")
+    assert one.severity is WARNING
+    assert one.what == f"no libcuda.so in /{driver}"
+    node.write(f"{driver}/lib64/libcuda.so.550.54.15", "")
+    assert node.bad() == {}
+    node.container = 'method = "device-nodes"\nmounts = [{host = "/opt/n", container = "/n"}]'
+    node.write("opt/n/usr/lib/libcuda.so.1", "")
+    assert node.bad() == {}

@@ -189,6 +189,8 @@ def test_auto_uses_device_nodes_only_if_the_driver_libraries_are_mounted() -> No
     for way in ("nvidia-ctk cdi generate", "nvidia-container-toolkit", "[container] mounts"):
         assert way in found.unavailable[uuid(0)]
     assert f"as {GKE.host} is absent" in found.unavailable[uuid(0)]
+    unfilled = evolve(bare, mounts=(GKE,), empty_mounts=frozenset({GKE.host}))
+    assert f"as {GKE.host} is empty" in chosen(unfilled).unavailable[uuid(0)]
     brought = choose(InjectionSettings(mounts=()), bare, [ONE, TWO], several=False)
     assert (brought.method, brought.unavailable) == (InjectionMethod.DEVICE_NODES, {})
     assert "mounts is empty" in brought.why
