@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from attrs import evolve
 
 from sgpud.config.load import parse as parse_config
 from sgpud.core.allocation.injection import GrantedGpu, InjectionChoice, NodeHost, answer
 from sgpud.core.gpu.gpu import matches, pci_address
+from sgpud.core.gpu.observations import GpuProcess, GpuProcesses
 from sgpud.core.planning.holdings import CheckpointState
 from sgpud.core.planning.plan import plan
 from sgpud.core.sharing.rules import InjectionMethod
 from sgpud.core.sharing.share_id import parse_share_id, share_id
-from sgpud.gpus.nvml.messages import ProcessesMessage, parse
+from sgpud.gpus.nvml.messages import Inventory, ProcessesMessage, parse
 from tests.core.status.viewing import viewed
 from tests.core.values import GIB, gpu, node, sharing
 from tests.world.inputs import JETSON_UUID, UNIFIED, UNIFIED_PCI
@@ -43,7 +45,11 @@ def test_a_gpu_that_no_share_id_can_name_is_told_with_its_index_and_the_reason()
 def test_the_processes_of_an_odd_gpu_take_nothing_from_the_others() -> None:
     good = {"uuid": "GPU-1", "processes": [[7, 1024, None]], "error": ""}
     odd = [
-        {"uuid": "GPU-2", "processes": [[7, -1, None]], "error": ""},
+        {
+            "uuid": "GPU-2",
+            "processes": [[7, -1, None], [-7, 1, 1], "x", [8, 2**64 - 1, 250]],
+            "error": "",
+        },
         {"uuid": "card no. 1", "processes": [], "error": ""},
         {"uuid": "GPU-3", "error": ""},
         7,
@@ -51,7 +57,31 @@ def test_the_processes_of_an_odd_gpu_take_nothing_from_the_others() -> None:
     line = {"type": "processes", "gpus": [odd[0], good, *odd[1:]]}
     found = parse(json.dumps(line).encode())
     assert isinstance(found, ProcessesMessage)
-    assert [(each.uuid, len(each.processes)) for each in found.running] == [("GPU-1", 1)]
+    assert found.running == (
+        GpuProcesses("GPU-2", (GpuProcess(7), GpuProcess(8))),
+        GpuProcesses("GPU-1", (GpuProcess(7, 1024),)),
+    )
+    assert len(found.odd) == 5
+
+
+def test_an_odd_unreadable_gpu_takes_nothing_from_the_others() -> None:
+    lost = {"index": 1, "uuid": "", "pci": "", "reason": "lost"}
+    line = {
+        "type": "inventory",
+        "driver": "540.4.0",
+        "nvml": "",
+        "gpus": [told("GPU-1")],
+        "unreadable": [
+            lost,
+            {"index": 2, "reason": None},
+            "x",
+            {**lost, "index": "3", "pci": None},
+        ],
+    }
+    found = parse(json.dumps(line).encode())
+    assert isinstance(found, Inventory)
+    assert [gpu.uuid for gpu in found.gpus] == ["GPU-1"]
+    assert [gpu.index for gpu in found.unreadable] == [1, 2, 3]
 
 
 def test_only_asterisk_and_question_mark_are_wildcards() -> None:
@@ -72,6 +102,11 @@ def test_memory_that_nvml_does_not_report_is_unknown_and_not_zero() -> None:
     assert "SGPUD_GPU_MEMORY_BYTES" not in given.envs
     of = node(sharing(), [GB10], CheckpointState())
     assert [each.memory for each in viewed(of, plan(of, 0.0)).gpus] == [None]
+
+
+@pytest.mark.parametrize("memory", [0, 2**64 - 1, 2**63, 2**50])
+def test_a_sentinel_in_place_of_the_memory_is_unknown_memory(memory: int) -> None:
+    assert [each.memory for each in inventory(told("GPU-1", memory=memory)).gpus] == [None]
 
 
 def test_a_pci_domain_that_is_not_0_stays() -> None:
@@ -103,3 +138,13 @@ def test_a_reading_that_cannot_be_is_unknown_and_the_others_stay() -> None:
     assert (found.samples[0].used, found.samples[0].utilisation) == (None, 3)
     assert len(found.odd) == 1
     assert sample(used=None, total=None).samples[0].utilisation == 3
+
+
+@pytest.mark.parametrize("name", ["used", "total", "utilisation", "recovery", "ecc", "ecc_total"])
+@pytest.mark.parametrize("value", [2**64 - 1, -1, "N/A", 1.5])
+def test_a_sentinel_in_place_of_one_reading_leaves_the_others(name: str, value: object) -> None:
+    found = sample(**{name: value})
+    (read,) = found.samples
+    assert getattr(read, name) is None
+    assert [read.utilisation, read.ecc].count(None) == (name in ("utilisation", "ecc"))
+    assert [str(value) in text for text in found.odd] == [True]

@@ -9,6 +9,7 @@ from attrs import frozen
 
 from sgpud.core.json_checks import is_a, maybe, number, pair, uuid_of
 
+_MOST_MEMORY = 2**50
 _PCI = re.compile(r"(?:([0-9a-f]{4,8}):)?([0-9a-f]{2}):([0-9a-f]{2})(?:\.([0-7]))?", re.IGNORECASE)
 
 _PREFIX = re.compile(r"(?:mig-gpu-|mig-|gpu-)(?=.)")
@@ -77,7 +78,7 @@ def gpu_of(entry: object) -> Gpu:
         uuid=uuid_of(said["uuid"]),
         index=number(said["index"]),
         product=is_a(str, said["product"]) or "unnamed GPU",
-        memory=maybe(said["memory"]) or None,
+        memory=_memory_of(said["memory"]),
         reserved=number(said["reserved"]),
         minor=maybe(said["minor"]),
         pci=pci_address(is_a(str, said["pci"])) or "",
@@ -86,6 +87,13 @@ def gpu_of(entry: object) -> Gpu:
         mig=None if mig is None else _mig_of(is_a(dict, mig)),
         fake=is_a(bool, said.get("fake", False)),
     )
+
+
+def _memory_of(value: object) -> int | None:
+    """Bytes; None for 0, and for more than can be, as 2^64-1 which some libraries say."""
+    if isinstance(value, int) and value >= _MOST_MEMORY:
+        return None
+    return maybe(value) or None
 
 
 def _mig_of(said: dict[str, object]) -> Mig:

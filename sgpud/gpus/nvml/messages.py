@@ -91,6 +91,8 @@ class ProcessesMessage:
     """The processes of every GPU, read with its samples."""
 
     running: tuple[GpuProcesses, ...]
+    odd: tuple[str, ...] = ()
+    """As of SamplesMessage."""
 
 
 Facts = Inventory | GpuErrorMessage | EventMessage | SamplesMessage | ProcessesMessage
@@ -147,7 +149,14 @@ def _inventory(message: dict[str, object]) -> Inventory:
             continue
         gpus[gpu.uuid] = gpu
     ordered = tuple(sorted(gpus.values(), key=lambda gpu: gpu.order))
-    unreadable = [_unreadable(is_a(dict, entry)) for entry in is_a(list, message["unreadable"])]
+    unreadable = []
+    for entry in is_a(list, message["unreadable"]):
+        try:
+            lost = _unreadable(is_a(dict, entry))
+        except (KeyError, TypeError, ValueError) as error:
+            refused.append((_index_of(entry), f"{error} in {str(entry)[:SHOWN]}"))
+            continue
+        unreadable.append(lost)
     unreadable += [
         UnreadableGpu(int(index), reason) for index, reason in refused if index.isdigit()
     ]
@@ -189,7 +198,7 @@ def _samples(message: dict[str, object]) -> SamplesMessage:
     odd: list[str] = []
     for entry in is_a(list, message["gpus"]):
         try:
-            sample = _plausible(_sample(entry), odd)
+            sample = _plausible(_sample(is_a(dict, entry), odd), odd)
         except (KeyError, TypeError, ValueError):
             # The inventory names the GPUs that are ignored; their samples are of no use.
             continue
@@ -209,29 +218,39 @@ def _plausible(sample: Sample, odd: list[str]) -> Sample:
     return sample
 
 
-def _sample(entry: dict[str, object]) -> Sample:
+def _sample(entry: dict[str, object], odd: list[str]) -> Sample:
+    uuid = uuid_of(entry["uuid"])
     remap = (None, None) if entry["remap"] is None else _flags(entry["remap"])
+
+    def reading(name: str) -> int | None:
+        return _reading(entry[name], f"{uuid}: {name}", odd)
+
     return Sample(
-        uuid=uuid_of(entry["uuid"]),
-        used=maybe(entry["used"]),
-        total=maybe(entry["total"]),
-        utilisation=maybe(entry["utilisation"]),
-        recovery=maybe(entry["recovery"]),
-        ecc=maybe(entry["ecc"]),
-        ecc_total=maybe(entry["ecc_total"]),
+        uuid=uuid,
+        used=reading("used"),
+        total=reading("total"),
+        utilisation=reading("utilisation"),
+        recovery=reading("recovery"),
+        ecc=reading("ecc"),
+        ecc_total=reading("ecc_total"),
         remap_pending=remap[0],
         remap_failed=remap[1],
         error=is_a(str, entry["error"]),
     )
 
 
+def _reading(value: object, what: str, odd: list[str]) -> int | None:
+    """A reading; None for what is no natural number, such as -1 or 2^64-1, which `odd` gets."""
+    try:
+        return maybe(value)
+    except (TypeError, ValueError):
+        odd.append(f"{what} {str(value)[:SHOWN]}")
+        return None
+
+
 def _flags(value: object) -> tuple[bool, bool]:
     pending, failed = is_a(list, value)
     return is_a(bool, pending), is_a(bool, failed)
-
-
-def _percent(value: int | None) -> int | None:
-    return None if value is not None and value > _WHOLE else value
 
 
 def _end(message: dict[str, object]) -> CallsEnded:
@@ -246,18 +265,30 @@ def _counted(value: object) -> tuple[int, float]:
 
 def _processes(message: dict[str, object]) -> ProcessesMessage:
     found: dict[str, GpuProcesses] = {}
+    odd: list[str] = []
     for entry in is_a(list, message["gpus"]):
         try:
-            running = _running(is_a(dict, entry))
+            running = _running(is_a(dict, entry), odd)
         except (KeyError, TypeError, ValueError):
             continue  # as above: what is odd about one GPU takes nothing from another
         found[running.uuid] = running
-    return ProcessesMessage(tuple(found.values()))
+    return ProcessesMessage(tuple(found.values()), tuple(odd))
 
 
-def _running(entry: dict[str, object]) -> GpuProcesses:
-    rows = [is_a(list, row) for row in is_a(list, entry["processes"])]
-    processes = [
-        GpuProcess(number(pid), maybe(used), _percent(maybe(busy))) for pid, used, busy in rows
-    ]
-    return GpuProcesses(uuid_of(entry["uuid"]), tuple(processes), is_a(str, entry["error"]))
+def _running(entry: dict[str, object], odd: list[str]) -> GpuProcesses:
+    uuid = uuid_of(entry["uuid"])
+    processes = []
+    for row in is_a(list, entry["processes"]):
+        try:
+            pid, used, busy = is_a(list, row)
+            process = GpuProcess(number(pid))
+        except (TypeError, ValueError):
+            odd.append(f"{uuid}: process {str(row)[:SHOWN]}")
+            continue
+        what = f"{uuid}: process {process.pid}:"
+        memory, share = _reading(used, f"{what} bytes", odd), _reading(busy, f"{what} %", odd)
+        if share is not None and share > _WHOLE:
+            odd.append(f"{what} {share} % utilisation")
+            share = None
+        processes.append(evolve(process, used=memory, utilisation=share))
+    return GpuProcesses(uuid, tuple(processes), is_a(str, entry["error"]))

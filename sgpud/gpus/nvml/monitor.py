@@ -64,6 +64,18 @@ def discarded(_: object) -> None:
     """A value that needs no handling."""
 
 
+def _within_memory(
+    running: GpuProcesses, memory: int | None
+) -> tuple[GpuProcesses, tuple[str, ...]]:
+    """The processes of a GPU, without what is more than it has; and what that was."""
+    beyond = [one for one in running.processes if memory and (one.used or 0) > memory]
+    if not beyond:
+        return running, ()
+    kept = tuple(evolve(one, used=None) if one in beyond else one for one in running.processes)
+    told = (f"{running.uuid}: process {one.pid}: {one.used} of {memory} bytes" for one in beyond)
+    return evolve(running, processes=kept), tuple(told)
+
+
 @frozen
 class Machine:
     """What a monitor needs of the node."""
@@ -120,6 +132,7 @@ class NvmlMonitor:
         self._on_unreadable = on_unreadable
         self.calls = CallCounts()
         self._measure_every = MEASURE_EVERY
+        self._memory: dict[str, int | None] = {}
         self._machine = machine or Machine(Starter(reactor, spawned), partial(signs, Path("/")))
         self._patience = patience or ProbeTimeouts()
         self._next = Timer(reactor)
@@ -196,6 +209,7 @@ class NvmlMonitor:
                 self._log.error("GPU {gpu} is not shared: {reason}", gpu=gpu, reason=reason)
                 self._on_gpu_error(gpu, reason)
             self._reported = None
+            self._memory = {gpu.uuid: gpu.memory for gpu in message.gpus}
             self._on_unreadable(message.unreadable)
             self._on_inventory(message.gpus, message.driver)
         elif isinstance(message, GpuErrorMessage):
@@ -204,11 +218,18 @@ class NvmlMonitor:
         elif isinstance(message, EventMessage):
             self._on_event(evolve(message.event, count=message.count))
         elif isinstance(message, SamplesMessage):
-            for reading in message.odd:
-                self._log.debug("NVML reports what cannot be: {reading}", reading=reading)
+            self._pass_over(message.odd)
             self._on_samples(message.samples)
         else:
-            self._on_processes(message.running)
+            running = [
+                _within_memory(each, self._memory.get(each.uuid)) for each in message.running
+            ]
+            self._pass_over([*message.odd, *(text for _, odd in running for text in odd)])
+            self._on_processes(tuple(each for each, _ in running))
+
+    def _pass_over(self, odd: Iterable[str]) -> None:
+        for reading in odd:
+            self._log.debug("NVML reports what cannot be: {reading}", reading=reading)
 
     def _over(self, fault: GpuFault | None) -> None:
         run, self._run = self._run, None
