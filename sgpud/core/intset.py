@@ -76,7 +76,9 @@ class IntSet:
 
     def __sub__(self, other: IntSet) -> IntSet:
         """The difference."""
-        return self & other._gaps(self.ranges[-1][1]) if self.ranges else self
+        if not self.ranges or not other.ranges:
+            return self
+        return self & other._gaps(self.ranges[-1][1])
 
     def lowest(self, count: int) -> IntSet:
         """The `count` smallest numbers, or all if there are fewer."""

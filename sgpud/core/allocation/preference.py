@@ -117,19 +117,18 @@ def _free(
 def _rooms(pool: Pool, frees: Iterable[tuple[Iterator[int], int]]) -> list[_Room]:
     rooms = []
     for position, (group, (free, left)) in enumerate(zip(pool.groups, frees, strict=True)):
-        held = max(0, len(group.active) - left)
-        load, each = float(group.elsewhere) + held / group.parts, 1 / group.parts
-        able = min(left, _able(group, left))
-        rooms.append(_Room(position, group, free, able, load, each, left))
+        active = len(group.active)
+        load = (active - left) / group.parts if active > left else 0.0
+        if group.elsewhere:
+            load += float(group.elsewhere)
+        able = 0
+        if group.availability is Availability.AVAILABLE:
+            # What is free and counts as held has ended: its room is there, too.
+            ended = left - active + len(group.held)
+            room = group.room + ended if ended > 0 else group.room
+            able = min(left, room) if room > 0 else 0
+        rooms.append(_Room(position, group, free, able, load, 1 / group.parts, left))
     return rooms
-
-
-def _able(group: GpuShares, free: int) -> int:
-    """How many of so many free shares of a GPU Allocate would give."""
-    if group.availability is not Availability.AVAILABLE:
-        return 0
-    # What is free and counts as held has ended: its room is there, too.
-    return max(0, group.room + max(0, free - len(group.free)))
 
 
 def _fill(
@@ -165,7 +164,8 @@ def _fill(
         for room in sorted(others, key=rank)[:need]:
             room.take(1)
             need -= 1
-    _by_rank(rooms, need, rank, packs=packs)
+    # What no GPU has with `same`, Allocate refuses: then it does not matter which they are.
+    _by_rank(rooms, need, rank, packs=packs or pool.multiple is Multiple.SAME)
 
 
 def _by_rank(
@@ -176,7 +176,7 @@ def _by_rank(
     heapify(queue)
     while need > 0 and queue:
         best = queue[0][-1]
-        # A room that fills up stays the best of those to be packed.
+        # One that is filled up stays the first of those to be packed.
         count = min(need, best.left) if packs else 1
         best.take(count)
         need -= count

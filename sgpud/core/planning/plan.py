@@ -125,7 +125,8 @@ class GpuShares:
     @property
     def unheld(self) -> int:
         """How many shares there are of this GPU beside those."""
-        return max(0, self.left // self.size) if self.size else len(self.free)
+        # Held shares are among those that stay.
+        return max(0, self.left // self.size) if self.size else len(self.active) - len(self.held)
 
 
 @frozen
@@ -321,7 +322,11 @@ def _offered(groups: Sequence[GpuShares], advertise: Advertise) -> list[GpuShare
     if advertise is Advertise.LARGEST:
         able = sorted(able, key=lambda group: (-group.unheld, group.uuid))[:1]
     names = {group.uuid for group in able}
-    return [evolve(group, offered=group.unheld if group.uuid in names else 0) for group in groups]
+    counts = [group.unheld if group.uuid in names else 0 for group in groups]
+    return [
+        group if group.offered == count else evolve(group, offered=count)
+        for group, count in zip(groups, counts, strict=True)
+    ]
 
 
 def _shown(own: GpuShares, groups: Sequence[GpuShares]) -> IntSet:

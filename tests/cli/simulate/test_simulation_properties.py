@@ -299,7 +299,7 @@ def planned(config: Sharing, cards: tuple[Gpu, ...], counts: Counter[int]) -> Pl
 
 
 def holders(pool: Pool, counts: Sequence[int]) -> Iterator[Holder]:
-    """A container on each GPU, with so many of its shares: the first numbers on the first GPU."""
+    """A container on each GPU, with so many of its shares: the first of the numbers it has."""
     start = 0
     for group, wanted in zip(pool.groups, counts, strict=False):
         count = min(wanted, group.unheld)
@@ -309,7 +309,7 @@ def holders(pool: Pool, counts: Sequence[int]) -> Iterator[Holder]:
             yield Holder("", "", POOL, shares, parts, {group.uuid: group.size}, gpu=group.uuid)
         elif count:
             yield Holder("", "", POOL, {group.uuid: group.active.lowest(count)}, parts)
-        start += count
+        start += group.given + group.unheld
 
 
 def pool_of(node: Node) -> Pool:

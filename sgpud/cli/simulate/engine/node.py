@@ -13,8 +13,9 @@ held, what sgpud still believes to be held and what there is are then each part 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
-from attrs import define, evolve
+from attrs import define, evolve, field
 
 from sgpud.cli.simulate.engine.rooms import sizes
 from sgpud.core.allocation.allocate import RefusedError, Request, choose
@@ -71,23 +72,38 @@ class _ServedPool:
     """How many shares each GPU has."""
     spare: dict[str, int]
     """Bytes of each GPU that are less than a share."""
+    _bound: dict[tuple[int, int], GpuShares] = field(factory=dict)
+    """Each GPU with so many of its memory shares bound, as made before."""
 
     def free(self) -> list[int]:
         """What the kubelet chooses from: healthy and not held."""
         return [well - held for well, held in zip(self.healthy, self.held, strict=True)]
 
     def bound(self, known: Sequence[int]) -> list[GpuShares]:
-        """The GPUs of memory shares, with so many bound to each: the first numbers to the first."""
-        found, start = [], 0
-        for group, count, shares in zip(self.groups, known, self.sizes, strict=True):
-            numbers = IntSet.span(start, start + count)
-            stem = memory_stem(self.pool.resource)
-            lots = (MemoryLot(stem, numbers, group.size),) if count else ()
-            spare = self.spare[group.uuid]
-            left = (shares - count) * group.size + spare
-            found.append(evolve(group, lots=lots, left=left))
-            start += count
+        """The GPUs of memory shares, with so many bound to each."""
+        found = []
+        for position, (count, span) in enumerate(zip(known, self.spans(known), strict=True)):
+            group = self._bound.get((position, count))
+            if group is None:
+                group = self.groups[position]
+                stem = memory_stem(self.pool.resource)
+                lots = (MemoryLot(stem, span, group.size),) if count else ()
+                left = (self.sizes[position] - count) * group.size + self.spare[group.uuid]
+                group = self._bound[position, count] = evolve(group, lots=lots, left=left)
+            found.append(group)
         return found
+
+    def keep(self) -> None:
+        """Remember the GPUs as the plan has them now, that they need not be made again."""
+        for position, (count, group) in enumerate(zip(self.known, self.pool.groups, strict=True)):
+            self._bound[position, count] = group
+
+    def spans(self, counts: Sequence[int]) -> list[IntSet]:
+        """The memory shares that are bound to each GPU: the first of as many as it has."""
+        starts = accumulate(self.sizes, initial=0)
+        return [
+            IntSet.span(start, start + count) for start, count in zip(starts, counts, strict=False)
+        ]
 
 
 @define
@@ -171,14 +187,15 @@ class SimulatedNode:
         unheld = sum(served.healthy) - sum(served.held)
         if unheld < shares:
             raise ShortError(pool.resource, shares, unheld)
-        groups = served.bound(served.known)
-        taken, start = [], 0
-        for known, part in zip(served.known, ended, strict=True):
-            asked = part * shares // unheld
-            taken.append(IntSet.span(start + known - asked, start + known))
-            start += known
-        count = sum(map(len, taken))
-        numbers = IntSet.union((*taken, IntSet.span(start, start + shares - count)))
+        groups, spans = served.bound(served.known), served.spans(served.known)
+        taken = [
+            IntSet.span(span.ranges[-1][1] - part * shares // unheld, span.ranges[-1][1])
+            if span
+            else span
+            for span, part in zip(spans, ended, strict=True)
+        ]
+        rest = shares - sum(map(len, taken))
+        numbers = IntSet.union((*taken, IntSet.union(spans).unused(rest)))
         request = Request(("share",) * shares, {len(groups): numbers})
         bound = evolve(pool, groups=tuple(groups))
         try:
@@ -249,9 +266,10 @@ class SimulatedNode:
             if not served.pool.memory or served.pool.own is None:
                 continue
             groups = served.bound(served.known)
-            own = evolve(served.pool.own, held=IntSet.span(0, sum(served.known)))
+            own = evolve(served.pool.own, held=IntSet.union(served.spans(served.known)))
             resource = served.pool.resource
             served.pool = pooled(resource, groups, self._sharing, own, dropped=False)
+            served.keep()
             served.healthy = _healthy(served.pool)
         pools = tuple(served.pool for served in self._served.values())
         self._plan = evolve(self._plan, pools=pools, waiting=awaits(pools))
