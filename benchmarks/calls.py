@@ -11,6 +11,9 @@ from benchmarks.node import FLOOR, RESOURCE, WITHIN, Node, Process
 from benchmarks.report import Number, Target, percentile
 
 P50, P99 = 0.5, 0.99
+FACTORS = {(8, 8, 1000): 2.0, (8, 16, 1000): 3.0}
+"""Of a preference: how many times as long as the floor's, for so many shares among so many GPUs
+with so many shares each."""
 STORM_EVERY = 0.1
 """Seconds between two reloads of a storm."""
 
@@ -61,10 +64,10 @@ def storm(*, quick: bool) -> Iterator[Number]:
 
 
 def prefer(*, quick: bool) -> Iterator[Number]:
-    """GetPreferredAllocation among 8 x 100, 8 x 1000 and 8 x 5000 free shares, for 1, 4 and 8."""
+    """GetPreferredAllocation among 8 x 100 to 8 x 5000 free shares, and 16 x 1000, for 1, 4, 8."""
     with processes() as pool:
-        for shares, calls in ((100, 400), (1000, 200), (5000, 60)):
-            with _both(8, shares) as (node, _):
+        for gpus, shares, calls in ((8, 100, 400), (8, 1000, 200), (16, 1000, 100), (8, 5000, 60)):
+            with _both(gpus, shares) as (node, _):
                 for size in (1, 4, 8):
                     sides = {
                         resource: Side(node.socket(resource), prefers(node.ids(resource), size))
@@ -72,8 +75,8 @@ def prefer(*, quick: bool) -> Iterator[Number]:
                     }
                     job = Job("GetPreferredAllocation", sides, calls // 4 if quick else calls)
                     took = pool.submit(call, job).result()
-                    factor = 2.0 if (size, shares) == (8, 1000) else None
-                    name = f"GetPreferredAllocation of {size}, 8x{shares}"
+                    factor = FACTORS.get((size, gpus, shares))
+                    name = f"GetPreferredAllocation of {size}, {gpus}x{shares}"
                     yield _against_floor(f"{name}, p50", took, P50, factor)
 
 

@@ -56,6 +56,13 @@ class PendingGrants:
         held = group.held | self._given.get(group.uuid, IntSet())
         return group.room + len(group.held) - len(held - asked)
 
+    def free(self, pool: Pool) -> list[IntSet]:
+        """The places of each GPU that the kubelet can choose, as far as is known here."""
+        return [
+            group.healthy - group.held - self._given.get(group.uuid, IntSet())
+            for group in pool.groups
+        ]
+
     def left(self, pool: Pool, asked: Mapping[str, IntSet], at: float) -> MemoryLeft:
         """What there is for whoever is given these memory shares, numbers by stem, at `at`.
 

@@ -10,6 +10,7 @@ from itertools import filterfalse, islice
 from attrs import define, field, frozen
 
 from sgpud.core.allocation.allocate import SHIFT, IdIndex
+from sgpud.core.intset import IntSet
 from sgpud.core.planning.plan import UNMEASURED, Availability, GpuShares, Plan, Pool
 from sgpud.core.sharing.rules import Multiple, Placement
 from sgpud.core.sharing.share_id import share_id
@@ -82,12 +83,23 @@ def prefer(
         musts.setdefault(place >> SHIFT, []).append(place & _NUMBER)
     offered = tuple(room.offered + len(musts.get(room.position, ())) for room in rooms)
     _fill(rooms, required, size - len(chosen), plan.placement, pool)
-    chosen += [share_id(room.group.uuid, number) for room in rooms for number in room.given]
+    chosen += _ids(rooms)
     if len(chosen) < size:
         already = set(chosen)
         chosen += sorted(item for item in set(available) if item not in already)
     taken = tuple((*musts.get(room.position, ()), *room.given) for room in rooms)
     return Preference(chosen[:size], offered, taken)
+
+
+def prefer_free(plan: Plan, pool: Pool, free: Sequence[IntSet], size: int) -> Preference:
+    """What `prefer` answers where just these shares of each of the pool's GPUs are available.
+
+    Fewer ids than `size` where there are not so many that can be given.
+    """
+    rooms = _rooms(pool, ((iter(numbers), len(numbers)) for numbers in free))
+    _fill(rooms, (), size, plan.placement, pool)
+    offered = tuple(room.offered for room in rooms)
+    return Preference(_ids(rooms), offered, tuple(tuple(room.given) for room in rooms))
 
 
 def pick(plan: Plan, pool: Pool, free: Sequence[int], size: int) -> list[int]:
@@ -98,6 +110,10 @@ def pick(plan: Plan, pool: Pool, free: Sequence[int], size: int) -> list[int]:
     rooms = _rooms(pool, ((iter(range(left)), left) for left in free))
     _fill(rooms, (), size, plan.placement, pool)
     return [len(room.given) for room in rooms]
+
+
+def _ids(rooms: Iterable[_Room]) -> list[str]:
+    return [share_id(room.group.uuid, number) for room in rooms for number in room.given]
 
 
 def _free(

@@ -54,6 +54,16 @@ class ListMessage:
     data: bytes
 
 
+def offers(request: bytes, device_id: str) -> bool:
+    """Whether an id is among the available ones of an encoded PreferredAllocationRequest.
+
+    It is looked for in the bytes (field 1 with its length, below 128): they hold thousands of ids,
+    and making strings of all of them takes most of the time of an answer.
+    """
+    encoded = device_id.encode()
+    return b"\x0a" + bytes([len(encoded)]) + encoded in request
+
+
 def list_message(pool: Pool, previous: ListMessage | None = None) -> ListMessage:
     """The pool's list message. GPUs that are as in `previous` are not encoded again."""
     known = {fragment.uuid: fragment for fragment in previous.fragments} if previous else {}

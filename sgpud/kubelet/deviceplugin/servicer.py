@@ -27,7 +27,7 @@ from sgpud.core.allocation.allocate import (
     requested,
 )
 from sgpud.core.allocation.decisions import failed, given, preferred, refused
-from sgpud.core.allocation.preference import prefer
+from sgpud.core.allocation.preference import Preference, prefer, prefer_free
 from sgpud.core.planning.holdings import Grant
 from sgpud.core.planning.plan import Plan
 from sgpud.core.text import one_line
@@ -36,6 +36,7 @@ from sgpud.kubelet.deviceplugin.messages import (
     container_response,
     decoded,
     has_few_fields,
+    offers,
     plugin_options,
 )
 from sgpud.kubelet.deviceplugin.publisher import ServedPool, Snapshot, SnapshotPublisher
@@ -54,6 +55,8 @@ CONTAINERS = 16
 """Container requests in one call, at most: the kubelet sends one."""
 SLACK = 64 * 1024
 """Bytes of a request beyond the pool's ids."""
+LOOKED_UP = 32
+"""Shares of a preference, at most, that are looked up in the bytes of the request."""
 LEAST_PER_ID = 16
 """Bytes of a list message per id, at least: how many ids it can have."""
 
@@ -206,9 +209,10 @@ class DevicePluginServicer:
         snapshot = self._publisher.snapshot
         served = snapshot.pools.get(self._resource) if snapshot else None
         answer = api.PreferredAllocationResponse()
+        # With several containers it would not be known whose list an id is in.
+        single = request if len(asked.container_requests) == 1 else b""
         for one in asked.container_requests:
-            available, must = list(one.available_deviceIDs), list(one.must_include_deviceIDs)
-            chosen = self._choose(snapshot, served, available, must, one.allocation_size)
+            chosen = self._choose(snapshot, served, one, single)
             answer.container_responses.add(deviceIDs=chosen)
         return answer.SerializeToString()
 
@@ -216,22 +220,25 @@ class DevicePluginServicer:
         self,
         snapshot: Snapshot | None,
         served: ServedPool | None,
-        available: list[str],
-        must: list[str],
-        size: int,
+        one: api.ContainerPreferredAllocationRequest,
+        request: bytes,
     ) -> list[str]:
+        size = one.allocation_size
         if snapshot is not None and served is not None:
             try:
-                pool = served.pool
-                chosen = prefer(snapshot.plan, pool, served.index, available, must, size)
+                plan, pool = snapshot.plan, served.pool
+                chosen = _of_known(plan, served, one, request) or prefer(
+                    plan, pool, served.index, *_lists(one), size
+                )
                 seen = served.gpu_snapshots[: len(chosen.taken)]
-                said = preferred(self._wall(), snapshot.plan, pool, seen, chosen)
+                said = preferred(self._wall(), plan, pool, seen, chosen)
             except Exception as problem:  # noqa: BLE001 - an error here fails the pod, any valid answer does not
                 self._log.failure("Choosing shares of {resource} failed", resource=self._resource)
                 self._decided.add(failed(self._wall(), self._resource, size, repr(problem)))
             else:
                 self._decided.add(said)
                 return chosen.ids
+        available, must = _lists(one)
         return list(dict.fromkeys([*must, *available]))[: max(0, size)]
 
     def _allocate(self, request: bytes, context: grpc.ServicerContext) -> bytes:
@@ -309,6 +316,32 @@ class DevicePluginServicer:
         if sum(map(_count, asked.container_requests)) > most // LEAST_PER_ID:
             _refuse_shape(context)
         return asked
+
+
+def _of_known(
+    plan: Plan,
+    served: ServedPool,
+    one: api.ContainerPreferredAllocationRequest,
+    request: bytes,
+) -> Preference | None:
+    """What is preferred, if as many shares are available as sgpud takes for free.
+
+    Then these are the available ones, and of thousands of ids only the chosen are looked at. None
+    where that is not so.
+    """
+    if served.pool.memory or one.must_include_deviceIDs or not 0 < one.allocation_size <= LOOKED_UP:
+        return None
+    free = served.pending.free(served.pool)
+    if sum(map(len, free)) != len(one.available_deviceIDs):
+        return None
+    found = prefer_free(plan, served.pool, free, one.allocation_size)
+    enough = len(found.ids) == one.allocation_size
+    return found if enough and all(offers(request, each) for each in found.ids) else None
+
+
+def _lists(one: api.ContainerPreferredAllocationRequest) -> tuple[list[str], list[str]]:
+    """(available, must be included)."""
+    return list(one.available_deviceIDs), list(one.must_include_deviceIDs)
 
 
 def _count(one: api.ContainerAllocateRequest | api.ContainerPreferredAllocationRequest) -> int:

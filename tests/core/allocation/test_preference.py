@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sgpud.core.allocation.allocate import RefusalRule, RefusedError, allocate
-from sgpud.core.allocation.preference import prefer
+from sgpud.core.allocation.preference import prefer, prefer_free
 from sgpud.core.intset import IntSet
 from sgpud.core.sharing.rules import InjectionMethod, InjectionSettings, Multiple, Placement
 from sgpud.core.sharing.share_id import share_id
@@ -68,6 +68,17 @@ def test_allocate_gives_what_was_preferred_wherever_anything_could_be_given(aske
         multiple = asked.pool.multiple
         possible = [allowed(asked, way) for way in ways(asked)]
         assert multiple is Multiple.REFUSE or not any(possible)
+
+
+@given(requests())
+def test_shares_that_are_known_to_be_free_are_preferred_like_ids(asked: Request) -> None:
+    free = [
+        IntSet.of(n for n in group.free if share_id(group.uuid, n) in asked.available)
+        for group in asked.pool.groups
+    ]
+    found = prefer_free(asked.plan, asked.pool, free, asked.size)
+    by_ids = prefer(asked.plan, asked.pool, asked.index, asked.available, (), asked.size)
+    assert found == by_ids
 
 
 # Examples. -------------------------------------------------------------------------------------

@@ -11,7 +11,12 @@ from sgpud.core.planning.plan import Availability, GpuShares, Pool
 from sgpud.core.sharing.rules import HostMount, InjectionMethod, InjectionSettings
 from sgpud.core.sharing.share_id import LONGEST_ID, MESSAGE_LIMIT, listed_bytes, share_id
 from sgpud.kubelet.api import deviceplugin_pb2 as api
-from sgpud.kubelet.deviceplugin.messages import container_response, list_message, plugin_options
+from sgpud.kubelet.deviceplugin.messages import (
+    container_response,
+    list_message,
+    offers,
+    plugin_options,
+)
 from tests.core.values import POOL, fallen, gpu, node, planned, pool_of, sharing, uuid
 
 shares = st.sets(
@@ -158,6 +163,19 @@ def test_an_answer_is_encoded_completely() -> None:
     )
     assert [one.name for one in found.cdi_devices] == list(answer.cdi)
     assert dict(found.annotations) == {}
+
+
+def test_an_id_is_found_in_the_bytes_of_a_request_only_if_it_is_available() -> None:
+    request = api.PreferredAllocationRequest()
+    request.container_requests.add(
+        available_deviceIDs=["GPU-a::10", "GPU-a::2"],
+        must_include_deviceIDs=["GPU-a::3"],
+        allocation_size=1,
+    )
+    encoded = request.SerializeToString()
+    assert offers(encoded, "GPU-a::10")
+    assert offers(encoded, "GPU-a::2")
+    assert not any(offers(encoded, each) for each in ("GPU-a::1", "GPU-a::3", "PU-a::2"))
 
 
 def test_the_options_ask_for_preferred_allocations_and_for_no_pre_start() -> None:

@@ -28,7 +28,19 @@ from sgpud.kubelet.api import deviceplugin_pb2 as api
 from sgpud.kubelet.deviceplugin.endpoint import SERVER_OPTIONS, WORKERS
 from sgpud.kubelet.deviceplugin.publisher import ServedPool, SnapshotPublisher
 from sgpud.kubelet.deviceplugin.servicer import SERVICE, STREAMS, DevicePluginServicer
-from tests.core.values import OTHER, POOL, fallen, gpu, ids, node, planned, sharing, uuid
+from tests.core.values import (
+    OTHER,
+    POOL,
+    checkpoint,
+    fallen,
+    gpu,
+    holder,
+    ids,
+    node,
+    planned,
+    sharing,
+    uuid,
+)
 from tests.surroundings import WITHIN, listening, short_folder
 
 # Debian 12's protobuf takes a stray end tag for the end of the message, and only warns.
@@ -322,6 +334,28 @@ def test_the_preference_is_the_cores(line: Line) -> None:
     available = [*ids(0, 0, 1, 2, 3), *ids(1, 0, 1, 2, 3)]
     wanted = prefer(snapshot.plan, served.pool, served.index, available, ids(1, 2), 2).ids
     assert line.prefer(available, ids(1, 2), 2) == wanted
+
+
+@pytest.mark.parametrize("size", range(1, 8))
+def test_a_preference_names_available_ids_although_as_many_others_are_known_to_be_free(
+    line: Line, size: int
+) -> None:
+    """The kubelet has begun to give one share and freed another, and sgpud knows of neither."""
+    line.serve(node(sharing(4), GPUS, checkpoint(holder({uuid(0): IntSet.of([0])}))))
+    snapshot = line.publisher.snapshot
+    assert snapshot is not None
+    served = snapshot.pools[POOL]
+    available = [*ids(0, 0, 1, 2, 3), *ids(1, 1, 2, 3)]
+    wanted = prefer(snapshot.plan, served.pool, served.index, available, (), size).ids
+    assert line.prefer(available, [], size) == wanted
+    assert ids(1, 0)[0] not in wanted
+
+
+def test_what_was_granted_a_moment_ago_is_not_known_to_be_free(line: Line) -> None:
+    line.serve(shared(multiple=Multiple.ANY))
+    line.allocate(ids(1, 0))
+    available = [*ids(0, 0, 1, 2, 3), *ids(1, 1, 2, 3)]
+    assert line.prefer(available, [], 1) == ids(0, 0)
 
 
 known = st.sampled_from([share_id(uuid(one), number) for one in range(3) for number in range(6)])
