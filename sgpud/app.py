@@ -34,6 +34,7 @@ from sgpud.kubelet.directory import CHECKPOINT, check_access
 from sgpud.kubelet.holders import HoldersObserver, HolderTracker
 from sgpud.kubelet.podresources import PodResourcesClient
 from sgpud.kubelet.serving import Serving, ServingObserver
+from sgpud.node.api_switch import ApiSwitch
 from sgpud.node.config_file_watcher import ConfigFileWatcher
 from sgpud.node.counters import EventCounters
 from sgpud.node.gpu_facts import GpuFacts
@@ -184,8 +185,9 @@ class Daemon:
             options.config, reactor, partial(FolderWatcher, reactor), self.request_reload
         )
         self._reloads = OneAtATime(self._reload)
-        gpus = (self._source, self._facts)
-        commands = verbs(self._evidence, self._configuration.preview, self.reload, *gpus)
+        self._switch = ApiSwitch(reactor, self._reconciler, self._served_api, self._exit)
+        gpus, preview = (self._source, self._facts), self._configuration.preview
+        commands = verbs(self._evidence, preview, self.reload, *gpus, self._switch.step)
         data = PageData(lambda: self.view, self._publisher.decisions.all, self._facts.history.view)
         self._status_server = StatusServer(reactor, options.run, self._configuration.http, data)
         self._control = ControlServer(reactor, options.run / CONTROL, commands)
@@ -414,6 +416,6 @@ class Daemon:
 
     def _end(self, _: object) -> None:
         parts = (self._reconciler, self._holders, self._host, self._config_watcher, self._systemd)
-        self._stop_parts(*parts, self._pod_cgroups)
+        self._stop_parts(*parts, self._pod_cgroups, self._switch)
         if self._stopped is not None:
             self._stopped.callback(None)

@@ -102,20 +102,9 @@ def _claims(state: Path) -> str:
     # Without a claim nothing of DRA is imported.
     if not any((state / "claims").glob("*.json")):
         return ""
-    from sgpud.kubelet.dra.records import (  # noqa: PLC0415
-        RecordError,
-        RecordFolder,
-        loaded,
-    )
+    from sgpud.kubelet.dra.records import claim_names  # noqa: PLC0415
 
-    def name(uid: str, content: bytes) -> str:
-        try:
-            claim = loaded(content).injected.prepared.claim
-        except RecordError:
-            return uid
-        return f"{claim.namespace}/{claim.name}"
-
-    names = [name(*each) for each in RecordFolder(state / "claims").read_all()]
+    names = claim_names(state / "claims")
     return f"{several(len(names), 'claim')} prepared here ({_some(names)})"
 
 

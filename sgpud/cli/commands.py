@@ -85,16 +85,15 @@ def check_config(call: Invocation) -> int:
 
 
 def dra(call: Invocation) -> int:
-    """Print the DeviceClasses of a configuration, for kubectl."""
-    from sgpud.config.load import load  # noqa: PLC0415 - the others do not need it
-    from sgpud.core.dra.classes import device_class  # noqa: PLC0415
+    """Do something about Dynamic Resource Allocation."""
+    from sgpud.cli.dra import commands as found  # noqa: PLC0415 - the others do not need it
 
-    config = load(call.config, call.arguments.set)
-    classes = [device_class(name, config.dra.driver) for name in config.sharing.resources]
-    # A List in JSON is what kubectl apply takes, as YAML: no writer of YAML is needed.
-    document = {"apiVersion": "v1", "kind": "List", "items": classes}
-    call.out.write(json.dumps(document, indent=2) + "\n")
-    return 0
+    words = {
+        "class": found.print_classes,
+        "switch": found.switch,
+        "remove-slices": found.remove_slices,
+    }
+    return words[call.arguments.what](call)
 
 
 def gpus(call: Invocation) -> int:

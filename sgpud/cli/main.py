@@ -146,6 +146,31 @@ def _add_run_options(run: argparse.ArgumentParser) -> None:
     run.add_argument("--watch-config", action="store_true", help="reload when the file changes")
 
 
+def _add_dra_options(dra: argparse.ArgumentParser) -> None:
+    text = (
+        "class: print the DeviceClasses of a configuration, one for each resource name, for"
+        " `kubectl apply -f -`; switch: go over to the [kubelet] api that the configuration says,"
+        " step by step and without a drain, ^C calls it off; remove-slices: delete the"
+        " ResourceSlices of this node, unless claims are held"
+    )
+    dra.add_argument("what", choices=["class", "switch", "remove-slices"], help=text)
+    dra.add_argument("--config", metavar="FILE", help=f"configuration file ({CONFIG})")
+    dra.add_argument(
+        "--state-dir",
+        default=STATE,
+        metavar="DIR",
+        help=f"remove-slices: directory of the saved state ({STATE})",
+    )
+    dra.add_argument("--force", action="store_true", help="remove-slices: although claims are held")
+    dra.add_argument(
+        "--status-period",
+        type=_seconds,
+        default=10.0,
+        metavar="S",
+        help="switch: the kubelet's nodeStatusUpdateFrequency in seconds (10)",
+    )
+
+
 def command_line() -> argparse.ArgumentParser:
     """The parser of every command; manuals and completions are made from it too."""
     common, as_json, sets, node = _shared()
@@ -172,14 +197,8 @@ def command_line() -> argparse.ArgumentParser:
     rooted.add_argument(
         "--root", default="/", metavar="DIR", help="look at the node whose / is mounted at DIR"
     )
-    classes = add(
-        "dra",
-        commands.dra,
-        "Print the DeviceClasses of a configuration, for `kubectl apply -f -`.",
-        sets,
-    )
-    classes.add_argument("what", choices=["class"], help="class: one for each resource name")
-    classes.add_argument("--config", metavar="FILE", help=f"configuration file ({CONFIG})")
+    text = "Print DeviceClasses, switch this node between the two APIs, or remove its slices."
+    _add_dra_options(add("dra", commands.dra, text, sets))
     text = "List the GPUs of this node, and how each is shared."
     add("gpus", commands.gpus, text, as_json, sets, node, rooted)
     text = "Show what is advertised, or would be, and what a reload would change."

@@ -96,10 +96,20 @@ class ClaimReader:
 
 def get(access: Access, path: str, within: float) -> object:
     """What the API server has at a path, as JSON; NoAnswerError. Blocks."""
+    return call_now(access, "GET", path, within)
+
+
+def call_now(
+    access: Access, method: str, path: str, within: float, body: object = None, content: str = ""
+) -> object:
+    """What the API server answers, as JSON; NoAnswerError. Blocks. `content`: the body's type."""
     connection = _connection(access, within)
     try:
         headers = {**access.headers, "Accept": "application/json"}
-        connection.request("GET", f"{access.prefix}{path}", headers=headers)
+        if body is not None:
+            headers["Content-Type"] = content or "application/json"
+        sent = None if body is None else json.dumps(body)
+        connection.request(method, f"{access.prefix}{path}", sent, headers)
         response = connection.getresponse()
         raw = response.read(LARGEST + 1)
     except (OSError, HTTPException, ValueError) as error:

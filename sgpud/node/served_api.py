@@ -33,9 +33,8 @@ class ServedApi:
 
     def choose(self, configured: KubeletApi, *, force: bool) -> KubeletApi:
         """The one to serve: what is configured, unless pods hold what the other one gave."""
-        dra = configured is KubeletApi.DRA
-        other = KubeletApi.DEVICE_PLUGIN if dra else KubeletApi.DRA
         self.served = configured
+        other = self.other
         if self._store.read(SERVED) == configured.value.encode():
             return configured
         who = self._holders(other)
@@ -45,15 +44,25 @@ class ServedApi:
             self.served = other
             self.problem = (
                 f'[kubelet] api = "{configured.value}" is not in use, "{other.value}" is, because '
-                f"of {who}. Drain the node and restart sgpud; `sgpud run --force` changes it "
-                "although they are there"
+                f"of {who}. Drain the node and restart sgpud, or run `sgpud dra switch`; "
+                "`sgpud run --force` changes it although they are there"
             )
             self._log.error("{problem}", problem=self.problem)
         return self.served
 
+    @property
+    def other(self) -> KubeletApi:
+        """The one that is not served."""
+        dra = self.served is KubeletApi.DRA
+        return KubeletApi.DEVICE_PLUGIN if dra else KubeletApi.DRA
+
     def keep(self) -> None:
         """Remember the one that is served."""
         self._keep(self.served)
+
+    def switch(self) -> None:
+        """Have the next start serve the other one, where the configuration says so."""
+        self._keep(self.other)
 
     def _keep(self, api: KubeletApi) -> None:
         content = api.value.encode()

@@ -48,10 +48,11 @@ class DraNode:
         kubeconfig: str | None = None,
         api: str = "dra",
         force: bool = False,
+        run: int | None = None,
     ) -> Process:
         """Start a daemon, with 4 places a GPU unless `config` says otherwise.
 
-        With an empty `api` the configuration says it.
+        With an empty `api` the configuration says it. `run`: of which one it has the run directory.
         """
         file, gpus = self.root / "sgpud.toml", self.root / "gpus.toml"
         file.write_text(
@@ -65,10 +66,10 @@ class DraNode:
         else:
             access.write_text(kubeconfig)
         number = len(self.processes)
-        run = self.root / f"run{number}"
+        folder = self.run(number if run is None else run)
         words = ["--config", str(file), "--fake-gpus", str(gpus)]
         words += ["--plugin-dir", str(self.kubelet.root / "device-plugins")]
-        words += ["--state-dir", str(self.state), "--run-dir", str(run)]
+        words += ["--state-dir", str(self.state), "--run-dir", str(folder)]
         words += ["--force"] if force else []
         chosen = (
             *([f'kubelet.api="{api}"'] if api else []),
@@ -79,9 +80,13 @@ class DraNode:
             *settings,
         )
         words += [word for setting in chosen for word in ("--set", setting)]
-        process = Process(words, self.root / f"notify{number}", run / "control.sock", {})
+        process = Process(words, self.root / f"notify{number}", folder / "control.sock", {})
         self.processes.append(process)
         return process
+
+    def run(self, number: int) -> Path:
+        """The run directory of a process."""
+        return self.root / f"run{number}"
 
     @property
     def pod_resources(self) -> Path:

@@ -18,7 +18,7 @@ from sgpud.core.gpu.gpu import Gpu
 from sgpud.core.health.machine import HealthPhase
 from sgpud.core.health.node_health import health_of, worst
 from sgpud.core.health.xids import Remedy
-from sgpud.core.planning.node import Node, Trust
+from sgpud.core.planning.node import Node, Switching, Trust
 from sgpud.core.sharing.rules import Partition, Placement, ShareTerms
 
 MEBIBYTE = 2**20
@@ -239,6 +239,8 @@ def _taints(node: Node, gpu: Gpu, settings: DraSettings) -> tuple[Taint, ...]:
             found.append(Taint("evict", value, NO_EXECUTE))
     elif phase is not HealthPhase.HEALTHY:
         found.append(Taint("health", phase.value))
+    if node.switching is not Switching.NO:
+        found.append(Taint("switching", "device-plugin"))
     if health.cordoned or parent.cordoned:
         found.append(Taint("cordoned", "operator"))
     watch = node.watches.get(gpu.uuid)

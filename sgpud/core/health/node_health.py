@@ -11,7 +11,7 @@ from sgpud.core.gpu.gpu import Gpu, same_uuid
 from sgpud.core.gpu.observations import GpuEvent, Sample
 from sgpud.core.health.causes import GONE, Cause, of_event
 from sgpud.core.health.machine import Health, HealthPhase, RecoverySign, step
-from sgpud.core.planning.node import Node, Trust
+from sgpud.core.planning.node import Node, Switching, Trust
 
 KEPT = 64
 """How many GPUs that have gone are remembered: each new MIG layout has UUIDs of its own."""
@@ -48,6 +48,19 @@ def health_of(node: Node, uuid: str) -> Health:
     return node.healths.get(uuid, _WELL)
 
 
+_SWITCHES = "`sgpud dra switch` changes the [kubelet] api of this node"
+_SWITCHING = {
+    Switching.ALL: Verdict(unhealthy=f"{_SWITCHES}; pods keep what they hold"),
+    Switching.FREE: Verdict(withheld=_SWITCHES),
+}
+_TRUST = {
+    Trust.EXPIRED: Verdict(
+        unhealthy="known from the last run, but not confirmed by a probe in time"
+    ),
+    Trust.LAST_KNOWN: Verdict(withheld="known from the last run, not yet confirmed by a probe"),
+}
+
+
 def verdict(node: Node, gpu: Gpu) -> Verdict:
     """What to do with the shares of a GPU: the worst of its own health and its parent's."""
     own = health_of(node, gpu.uuid)
@@ -56,10 +69,9 @@ def verdict(node: Node, gpu: Gpu) -> Verdict:
         return Verdict(unhealthy=_why(own))
     if parent.phase is HealthPhase.UNHEALTHY:
         return Verdict(unhealthy=f"its physical GPU is unhealthy: {_why(parent)}")
-    if node.trust is Trust.EXPIRED:
-        return Verdict(unhealthy="known from the last run, but not confirmed by a probe in time")
-    if node.trust is Trust.LAST_KNOWN:
-        return Verdict(withheld="known from the last run, not yet confirmed by a probe")
+    general = _SWITCHING.get(node.switching) or _TRUST.get(node.trust)
+    if general:
+        return general
     for uuid in (gpu.uuid, gpu.physical):
         if health_of(node, uuid).cordoned:
             return Verdict(withheld=f"cordoned by the operator: `sgpud uncordon {uuid}` ends it")

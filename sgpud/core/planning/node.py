@@ -33,6 +33,17 @@ class Trust(Enum):
     """From before this process, and no probe has answered in time."""
 
 
+class Switching(Enum):
+    """What is held back while the node goes from one of [kubelet] api to the other."""
+
+    NO = "none"
+    """Nothing."""
+    FREE = "free"
+    """No GPU is given any more."""
+    ALL = "all"
+    """The shares that pods hold are Unhealthy, too: the scheduler sees none."""
+
+
 @frozen
 class Node:
     """All that is known of this node."""
@@ -76,6 +87,7 @@ class Node:
     late: Mapping[Key, IntSet] = field(factory=dict)
     """Shares that are no longer Healthy, but still given: the kubelet may have chosen them from
     the list before."""
+    switching: Switching = Switching.NO
     registered_taken: bool = False
     """Whether the ids that the kubelet knew before this process were taken over: once, from the
     first books that could be read."""

@@ -194,3 +194,16 @@ class RecordFolder:
         with suppress(OSError):
             target.replace(aside)
         return aside
+
+
+def claim_names(folder: Path) -> list[str]:
+    """The claims that are kept in a folder: by namespace and name, or by UID."""
+
+    def name(uid: str, content: bytes) -> str:
+        try:
+            claim = loaded(content).injected.prepared.claim
+        except RecordError:
+            return uid
+        return f"{claim.namespace}/{claim.name}"
+
+    return sorted(name(*each) for each in RecordFolder(folder).read_all())

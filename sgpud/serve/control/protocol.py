@@ -26,6 +26,8 @@ CLIENT_TIMEOUT = 5.0
 
 READING = frozenset({"status", "explain", "plan"})
 """The verbs that change nothing."""
+REPEATED = frozenset({"switch"})
+"""The verbs that a command uses again and again; they log what changes themselves."""
 
 Verb = Callable[[Mapping[str, object]], object]
 """Handles one verb, given its arguments. Its result is a dictionary of plain values, or a Deferred
@@ -154,7 +156,8 @@ class ControlProtocol(Protocol):
         answer.addCallbacks(self._done, self._failed)
 
     def _done(self, line: bytes) -> None:
-        self._log_outcome(LogLevel.info, "done")
+        level = LogLevel.debug if self._verb in REPEATED else LogLevel.info
+        self._log_outcome(level, "done")
         self._answer(line)
 
     def _failed(self, failure: Failure) -> None:

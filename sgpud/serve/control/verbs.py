@@ -61,6 +61,7 @@ def verbs(
     reload: Callable[[], Any],
     source: DriverHolder,
     overrides: HealthOverrides,
+    switch: Callable[[str], dict[str, object]],
 ) -> dict[str, Verb]:
     """The verbs by name. `preview` and `reload` return attrs values, answered as documents."""
 
@@ -113,6 +114,7 @@ def verbs(
         "plan": plan,
         "reload": lambda _: asdict(reload()),
         "release": release,
+        "switch": lambda arguments: switch(str(arguments.get("step", ""))),
         "acquire": acquire,
         "cordon": on_gpu(overrides.cordon),
         "uncordon": on_gpu(overrides.uncordon),

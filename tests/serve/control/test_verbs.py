@@ -73,6 +73,7 @@ class VerbsTest(SynchronousTestCase):
             lambda: Outcome("unchanged"),
             self.gpus,
             self.words,
+            lambda step: {"step": step},
         )
 
     def answer(self, verb: str, **arguments: object) -> object:
@@ -80,6 +81,9 @@ class VerbsTest(SynchronousTestCase):
         if isinstance(result, Deferred):
             result = self.successResultOf(result)
         return json.loads(json.dumps(result))
+
+    def test_a_step_of_a_switch(self) -> None:
+        self.assertEqual(self.answer("switch", step="free"), {"step": "free"})
 
     def test_status_is_the_whole_view(self) -> None:
         found = self.answer("status")

@@ -1,0 +1,1 @@
+"""`sgpud dra`: what an operator does about Dynamic Resource Allocation."""
