@@ -9,6 +9,7 @@ from sgpud.core.limits.enforcement import Enforcement, EnforcementKind, Handing,
 from sgpud.core.registration.events import RegistrationPhase
 from sgpud.core.sharing.rules import Sharing
 from sgpud.core.text import several
+from sgpud.serve.http.server import ALLOW_HTTP, NO_HTTP
 
 
 def check_configuration(facts: NodeFacts) -> Iterator[Finding]:
@@ -132,6 +133,8 @@ def check_daemon(facts: NodeFacts) -> Iterator[Finding]:
             "Its log says what it waits for (journalctl -u sgpud).",
         )
     for note in view["notes"]:
+        if note.startswith(NO_HTTP):
+            continue  # see check_http
         yield Finding("daemon", Severity.WARNING, note, "", "See docs/configuration.md.")
     for part in view["dead"]:
         yield Finding(
@@ -156,6 +159,24 @@ def check_daemon(facts: NodeFacts) -> Iterator[Finding]:
             view["holders"],
             "Holders may be stale: no share is removed, and few are freed.",
             "See the findings about checkpoint and podresources.",
+        )
+
+
+def check_http(facts: NodeFacts) -> Iterator[Finding]:
+    """Whether `[http] listen` can be served, under the package's unit too."""
+    notes = (facts.view or {}).get("notes", ())
+    said = [note for note in notes if note.startswith(NO_HTTP)]
+    listen = facts.configuration.listen
+    shut = bool(listen) and not listen.startswith("unix:") and not facts.network
+    if said or shut:
+        yield Finding(
+            "http",
+            Severity.WARNING,
+            said[0] if said else f"{NO_HTTP} at {listen}: sgpud.service has no network",
+            "Nobody can read the metrics and the page.",
+            f"Run {ALLOW_HTTP}: it gives the service the network of the node, and restarts it."
+            if shut
+            else "Have [http] listen name an address of this node and a free port; sgpud retries.",
         )
 
 

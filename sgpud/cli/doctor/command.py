@@ -14,6 +14,7 @@ from sgpud.cli.doctor.check_daemon import (
     check_configuration,
     check_daemon,
     check_healths,
+    check_http,
     check_memory,
     check_pools,
 )
@@ -39,6 +40,7 @@ from sgpud.cli.doctor.facts import (
 from sgpud.cli.doctor.read_driver import brings_libcuda, kernel_version, libraries, links_missing
 from sgpud.cli.doctor.read_kubelet import cgroups, kubelet_facts
 from sgpud.cli.doctor.read_runtime import runtime_facts, spec_versions
+from sgpud.cli.doctor.read_units import has_network
 from sgpud.config.load import load
 from sgpud.config.problems import ConfigError
 from sgpud.config.values import Config, KubeletApi
@@ -68,6 +70,7 @@ CHECKS: tuple[Callable[[NodeFacts], Iterator[Finding]], ...] = (
     check_memory,
     check_cgroup,
     check_daemon,
+    check_http,
     check_pools,
     check_healths,
 )
@@ -129,6 +132,7 @@ def facts_of(
         kubelet=kubelet_facts(root, config.kubelet),
         dra=_dra(config, root),
         cgroup=cgroups(root),
+        network=has_network(root),
         view=view,
         silence=silence,
     )
@@ -145,7 +149,9 @@ def _configuration(arguments: argparse.Namespace, file: str) -> tuple[Config, Co
         warnings = tuple(text for text, warning in told if warning)
         return Config(), ConfigurationFacts(file, errors, warnings)
     warnings = tuple(map(str, config.warnings))
-    return config, ConfigurationFacts(file, (), warnings, config.sharing, config.limits)
+    return config, ConfigurationFacts(
+        file, (), warnings, config.sharing, config.limits, config.http.listen
+    )
 
 
 def _dra(config: Config, root: Path) -> DraFacts:

@@ -149,6 +149,8 @@ class ConfigurationFacts:
     sharing: Sharing | None = None
     """None where the file is bad."""
     limits: LimitSettings = field(factory=LimitSettings)
+    listen: str = ""
+    """`[http] listen`; empty: no HTTP."""
 
 
 @frozen
@@ -181,5 +183,7 @@ class NodeFacts:
     """`v2`, `v1`, `hybrid`, or empty where none is mounted."""
     view: Mapping[str, Any] | None = None
     """The status document of the daemon that runs; None: none answers."""
+    network: bool = True
+    """Whether sgpud.service has the network of the node; true where it is no unit here."""
     silence: str = ""
     """Why none answers."""

@@ -6,7 +6,8 @@ import posixpath
 from pathlib import Path
 
 from sgpud.cli.doctor.facts import KubeletFacts
-from sgpud.cli.doctor.files import answers, beginning, folder_state, there
+from sgpud.cli.doctor.files import answers, folder_state, there
+from sgpud.cli.doctor.read_units import SGPUD, assigned, unit
 from sgpud.config.values import PLUGIN_DIRECTORY, KubeletSettings
 from sgpud.files import entries, within
 from sgpud.kubelet.checkpoint import CheckpointError, registered_ids
@@ -19,9 +20,6 @@ _ELSEWHERE = (
     "/var/lib/rancher/k3s/agent/kubelet/device-plugins",
 )
 """Where the kubelets of known distributions keep device plugins."""
-_UNITS = tuple(f"{base}/systemd/system" for base in ("/etc", "/run", "/usr/lib", "/lib"))
-"""Where systemd looks for units, the one that counts first."""
-_SGPUD = "sgpud.service"
 _KUBELETS = (
     "kubelet.service",
     "k3s.service",
@@ -69,37 +67,22 @@ def kubelet_facts(root: Path, settings: KubeletSettings) -> KubeletFacts:
 
 def unordered(root: Path) -> tuple[str, ...]:
     """The kubelet's units that may start before sgpud.service; none where that is no unit here."""
-    if not _unit(root, _SGPUD):
+    if not unit(root, SGPUD):
         return ()
-    before = _ordered(root, _SGPUD, "Before")
+    before = _ordered(root, SGPUD, "Before")
     return tuple(
         name
         for name in _KUBELETS
-        if _unit(root, name) and name not in before and _SGPUD not in _ordered(root, name, "After")
+        if unit(root, name) and name not in before and SGPUD not in _ordered(root, name, "After")
     )
-
-
-def _unit(root: Path, name: str) -> Path | None:
-    """The file of a unit: the first one that systemd finds."""
-    files = (within(root, f"{folder}/{name}") for folder in _UNITS)
-    return next(filter(there, files), None)
 
 
 def _ordered(root: Path, name: str, key: str) -> set[str]:
     """The units that a unit's file and its drop-ins name for this key."""
-    unit = _unit(root, name)
-    drop_ins = {
-        found: within(root, f"{folder}/{name}.d/{found}")
-        for folder in reversed(_UNITS)
-        for found in entries(root, f"{folder}/{name}.d", "*.conf")
-    }
     named: set[str] = set()
-    for path in (*([unit] if unit else []), *(drop_ins[found] for found in sorted(drop_ins))):
-        for line in beginning(path).splitlines():
-            setting, _, value = line.partition("=")
-            if setting.strip() == key:
-                # An empty value forgets what was named before.
-                named = named | set(value.split()) if value.strip() else set()
+    for value in assigned(root, name, key):
+        # An empty value forgets what was named before.
+        named = named | set(value.split()) if value else set()
     return named
 
 

@@ -22,6 +22,10 @@ ALLOW_HTTP = "/usr/libexec/sgpud/allow-http"
 """The command of the Debian package that gives the service the node's network."""
 
 
+NO_HTTP = "cannot serve HTTP"
+"""How `problem` begins."""
+
+
 class _SharedPort(tcp.Port):
     """A listening port that the next sgpud can bind too, before this one has stopped."""
 
@@ -70,7 +74,7 @@ class HttpServer:
     @property
     def problem(self) -> str:
         """Why it cannot listen, or empty."""
-        return self._problem and f"cannot serve HTTP at {self._listen}: {self._problem}"
+        return self._problem and f"{NO_HTTP} at {self._listen}: {self._problem}"
 
     @property
     def listening(self) -> bool:

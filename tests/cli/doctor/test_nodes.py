@@ -494,9 +494,39 @@ def test_wsl2_needs_no_device_nodes(node: FakeNode) -> None:
     assert not any("nvidia-modprobe" in f"{one.what} {one.todo}" for one in told)
 
 
-# The order of the start. -------------------------------------------------------------------------
+# HTTP under the package's unit. ------------------------------------------------------------------
 
 UNITS = "usr/lib/systemd/system"
+LISTENS = '[http]\nlisten = "0.0.0.0:9449"\n'
+REFUSED = "cannot serve HTTP at tcp:9449: Address family not supported by protocol"
+
+
+def test_http_under_a_unit_without_network_names_the_command(node: FakeNode) -> None:
+    node.more = LISTENS
+    assert node.bad() == {}  # sgpud is no unit here
+    node.write(f"{UNITS}/sgpud.service", "[Service]\nPrivateNetwork=yes\n")
+    one = node.only("http")
+    assert one.severity is WARNING
+    assert "sgpud.service has no network" in one.what
+    assert "/usr/libexec/sgpud/allow-http" in one.todo
+    view = seen(notes=[REFUSED])
+    node.view = {**view, "pools": [_registered(pool) for pool in view["pools"]]}
+    assert node.only("http").what == REFUSED  # once, and as the daemon says it
+    node.write(
+        "etc/systemd/system/sgpud.service.d/sgpud-http.conf", "[Service]\nPrivateNetwork=no\n"
+    )
+    one = node.only("http")
+    assert "allow-http" not in one.todo
+    node.view = {**node.view, "notes": []}
+    assert node.bad() == {}
+
+
+def test_without_http_a_unit_needs_no_network(node: FakeNode) -> None:
+    node.write(f"{UNITS}/sgpud.service", "[Service]\nPrivateNetwork=yes\n")
+    assert node.bad() == {}
+
+
+# The order of the start. -------------------------------------------------------------------------
 
 
 def test_a_unit_ordered_before_the_kubelet_has_no_finding(node: FakeNode) -> None:
