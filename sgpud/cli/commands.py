@@ -159,6 +159,11 @@ def status(call: Invocation) -> int:
     from sgpud.serve.control.client import read_status  # noqa: PLC0415
 
     found = read_status(Path(call.arguments.run_dir))
+    if call.arguments.names:
+        from sgpud.cli.screens import names  # noqa: PLC0415 - the others do not need it
+
+        call.print(names.KINDS[call.arguments.names](found), "\n".join)
+        return 0
     style = status.StatusStyle(_columns(call), colour=_colours(call))
     call.print(found, lambda found: "\n".join(status.status(found, style)))
     return 0

@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TextIO
 from sgpud import __version__
 from sgpud.cli import commands
 from sgpud.cli.commands import CONFIG, Invocation
-from sgpud.cli.screens import output
+from sgpud.cli.screens import names, output
 from sgpud.cli.simulate.arguments import add_arguments
 from sgpud.core.errors import SgpudError
 from sgpud.core.text import one_line
@@ -213,7 +213,12 @@ def command_line() -> argparse.ArgumentParser:
         help="pod (NAME, NAMESPACE/NAME or UID), share id, or GPU (UUID or index)",
     )
     text = "Show the node: its GPUs, who holds them, who uses them, and what is wrong."
-    add("status", commands.status, text, as_json)
+    shown = add("status", commands.status, text, as_json)
+    shown.add_argument(
+        "--names",
+        choices=list(names.KINDS),
+        help="print only the names that other commands take, one a line, e.g. for completion",
+    )
     top = add(
         "top", commands.top, "Show the status live; sort by memory, use or pod, filter, scroll."
     )

@@ -22,10 +22,13 @@ class Problem:
     text: str
     """What is wrong and what to write instead, in one line."""
     warning: bool = False
+    column: int = 0
+    """Counted from 1, in characters; 0 unless it is a syntax error."""
 
     def __str__(self) -> str:
-        """`FILE:LINE: key: text`, without unknown parts; always one line."""
-        place = f"{self.file}:{self.line}" if self.line else self.file
+        """`FILE:LINE:COLUMN: key: text`, without unknown parts; always one line."""
+        known = (self.file, self.line, self.column)
+        place = ":".join(str(each) for each in known if each)
         parts = (place, "warning" if self.warning else "", self.key, self.text)
         return printable(": ".join(part for part in parts if part))
 

@@ -25,7 +25,7 @@ MAX_BYTES = 256 * 1024
 OVERRIDE = "--set"
 """The file name in messages about the command line."""
 
-_AT = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
+_AT = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 _BARE_WORD = re.compile(r"[^=#\"']*=\s*(?!(?:true|false)\b)[A-Za-z_/*]")
 _TWICE = ("Cannot overwrite", "Cannot declare", "Cannot mutate")
 _MARKS = ((b"\xef\xbb\xbf", "UTF-8"), (b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"))
@@ -158,4 +158,4 @@ def _syntax(message: str, text: str, lines: KeyLines, file: str) -> Problem:
     if not found[1]:
         return Problem(file, start or last, "", f"is not TOML: {reason} before the file ends")
     since = f" (this statement begins on line {start})" if 0 < start < line else ""
-    return Problem(file, line, "", f"is not TOML: {reason}{since}")
+    return Problem(file, line, "", f"is not TOML: {reason}{since}", column=int(found[2]))

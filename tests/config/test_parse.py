@@ -251,3 +251,19 @@ def test_a_list_that_is_too_long_is_refused() -> None:
 )
 def test_an_address_and_a_port_are_an_endpoint(text: str, endpoint: str) -> None:
     assert parse(f'[http]\nlisten = "{text}"\n', "f.toml").http.listen == endpoint
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("[sharing]\nshare_memory = = 3\n", "sgpud.toml:2:16: is not TOML"),
+        ("[log]\r\nlevel = debug\r\n", "sgpud.toml:2:9: is not TOML"),
+        ("[log]\n# \u00e9\u00e8\n\u00e9 = 1\n", "sgpud.toml:3:1: is not TOML"),
+        ("[log]\nlevel = [\n", "sgpud.toml:2: is not TOML"),
+        ("[log]\nlevel = 3\n", "sgpud.toml:2: log.level: "),
+    ],
+)
+def test_a_syntax_error_has_its_column(text: str, place: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(text, "sgpud.toml")
+    assert str(caught.value).startswith(place)

@@ -90,8 +90,22 @@ def test_the_manual_of_the_file_has_every_key(made: Path) -> None:
             assert f'.SS "{key.name}"' in page
 
 
+@pytest.fixture
+def answering(tmp_path: Path) -> Path:
+    """A folder with a command that answers as sgpud does where a daemon runs."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    command = folder / "sgpud"
+    command.write_text(
+        '#!/bin/sh\necho trouble >&2\n[ "$1 $2" = "status --names" ] || exit 1\n'
+        "case $3 in gpus) printf '0\\n1\\nGPU-a\\nGPU-b\\n' ;; pods) echo prod/train ;; esac\n"
+    )
+    command.chmod(0o755)
+    return folder
+
+
 def test_bash_completes_commands_options_and_choices(
-    made: Path, need_tool: Callable[[str], str]
+    made: Path, answering: Path, need_tool: Callable[[str], str]
 ) -> None:
     def offered(*words: str) -> list[str]:
         line = " ".join(f"'{word}'" for word in ("sgpud", *words))
@@ -102,27 +116,37 @@ def test_bash_completes_commands_options_and_choices(
         done = subprocess.run(
             [need_tool("bash"), "--norc", "-c", program],
             capture_output=True, text=True, timeout=30, check=True,
+            env={"PATH": f"{answering}:/usr/bin:/bin"},
         )  # fmt: skip
+        assert done.stderr == ""
         return done.stdout.split()
 
     assert set(offered("")) == {command.name for command in read(command_line())[1:]}
     assert offered("run", "--str") == ["--strict"]
+    assert offered("explain", "prod/t") == ["prod/train"]
+    assert offered("cordon", "") == ["0", "1", "GPU-a", "GPU-b"]
+    assert offered("explain", "GPU-b") == ["GPU-b"]
+    (answering / "sgpud").unlink()
+    assert offered("cordon", "") == []
     assert offered("run", "--config", str(made / "sgpud.t")) == [str(made / "sgpud.toml.5")]
 
 
 def test_zsh_completes_commands_options_and_files(
-    made: Path, tmp_path: Path, need_tool: Callable[[str], str]
+    made: Path, answering: Path, tmp_path: Path, need_tool: Callable[[str], str]
 ) -> None:
-    typed = ("", "relo", "run --stri", f"run --config {made / 'sgpud.t'}")
+    config = f"run --config {made / 'sgpud.t'}"
+    typed = ("", "relo", "run --stri", config, "explain prod/t", "cordon GPU-b", "heal absent")
     done = subprocess.run(
         [need_tool("zsh"), "-f", "-c", TYPED, "zsh", made, *typed],
         capture_output=True, text=True, timeout=100, check=True, cwd=tmp_path,
-        env={"PATH": os.environ["PATH"], "TERM": "dumb", "HOME": str(tmp_path)},
+        env={"PATH": f"{answering}:{os.environ['PATH']}", "TERM": "dumb", "HOME": str(tmp_path)},
     )  # fmt: skip
     offered, *completed = done.stdout.split("@end@")[: len(typed)]
     listed = re.findall(r"^([\w-]+) +-- ", offered, re.MULTILINE)
     assert set(listed) == {command.name for command in read(command_line())[1:]}
+    config = f"run --config {made / 'sgpud.toml.5'}"
+    known = ("explain prod/train", "cordon GPU-b")
     for line, whole in zip(
-        completed, ("reload", "run --strict", f"run --config {made / 'sgpud.toml.5'}"), strict=True
+        completed, ("reload", "run --strict", config, *known, "heal absent"), strict=True
     ):
-        assert line.endswith(f"<sgpud {whole} >")
+        assert line.endswith((f"<sgpud {whole} >", f"<sgpud {whole}>"))

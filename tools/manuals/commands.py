@@ -24,6 +24,11 @@ class Argument:
         """`file` or `folder` where the value is one, otherwise empty."""
         return {"FILE": "file", "DIR": "folder"}.get(self.value, "")
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What `sgpud status --names` lists for it; empty: nothing."""
+        return {"GPU": ("gpus",), "POD|SHARE|GPU": ("pods", "gpus")}.get(self.value, ())
+
 
 @frozen
 class Command:

@@ -9,6 +9,14 @@ from tools.manuals.commands import Argument, Command, read
 _BASH = """\
 # Completion of sgpud for bash. Made by `python -m tools.manuals`.
 
+# What the running sgpud has, or nothing: whoever presses Tab does not wait for it.
+_sgpud_names() {{
+    local kind
+    for kind in "$@"; do
+        timeout 2 "${{COMP_WORDS[0]}}" status --names "$kind" 2>/dev/null
+    done
+}}
+
 _sgpud() {{
     local current=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD - 1]}}
     local command= word values= options= kind=
@@ -32,6 +40,7 @@ _sgpud() {{
     case $kind in
         file) mapfile -t COMPREPLY < <(compgen -f -- "$current") ;;
         folder) mapfile -t COMPREPLY < <(compgen -d -- "$current") ;;
+        names) mapfile -t COMPREPLY < <(compgen -W "$(_sgpud_names $values)" -- "$current") ;;
         *) mapfile -t COMPREPLY < <(compgen -W "$values" -- "$current") ;;
     esac
     case $kind in
@@ -44,6 +53,16 @@ complete -F _sgpud sgpud
 _ZSH = """\
 #compdef sgpud
 # Completion of sgpud for zsh. Made by `python -m tools.manuals`.
+
+# What the running sgpud has, or nothing: whoever presses Tab does not wait for it.
+_sgpud_names() {{
+    local kind
+    local -a found
+    for kind in "$@"; do
+        found+=(${{(f)"$(timeout 2 sgpud status --names $kind 2>/dev/null)"}})
+    done
+    compadd -a found
+}}
 
 _sgpud() {{
     local context state state_descr line
@@ -101,7 +120,8 @@ def _bash_value(command: Command, option: Argument) -> str:
 
 def _bash_kind(argument: Argument) -> str:
     # A value that cannot be guessed is offered as nothing, not as an option.
-    return f"kind={argument.path or 'text'} values='{' '.join(argument.choices)}'"
+    kind = argument.path or ("names" if argument.names else "text")
+    return f"kind={kind} values='{' '.join(argument.choices or argument.names)}'"
 
 
 def _bash_program(program: Command, names: list[str]) -> str:
@@ -124,9 +144,13 @@ def _zsh_command(command: Command) -> str:
 
 def _zsh_argument(argument: Argument) -> str:
     kind = {"file": "_files", "folder": "_files -/"}.get(argument.path, "")
+    if argument.names:
+        kind = f"_sgpud_names {' '.join(argument.names)}"
     if argument.choices:
         kind = f"({' '.join(argument.choices)})"
     if not argument.flags:
+        # An action that begins with a space gets no arguments but its own.
+        kind = f" {kind}" if argument.names else kind
         return _quoted(f"*:{argument.value}:{kind}")
     value = f":{argument.value.replace(':', ' ')}:{kind}" if argument.value else ""
     explained = argument.text.replace("\\", "\\\\").replace("[", "\\[").replace("]", "\\]")
