@@ -40,6 +40,7 @@ from sgpud.kubelet.deviceplugin.messages import (
     plugin_options,
 )
 from sgpud.kubelet.deviceplugin.publisher import ServedPool, Snapshot, SnapshotPublisher
+from sgpud.kubelet.incoming import IncomingCalls
 
 Asked = TypeVar("Asked", api.AllocateRequest, api.PreferredAllocationRequest)
 
@@ -107,13 +108,14 @@ class DevicePluginServicer:
         self._decided = publisher.decisions
         self._observer = observer
         self._wall = wall
+        self._calls = IncomingCalls()
         self._lock = Lock()
         self._streams: list[ListStream] = []
         self._held = False
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """The handlers to register with a gRPC server."""
-        unary, stream = grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler
+        unary, stream = self._calls.unary, self._calls.stream
         return grpc.method_handlers_generic_handler(
             SERVICE,
             {
@@ -137,7 +139,11 @@ class DevicePluginServicer:
         self._held = True
 
     def end_unread(self) -> None:
-        """End the streams whose client does not read. To be called once a second."""
+        """End the streams whose client does not read, and the calls whose request does not come.
+
+        To be called once a second.
+        """
+        self._calls.end_late()
         with self._lock:
             for stream in self._streams:
                 stream.unread = stream.unread + 1 if stream.sending else 0

@@ -234,6 +234,7 @@ class DraFront:
 
     def _beat(self) -> None:
         self._servicer.health.publish(self.report, lambda _: True)
+        self._servicer.end_late()
         self._heart.set(HEARTBEAT, self._beat)
         if self._socket is not None and not self._socket.exists():
             self._log.warn("{path} was removed; serving again", path=str(self._socket))

@@ -29,6 +29,7 @@ from sgpud.kubelet.api import pluginregistration_pb2 as registration_api
 from sgpud.kubelet.deviceplugin.messages import decoded
 from sgpud.kubelet.dra.checkpoint import RecordedClaim
 from sgpud.kubelet.dra.store import UID, ClaimStore
+from sgpud.kubelet.incoming import IncomingCalls
 
 PLUGIN, HEALTH, OLD_HEALTH = (
     "v1.DRAPlugin",
@@ -134,6 +135,7 @@ class DraServicer:
         self._snapshot: DraSnapshot | None = None
         self.health: Watchable[HealthReport, None] = Watchable(HealthReport(""))
         """What health streams send; publish it again as a heartbeat."""
+        self._calls = IncomingCalls()
         self._lock = Lock()
         self._streams: list[Subscription[HealthReport]] = []
         self._closed = False
@@ -146,7 +148,7 @@ class DraServicer:
 
     def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
         """The handlers to register with a gRPC server."""
-        unary, stream = grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler
+        unary, stream = self._calls.unary, self._calls.stream
         made = grpc.method_handlers_generic_handler
         watch: dict[str, Any] = {"NodeWatchResources": stream(self._watch)}
         return (
@@ -164,6 +166,10 @@ class DraServicer:
             made(HEALTH, watch),
             made(OLD_HEALTH, watch),
         )
+
+    def end_late(self) -> None:
+        """End the calls whose request does not come. To be called every few seconds."""
+        self._calls.end_late()
 
     def open(self) -> None:
         """Serve, also after `close`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -41,6 +41,7 @@ from tests.core.values import (
     sharing,
     uuid,
 )
+from tests.kubelet.half_open import HALF, HalfOpenCall, end_all
 from tests.surroundings import WITHIN, listening, short_folder
 
 # Debian 12's protobuf takes a stray end tag for the end of the message, and only warns.
@@ -534,6 +535,18 @@ def test_a_storm_of_streams_leaves_workers_for_allocate(line: Line) -> None:
     for watch in watches:
         watch.stream.cancel()
     assert line.allocate(ids(1, 0)).container_responses
+
+
+@pytest.mark.parametrize("method", ["Allocate", "ListAndWatch"])
+def test_calls_without_a_request_leave_workers_for_allocate(line: Line, method: str) -> None:
+    line.serve(shared(1))
+    with ExitStack() as stack:
+        calls = [
+            stack.enter_context(HalfOpenCall(line.address, f"/{SERVICE}/{method}", HALF))
+            for _ in range(2 * WORKERS)
+        ]
+        end_all(calls, line.servicer.end_unread)
+        assert line.allocate(ids(0, 0)).container_responses
 
 
 def test_a_stream_ends_when_the_kubelet_disconnects(line: Line) -> None:
