@@ -195,6 +195,9 @@ class Dra:
     def checkpoint_changed(self) -> None:
         """The checkpoint of the device plugin says nothing of claims."""
 
+    def plugin_seen(self) -> None:
+        """A device plugin's socket appeared: it is no rival of a DRA driver."""
+
     # What app tells. -----------------------------------------------------------------------------
 
     @property

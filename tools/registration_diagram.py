@@ -28,8 +28,11 @@ allocatable. A plugin that registers the same resource later leaves the stream a
 its end, after which the node shows no share at all. So podresources is asked once a second which
 ids are allocatable. While they are another plugin's, sgpud sends no list and says so (status,
 doctor, `/readyz`, `sgpud_pool_superseded`). Once they have been gone for {missing:g} s it ends its
-endpoint and registers a new one: in the other order the kubelet would end the new one. If
-podresources cannot be asked, the stream alone is enough.
+endpoint and registers a new one: in the other order the kubelet would end the new one. A list that
+sgpud sends meanwhile shows its ids again, while the kubelet sends every pod to the plugin that has
+ended. So it also registers anew when its ids come back after they were not shown, and looks ten
+times a second for 5 s after another plugin's socket has appeared. If podresources cannot be asked,
+the stream alone is enough.
 
 The machine takes events and answers with effects; it does no I/O and reads no clock. Every answer
 carries the generation of its endpoint, and a stale one is ignored. An event that has no arrow

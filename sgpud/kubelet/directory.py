@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from twisted.logger import Logger
 
 from sgpud.bridge import FolderWatches, Reactor, Timer
@@ -44,6 +44,8 @@ class DirectoryObserver:
     on_kubelet_gone: Callable[[], None]
     on_checkpoint: Callable[[], None]
     """The checkpoint may have changed."""
+    on_plugin: Callable[[], None]
+    """A socket of another plugin appeared. Only while the lock is held."""
     on_stale_mount: Callable[[], None]
     """The path is a mount of a directory that was deleted, and stays so."""
 
@@ -54,6 +56,8 @@ class _Seen:
 
     socket: tuple[int, ...] | None = None
     checkpoint: tuple[int, ...] | None = field(default=(-1,))
+    plugins: frozenset[tuple[int, ...]] | None = None
+    """The sockets of other plugins; None before the first look."""
 
 
 class NoPermissionError(SgpudError):
@@ -90,12 +94,14 @@ class PluginDirectory:
     def __init__(
         self,
         path: Path,
+        nonce: str,
         reactor: Reactor,
         observer: DirectoryObserver,
         watcher: Callable[[Callable[[], None]], FolderWatches],
     ) -> None:
-        """`watcher` makes the source of hints, given what to call."""
+        """`nonce` is part of our sockets' names; `watcher` makes the source of hints."""
         self.path = path
+        self._nonce = nonce
         self.ours = False
         self.present = False
         self._reactor = reactor
@@ -174,17 +180,31 @@ class PluginDirectory:
     def _look_inside(self) -> None:
         before = self._seen
         checkpoint = identity(self.path / CHECKPOINT)
-        self._seen = _Seen(before.socket, checkpoint)
+        self._seen = evolve(before, checkpoint=checkpoint)
         if checkpoint != before.checkpoint:
             self._observer.on_checkpoint()
         if not self.ours:
             return
         socket = identity(self.path / KUBELET_SOCKET)
-        self._seen = _Seen(socket, checkpoint)
+        plugins = self._plugins()
+        self._seen = _Seen(socket, checkpoint, plugins)
+        if before.plugins is not None and plugins - before.plugins:
+            self._observer.on_plugin()
         if socket is not None and socket != before.socket:
             self._observer.on_kubelet()
         elif socket is None and before.socket is not None:
             self._observer.on_kubelet_gone()
+
+    def _plugins(self) -> frozenset[tuple[int, ...]]:
+        """The sockets in the directory that are neither the kubelet's nor ours."""
+        found = set()
+        with suppress(OSError):  # what goes meanwhile is none
+            for entry in os.scandir(self.path):
+                if entry.name != KUBELET_SOCKET and self._nonce not in entry.name:
+                    status = entry.stat(follow_symlinks=False)
+                    if stat.S_ISSOCK(status.st_mode):
+                        found.add((status.st_dev, status.st_ino, status.st_ctime_ns))
+        return frozenset(found)
 
     def _hinted(self) -> None:
         """Check soon; a burst of hints causes one check."""

@@ -53,6 +53,9 @@ class Front(Protocol):
     def checkpoint_changed(self) -> None:
         """The kubelet's checkpoint may have changed."""
 
+    def plugin_seen(self) -> None:
+        """Another plugin's socket appeared in the directory."""
+
 
 @frozen
 class ServingObserver:
@@ -102,9 +105,10 @@ class Serving:
             on_kubelet=self._kubelet_seen,
             on_kubelet_gone=self._front.kubelet_gone,
             on_checkpoint=self._checkpoint,
+            on_plugin=self._front.plugin_seen,
             on_stale_mount=self._stale_mount,
         )
-        self._directory = PluginDirectory(path, reactor, callbacks, watcher)
+        self._directory = PluginDirectory(path, nonce, reactor, callbacks, watcher)
 
     @property
     def state(self) -> str:

@@ -328,6 +328,32 @@ def test_a_superseded_pool_that_loses_its_stream_retries() -> None:
     assert (state.phase, effects) == (RegistrationPhase.RETIRING, (RetireEndpoint(1),))
 
 
+@pytest.mark.parametrize("trace", [read(NOTHING), read(OTHERS)], ids=["nothing", "others"])
+def test_our_ids_that_come_back_after_a_trace_of_another_plugin_are_registered_again(
+    trace: AllocatableRead,
+) -> None:
+    """Our next list shows them again, and the kubelet still sends every pod to the other one."""
+    state, _ = after(*LIVE, TimerExpired(1), read(OURS), trace)
+    assert state.phase is RegistrationPhase.LIVE
+    state, effects = step(state, read(OURS))
+    assert (state.phase, effects) == (RegistrationPhase.RETIRING, (RetireEndpoint(1),))
+    state, effects = step(state, EndpointRetired(1))
+    assert effects == (ServeEndpoint(2),)
+    assert (state.ours_shown, state.displaced) == (False, False)
+
+
+def test_our_ids_that_went_with_our_own_list_are_no_trace_of_another_plugin() -> None:
+    none = AllocatableRead(1, NOTHING, 0.0, listing=False)
+    # After it the list has Healthy shares again that the kubelet has not read yet.
+    state, _ = after(*LIVE, read(OURS), none, read(NOTHING), read(OURS))
+    assert state.phase is RegistrationPhase.LIVE
+
+
+def test_ids_that_are_not_ours_yet_are_no_trace_of_another_plugin() -> None:
+    state, _ = after(*LIVE, read(OTHERS), read(NOTHING), read(OURS), read(OURS))
+    assert state.phase is RegistrationPhase.LIVE
+
+
 def test_ids_that_never_appear_stop_new_registrations() -> None:
     state, generation = after(*LIVE)[0], 1
     for _ in range(MAX_RECLAIMS):

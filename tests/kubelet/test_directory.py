@@ -24,6 +24,7 @@ from sgpud.kubelet.directory import (
 from sgpud.testing.folder_watches import FakeFolderWatcher
 from tests.surroundings import FakeReactor, descriptors, listening, short_folder
 
+NONCE = "0123abcd"
 HOLDER = """
 import fcntl, os, sys
 held = os.open(sys.argv[1], os.O_RDONLY)
@@ -56,9 +57,10 @@ class Bench:
             on_kubelet=lambda: tell("kubelet seen"),
             on_kubelet_gone=lambda: tell("kubelet gone"),
             on_checkpoint=lambda: tell("checkpoint"),
+            on_plugin=lambda: tell("plugin"),
             on_stale_mount=lambda: tell("stuck"),
         )
-        directory = PluginDirectory(self.path, self.clock, events, watcher)
+        directory = PluginDirectory(self.path, NONCE, self.clock, events, watcher)
         self.made.append(directory)
         directory.start()
         return directory
@@ -82,9 +84,13 @@ class Bench:
 
     def kubelet(self) -> None:
         """A new kubelet's socket."""
-        (self.path / KUBELET_SOCKET).unlink(missing_ok=True)
+        self.bind(KUBELET_SOCKET)
+
+    def bind(self, name: str) -> None:
+        """A new socket of this name."""
+        (self.path / name).unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX) as made:
-            made.bind(str(self.path / KUBELET_SOCKET))
+            made.bind(str(self.path / name))
 
 
 @pytest.fixture
@@ -384,6 +390,24 @@ def test_other_files_are_not_reported(ours: Bench) -> None:
     (ours.path / "sgpud-0123.sock").touch()
     (ours.path / "other.sock").touch()
     assert ours.hint() == []
+
+
+def test_a_socket_of_another_plugin_is_reported_once(ours: Bench) -> None:
+    ours.bind("nvidia.sock")
+    assert ours.hint() == ["plugin"]
+    assert ours.hint() == []
+    ours.bind("nvidia.sock")
+    assert ours.hint() == ["plugin"]
+    (ours.path / "nvidia.sock").unlink()
+    assert ours.hint() == []
+    ours.bind(f"sgpud-0123-{NONCE}-1.sock")
+    assert ours.hint() == []
+
+
+def test_plugins_that_were_there_before_are_not_reported(bench: Bench) -> None:
+    bench.bind("nvidia.sock")
+    bench.watch()
+    assert "plugin" not in bench.since()
 
 
 def test_a_burst_of_hints_is_one_check(ours: Bench) -> None:

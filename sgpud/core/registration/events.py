@@ -43,6 +43,10 @@ class RegistrationState:
     """Why the last attempt failed, or empty."""
     reclaims: int = 0
     """Consecutive registrations because the kubelet showed none of our shares as allocatable."""
+    ours_shown: bool = False
+    """Whether our ids were allocatable when they were read last."""
+    displaced: bool = False
+    """Whether something else was allocatable after our ids, while this endpoint was registered."""
 
 
 class AllocatableOwner(Enum):

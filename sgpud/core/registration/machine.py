@@ -65,7 +65,13 @@ Action = Callable[[RegistrationState, Event], Outcome]
 def _serve(state: RegistrationState) -> Outcome:
     generation = state.generation + 1
     fresh = evolve(
-        state, phase=RegistrationPhase.SERVING, generation=generation, streams=0, woken=False
+        state,
+        phase=RegistrationPhase.SERVING,
+        generation=generation,
+        streams=0,
+        woken=False,
+        ours_shown=False,
+        displaced=False,
     )
     return fresh, (ServeEndpoint(generation),)
 
@@ -138,7 +144,12 @@ def _not_served(state: RegistrationState, event: Event) -> Outcome:
 def _streams(state: RegistrationState, event: Event) -> Outcome:
     if isinstance(event, StreamsChanged) and event.live:
         return evolve(state, streams=event.live), ()
-    lost, effects = _fail("the kubelet ended the stream")(state, event)
+    return _lost(state, event, "the kubelet ended the stream")
+
+
+def _lost(state: RegistrationState, event: Event, problem: str) -> Outcome:
+    """What was registered no longer is: register again, at once where it lasted."""
+    lost, effects = _fail(problem)(state, event)
     return (evolve(lost, attempt=0) if state.settled else lost), effects
 
 
@@ -152,7 +163,14 @@ def _compare(state: RegistrationState, event: Event) -> Outcome:
     """Compare the allocatable ids while a stream is live."""
     if not isinstance(event, AllocatableRead):
         return state, ()
-    if event.shows is AllocatableOwner.OURS:
+    ours = event.shows is AllocatableOwner.OURS
+    if ours and state.displaced:
+        # The list that we sent after its end shows ours again, but pods are still sent to it.
+        return _lost(state, event, "another plugin registered it after sgpud, and has ended")
+    other = event.shows is AllocatableOwner.OTHERS or (not ours and event.listing)
+    displaced = state.displaced or (state.ours_shown and other)
+    state = evolve(state, ours_shown=ours, displaced=displaced)
+    if ours:
         return evolve(state, reclaims=0), ()
     if event.shows is AllocatableOwner.OTHERS:
         if event.seconds < SUPERSEDED_AFTER:

@@ -88,6 +88,7 @@ class AllocatableMonitor:
         self._asked_at = float("-inf")
         self._took = 0.0
         self._failures = 0
+        self._close_until = float("-inf")
         self._asking: Deferred[Allocatable] | None = None
         self._next = Timer(reactor)
 
@@ -106,6 +107,14 @@ class AllocatableMonitor:
         """The kubelet may have changed something, e.g. read another plugin's list."""
         if self._next.active and not self._failures:
             self._check_in(MIN_INTERVAL)
+
+    def watch_closely(self) -> None:
+        """Another plugin's socket appeared: look often for a while.
+
+        A plugin of the same resource that ends soon leaves a trace only until our next list.
+        """
+        self._close_until = self._reactor.seconds() + SETTLES_WITHIN
+        self.hint()
 
     def _check_in(self, delay: float) -> None:
         """Check in at most `delay` seconds, but not too soon after the last check."""
@@ -188,4 +197,5 @@ class AllocatableMonitor:
                     min(others, default=""),
                 ),
             )
-        self._check_in(EVERY_SUSPECT if suspect else EVERY)
+        closely = MIN_INTERVAL if now < self._close_until else EVERY
+        self._check_in(min(closely, EVERY_SUSPECT) if suspect else closely)

@@ -144,6 +144,10 @@ class DevicePlugin:
         """The kubelet's checkpoint may have changed."""
         self._allocatable.hint()
 
+    def plugin_seen(self) -> None:
+        """Another plugin's socket appeared in the directory."""
+        self._allocatable.watch_closely()
+
     def listed(self, resource: str) -> ListedIds:
         """What a pool lists now."""
         snapshot = self._publisher.snapshot

@@ -117,6 +117,20 @@ class BooksTest(SynchronousTestCase):
             (AllocatableOwner.NOTHING, EVERY_SUSPECT * times) for times in range(5)
         ]
 
+    def test_another_plugins_socket_has_them_checked_often_for_a_while(self) -> None:
+        self.settled()
+        self.answer(OURS)
+        self.monitor.watch_closely()
+        for times in range(2, 2 + round(SETTLES_WITHIN / MIN_INTERVAL / 2)):
+            self.seconds(MIN_INTERVAL + 1 / 32)
+            assert len(self.asked) == times
+            self.answer(OURS)
+        self.seconds(SETTLES_WITHIN)
+        count = len(self.asked)
+        self.answer(OURS)
+        self.seconds(EVERY / 2)
+        assert len(self.asked) == count
+
     def test_ids_missing_for_long_are_checked_less_often(self) -> None:
         self.settled()
         self.answer(())

@@ -19,7 +19,7 @@ from sgpud.kubelet.podresources import PodResourcesClient
 from sgpud.testing.kubelet.podresources import PodResourcesFault
 from sgpud.testing.kubelet.records import AdmissionError
 from sgpud.testing.kubelet.stand_in import StandInKubelet
-from tests.core.values import OTHER, POOL, gpu, node, planned, sharing, uuid
+from tests.core.values import OTHER, POOL, gpu, ids, node, planned, sharing, uuid
 from tests.surroundings import WITHIN, short_folder
 from tests.testing.kubelet.scripted import ScriptedPlugin
 
@@ -276,6 +276,26 @@ class PluginTest(TestCase):
         yield self.live(POOL, times=2)
         yield self.allocatable(8)
         assert len(self.kubelet.registrations) == 3
+
+    @inlineCallbacks
+    def test_a_rival_with_our_ids_that_a_list_of_ours_hides_is_outlived(self) -> Steps:
+        """The kubelet shows our ids, and sends every pod to the rival that has ended."""
+        self.start()
+        yield self.live(POOL, times=1)
+        yield self.allocatable(8)
+        yield self.when(lambda: self.plugin.registrations[POOL].ours_shown)
+        rival = ScriptedPlugin(self.path, "rival.sock", POOL)
+        rival.send(dict.fromkeys((one for number in range(2) for one in ids(number, 0, 1)), True))
+        self.plugin.plugin_seen()
+        yield deferToThread(rival.register)
+        yield deferToThread(rival.stop)
+        yield self.allocatable(0)
+        yield self.when(lambda: self.plugin.registrations[POOL].displaced)
+        self.publisher.resend()
+        yield self.live(POOL, times=2)
+        yield self.allocatable(8)
+        admit = self.kubelet.admit
+        yield deferToThread(admit, "uid-1", "default", "one", "main", {POOL: 1})
 
     @inlineCallbacks
     def test_an_unnoticed_rival_is_outlived_too(self) -> Steps:
