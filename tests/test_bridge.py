@@ -232,7 +232,7 @@ def test_no_value_is_published_between_a_decision_and_its_note() -> None:
     assert value.publish(1, lambda note: note != "granted")
 
 
-def test_no_note_is_lost_or_duplicated_while_workers_decide_and_the_reactor_publishes() -> None:
+def test_no_grant_is_lost_or_duplicated_while_workers_decide_and_the_reactor_publishes() -> None:
     value: Watchable[int, tuple[int, int]] = Watchable(0)
     workers, each = 4, 500
     done = [Event() for _ in range(workers)]

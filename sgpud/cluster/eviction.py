@@ -61,7 +61,7 @@ class Eviction:
 
 
 class Evictor:
-    """Evicts the pods that it is told, one after the other, until it is told others."""
+    """Evicts pods one after the other, until it gets another list of them."""
 
     _log = Logger()
 

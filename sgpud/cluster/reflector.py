@@ -115,7 +115,7 @@ class Reflector:
                     failures = 0
                 failures += 1
                 if error.status:
-                    # What was missed meanwhile is not told any more.
+                    # What was missed meanwhile is not sent any more.
                     self._is_listed = False
                 if error.status == GONE and failures == 1:
                     continue

@@ -203,7 +203,7 @@ class SlicePublisher:
             self._failures = 0
         except ApiError as error:
             self._failures += 1
-            # The watch has not told yet that it was edited or deleted: an absent slice is 403.
+            # The watch has not reported yet that it was edited or deleted: an absent slice is 403.
             behind = error.status in (FORBIDDEN, NOT_FOUND, CONFLICT) and self._failures == 1
             if not behind:
                 self._tell(f"cannot write ResourceSlices: {error}")

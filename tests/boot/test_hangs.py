@@ -83,7 +83,7 @@ def test_a_reactor_that_blocks_is_ended_by_the_watchdog_and_says_where_it_was(ho
     assert stack[-1].startswith('File "/usr/bin/sgpud"')
 
 
-def test_a_start_that_hangs_holds_the_kubelet_back_for_no_longer_than_it_may_take(
+def test_a_start_that_hangs_delays_the_kubelet_until_its_timeout_only(
     machine: Machine,
 ) -> None:
     machine.run("systemctl stop sgpud")

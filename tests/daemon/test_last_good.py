@@ -133,7 +133,7 @@ def test_what_it_keeps_is_for_its_owner_only(
     assert kubelet.registered(RESOURCE)
 
 
-def test_a_state_directory_that_cannot_be_written_costs_only_what_was_to_be_kept(
+def test_an_unwritable_state_directory_loses_only_the_state(
     node: Node, kubelet: StandInKubelet
 ) -> None:
     node.state.write_text("not a folder")

@@ -49,7 +49,7 @@ def _in_table(value: dict[str, object], table: Table, path: Path) -> Iterator[Vi
 
 
 def _in_list(value: list[object], kind: ListOf, path: Path) -> Iterator[Violation]:
-    """The faults of a list's elements, and elements that come twice."""
+    """The faults of a list's elements, and repeated elements."""
     seen: set[str] = set()
     for number, element in enumerate(value):
         place: Path = (*path, number)

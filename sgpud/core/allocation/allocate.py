@@ -321,7 +321,7 @@ def _check_multiple(
 
 
 def _whole(found: Sequence[tuple[GpuShares, IntSet]], count: int, pool: Pool) -> bool:
-    """Whether these are whole GPUs, all cut alike, for a request that no single one can hold."""
+    """Whether these are whole GPUs of equally many shares, for a request no single one can hold."""
     size = found[0][0].factor
     alike = all(group.factor == size == len(numbers) for group, numbers in found)
     return alike and count > pool.largest

@@ -209,7 +209,7 @@ def _whole(
     pool: Pool,
     rank: Callable[[_Room], Rank],
 ) -> list[_Room]:
-    """The GPUs that are given whole, all cut alike and the fewest that will do; empty for none."""
+    """The fewest GPUs, all with the same number of shares, that can be given whole; empty: none."""
     musts = Counter(place >> SHIFT for place in required)
     total = need + len(required)
     sizes: dict[int, list[_Room]] = {}

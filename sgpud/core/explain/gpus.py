@@ -129,7 +129,7 @@ def _held(share: tuple[str, int], holder: Holder) -> HeldView:
 
 
 def _fresh(share: tuple[str, int], node: Node) -> tuple[HeldView, ...]:
-    """Who was given a share a moment ago: it is in no book yet, and so has no name."""
+    """The holder of a share granted a moment ago, which the checkpoint does not name yet."""
     stem, number = share
     found = []
     for one in node.grants:

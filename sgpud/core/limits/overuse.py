@@ -1,6 +1,6 @@
 """Overuse: which containers of a GPU use more memory than they were granted, and whose is largest.
 
-It is told of each sample, and decides for each GPU by itself; nothing here acts.
+It gets each sample and decides for each GPU by itself; it takes no action.
 
 - Over: the container uses more than its grant and the tolerance, while more of its GPU than the
   pressure is used.

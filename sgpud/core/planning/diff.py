@@ -1,4 +1,4 @@
-"""What changes from one plan to the next, as a person wants to read it."""
+"""What changes from one plan to the next, in words."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class ShareChange:
     """The GPU's UUID."""
     product: str
     before: int
-    """Shares to stay, before."""
+    """Shares that stay listed, before."""
     after: int
-    """Shares to stay, afterwards."""
+    """Shares that stay listed, afterwards."""
     held: int
     """Held by containers: they stay, whatever changes."""
     draining: int
-    """On their way out afterwards."""
+    """Draining afterwards."""
 
     def __str__(self) -> str:
         """One line."""
@@ -36,7 +36,7 @@ class ShareChange:
 
 
 def changes(old: Plan | None, new: Plan) -> tuple[ShareChange, ...]:
-    """Every (pool, GPU) whose shares differ, those that come and those that go included."""
+    """Every (pool, GPU) whose shares differ, added and removed ones included."""
     before, after = _groups(old), _groups(new)
     found = []
     for key in sorted({*before, *after}):

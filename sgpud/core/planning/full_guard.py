@@ -1,7 +1,7 @@
 """The full-GPU guard: which GPUs have so little free memory that their free shares are withheld.
 
 A GPU's free memory is what the driver reports, less what containers granted since are expected to
-use. Each GPU is judged by itself; `step` applies the passing of time to a decision.
+use. Each GPU is judged by itself; `step` takes its decision from one moment to the next.
 
 - Full: free memory is below the headroom. No longer full: every measurement for `resume_after` has
   found more than `resume` free.
@@ -42,17 +42,17 @@ class MemoryReading:
 
     total: int
     reserved: int = 0
-    """What the driver keeps."""
+    """Bytes that the driver reserves."""
     used: int | None = None
     """Measured; None: not yet, or not reported by NVML."""
     at: float = 0.0
     """When, in monotonic seconds."""
     expected: int = 0
-    """What the containers that came lately are expected to use together."""
+    """Bytes that recently started containers are expected to use together."""
 
     @property
     def free(self) -> int:
-        """What is left, of measured and of expected use the larger one counted."""
+        """Free bytes: of measured and expected use, the larger one counts."""
         return self.total - self.reserved - max(self.used or 0, self.expected)
 
 
@@ -80,7 +80,7 @@ def step(
     measure_every: float,
     now: float,
 ) -> FullState:
-    """The decision as it is at `now`. `watch` of None: the GPU is looked at for the first time.
+    """The decision at `now`. `watch` of None: the first one for this GPU.
 
     Calling it again at the same time changes nothing.
     """
@@ -110,7 +110,7 @@ def step(
 
 
 def limits(guard_settings: FullGuardSettings, total: int) -> tuple[int, int]:
-    """Free bytes below which a GPU is full, and above which it no longer is."""
+    """Free bytes below which a GPU becomes full, and above which it stops being full."""
     headroom = guard_settings.headroom.of(total)
     resume = 2 * headroom if guard_settings.resume is None else guard_settings.resume.of(total)
     return headroom, max(headroom, resume)
@@ -139,7 +139,7 @@ def looked_at(
     guard_settings: FullGuardSettings,
     wall: float,
 ) -> dict[str, MemoryReading]:
-    """What the guard knows of the GPUs that it is for: those without memory shares."""
+    """The readings of the GPUs that the guard watches: those without memory shares."""
     places = {uuid for (_, uuid), partition in partitions.items() if not partition.size}
     young: dict[str, int] = {}
     for uuid in _young(checkpoint, grants, wall - guard_settings.settle):

@@ -151,13 +151,13 @@ class NamedPod:
 def unsettled(
     grants: Iterable[Grant], checkpoint: CheckpointState, now: float
 ) -> tuple[Grant, ...]:
-    """The grants that the books do not confirm, and are too old to end, at `now` (since the epoch).
+    """The grants that the checkpoint does not confirm yet, at `now` (seconds since the epoch).
 
     Books that were written after a grant and name a holder since that second confirm it: its end is
     theirs to tell from then on, at once. What they do not name ends SETTLED_AFTER seconds later.
 
     Where the clock was set back, a grant of the future counts as given now, so that it ends one
-    day, and books of the future end nothing.
+    day, and a checkpoint of the future ends nothing.
     """
     written = checkpoint.written if checkpoint.written <= now else 0.0
     due = (evolve(grant, at=min(grant.at, now)) for grant in grants)
@@ -184,7 +184,7 @@ def _without(grant: Grant, named: Mapping[tuple[str, str, str, int], IntSet]) ->
 
 
 def _gathered(grants: Iterable[Grant]) -> tuple[Grant, ...]:
-    """The same in fewer grants: one for each GPU, way of cutting it, and second.
+    """The same in fewer grants: one for each GPU, partition and second.
 
     It is as late as its last. A storm of allocations makes hundreds in a second, and every plan
     looks at all the grants there are.

@@ -90,7 +90,7 @@ class Node:
     switching: Switching = Switching.NO
     registered_taken: bool = False
     """Whether the ids that the kubelet knew before this process were taken over: once, from the
-    first books that could be read."""
+    first checkpoint that could be read."""
 
     def partitions(self) -> dict[Key, Partition]:
         """How each GPU is shared as configured, by resource and UUID."""
@@ -155,8 +155,8 @@ def measured(node: Node, samples: Iterable[Sample], now: float) -> Node:
 def checkpoint_read(node: Node, checkpoint: CheckpointState) -> Node:
     """The node after the checkpoint was read.
 
-    What the kubelet knew before this process stays in the books until it was taken over: a later
-    reading need not tell it again.
+    What the kubelet knew before this process stays until it was taken over: a later reading need
+    not contain it.
     """
     if node.checkpoint is not None and not node.registered_taken and not checkpoint.registered:
         checkpoint = evolve(checkpoint, registered=node.checkpoint.registered)

@@ -60,7 +60,7 @@ class GpuShares:
     gpu: Gpu | None
     """None when the GPU is gone and only its held or draining shares are left."""
     factor: int
-    """Into how many shares this GPU is cut for this pool; 0 when it no longer is."""
+    """Into how many shares this pool divides the GPU; 0 if it is not shared any more."""
     active: IntSet
     """Shares that stay, the held ones included."""
     held: IntSet

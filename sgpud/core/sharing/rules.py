@@ -33,7 +33,7 @@ class Multiple(Enum):
     SAME = "same"
     """n shares are n times one GPU; more than any GPU has are several whole GPUs."""
     ANY = "any"
-    """n shares of whichever GPUs."""
+    """n shares of any GPUs."""
     REFUSE = "refuse"
     """More than one share in a container is refused."""
 
@@ -105,7 +105,7 @@ class ShareTerms:
 
 @frozen
 class GpuRule:
-    """A `[[gpu]]` rule. What it leaves out (None) is as `[sharing]` says."""
+    """A `[[gpu]]` rule. Keys that it leaves out (None) are those of `[sharing]`."""
 
     match: str
     resource: str | None = None
@@ -129,9 +129,9 @@ class FullGuardSettings:
     headroom: Amount = field(factory=lambda: Amount(percent=5))
     """A GPU is full when less of its memory than this is free."""
     resume: Amount | None = None
-    """It no longer is when more than this has been free for a while; None: twice the headroom."""
+    """It stops being full when more than this stays free; None: twice the headroom."""
     resume_after: float = 30.0
-    """Seconds of that while."""
+    """Seconds for which that much has to be free."""
     settle: float = 120.0
     """Seconds in which a container counts with what it is expected to use."""
     expected: int = 0

@@ -83,7 +83,7 @@ class SamplesMessage:
 
     samples: tuple[Sample, ...]
     odd: tuple[str, ...] = ()
-    """Readings that cannot be, and count as not told."""
+    """Impossible readings, which count as not reported."""
 
 
 @frozen

@@ -123,7 +123,7 @@ class Registrar:
         return self.stopped
 
     def offers(self, *, prefers: bool) -> None:
-        """What the pool offers now: the kubelet is told, if it was told otherwise."""
+        """What the pool offers now; registers again if the kubelet was told otherwise."""
         if self._endpoint is not None and self._endpoint.prefers is not prefers:
             self.handle(OptionsChanged(self.state.generation))
 

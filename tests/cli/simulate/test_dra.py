@@ -229,7 +229,7 @@ def exact_best_fit(pods: Sequence[PodRequest]) -> float:
 
 
 @pytest.mark.slow
-def test_on_a_trace_like_load_first_fit_waits_no_longer_than_best_fit_by_a_tenth() -> None:
+def test_on_a_trace_like_load_first_fit_waits_at_most_a_tenth_longer_than_best_fit() -> None:
     hundredths = Sharing(default=ShareTerms(POOL, share_memory=400 * 2**20))
     played = best = 0.0
     for seed, offered in ((1, 0.66), (2, 0.66), (3, 0.7)):

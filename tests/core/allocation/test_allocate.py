@@ -222,7 +222,7 @@ def test_what_was_withheld_a_moment_ago_is_given_and_then_no_more() -> None:
     assert allocate(plan, pool, known, ids(1, 3)).shares == {uuid(1): IntSet.of([3])}
 
 
-def test_what_began_to_drain_on_a_gpu_that_was_withheld_long_before_is_not_given() -> None:
+def test_shares_that_begin_to_drain_on_a_withheld_gpu_are_not_given() -> None:
     found = later(cordoned(fleet(), uuid(0), on=True), 1.0)
     smaller = later(evolve(found, sharing=sharing(1, injection=RUNTIME)), 20.0)
     assert refused(smaller, ids(0, 3)).rule is RefusalRule.WITHHELD

@@ -126,7 +126,7 @@ def test_an_observation_of_an_unknown_gpu_is_ignored() -> None:
     assert sampled(of, [Sample(uuid_of(7), error="odd")], 0.0) is of
 
 
-def test_a_probe_that_passes_changes_nothing_of_a_healthy_gpu_but_what_is_remembered() -> None:
+def test_a_passing_probe_leaves_a_healthy_gpu_unchanged() -> None:
     of = sampled(pair(), [passed()], 0.0)
     assert sampled(of, [passed()], 5.0) is of
 

@@ -50,7 +50,7 @@ def after(
     return state
 
 
-def test_a_container_overuses_after_every_sample_has_found_it_over_for_long_enough() -> None:
+def test_a_container_overuses_once_every_sample_of_over_for_found_it_over() -> None:
     over = use(ALICE, 9 * GIB)
     early = after(25.0, over)
     assert (early.overusers, early.victim) == ({}, None)

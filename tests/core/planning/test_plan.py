@@ -176,7 +176,7 @@ def test_a_gpu_that_the_method_cannot_hand_over_is_withheld() -> None:
     assert group_of(found, 1).reason == "cdi: no"
 
 
-def test_what_drains_of_a_gpu_that_is_shared_no_more_is_judged_by_the_same_method() -> None:
+def test_draining_shares_of_a_gpu_no_longer_shared_use_the_same_method() -> None:
     begun = node(sharing(injection=InjectionSettings(InjectionMethod.CDI)), [gpu(0)])
     denied = evolve(
         begun, sharing=sharing(injection=InjectionSettings(InjectionMethod.CDI), deny=("0",))
@@ -230,7 +230,7 @@ def test_groups_come_by_index_and_gpus_that_have_gone_last() -> None:
     assert [one.uuid for one in pool_of(planned(gone)).groups] == expected
 
 
-def test_something_waits_while_a_share_drains_or_is_beyond_the_number_or_unconfirmed() -> None:
+def test_the_holders_are_awaited_while_a_share_is_draining_surplus_or_unconfirmed() -> None:
     begun = node(sharing(2, injection=RUNTIME), [gpu(0)])
     assert not planned(begun).waiting
     shrunk = sharing(1, injection=RUNTIME)

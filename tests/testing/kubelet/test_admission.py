@@ -327,7 +327,7 @@ def test_an_id_that_becomes_unhealthy_during_allocate_does_not_panic_the_kubelet
 
 @pytest.mark.usefixtures("plugin")
 @pytest.mark.parametrize("pause", list(Pause))
-def test_a_kubelet_restart_in_the_middle_records_nothing_and_the_pod_may_come_again(
+def test_a_kubelet_restart_during_allocate_records_nothing_and_the_pod_can_retry(
     kubelet: StandInKubelet, pause: Pause
 ) -> None:
     pauses = {pause: lambda _: kubelet.restart()}

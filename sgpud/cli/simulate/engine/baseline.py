@@ -29,7 +29,7 @@ class SeenNode:
     _sizes: Mapping[str, Sequence[int]]
     _room: dict[str, list[int]]
     chosen: deque[Given] = field(factory=deque)
-    """What the scheduler chose for the containers that come next."""
+    """What the scheduler chose for the next containers."""
     refresh: float | None = None
     news: bool = False
 

@@ -3,7 +3,7 @@
 Whatever decides here is what decides in the daemon: advance, plan, pick (what
 GetPreferredAllocation takes), choose (what Allocate gives). What is simulated is when each side
 learns of the other. The plan is made again only where something looks at it and it would differ,
-and only in those parts; the tests hold it equal to a plan made from new books.
+and only in those parts; the tests hold it equal to a plan made from scratch.
 
 Free shares of one GPU are as good as each other, so that a node keeps counts: the shares that are
 held are always the first ones of their GPU, as if names were swapped when a pod ends. What is
@@ -261,7 +261,7 @@ class SimulatedNode:
             self._replan()
 
     def _replan(self) -> None:
-        """Make the plan again, in what a plan from new books would differ."""
+        """Make the plan again, in what a plan made from scratch would differ."""
         for served in self._served.values():
             if not served.pool.memory or served.pool.own is None:
                 continue
