@@ -16,6 +16,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from sgpud.bridge import OneAtATime, Reactor, Timer, in_thread
+from sgpud.cluster_link import ClusterLink
 from sgpud.config.values import Config, LogSettings
 from sgpud.core.planning.holdings import CheckpointState
 from sgpud.core.planning.node import Node, checkpoint_read
@@ -91,7 +92,6 @@ class Daemon:
         self.exit_status = 0
         self._reactor, self._options = reactor, options
         self._systemd = Systemd(reactor, environment)
-        self._late = LateImports(Timer(reactor), LATE)
         self._logs: LogOutput | None = None
         self._dra: Dra | None = None
         self._announcer = Announcer(reactor, self._systemd, lambda: self.view, self._is_ready)
@@ -145,6 +145,10 @@ class Daemon:
             ),
             partial(in_thread, reactor),
         )
+        self._cluster = ClusterLink(
+            reactor, config, environment, self._holders, self._announcer.changed
+        )
+        self._late = LateImports(Timer(reactor), LATE, self._cluster.late)
         self._served_api = ServedApi(store, lambda api: holders_of(api, config, options.state))
         api = self._served_api.choose(config.kubelet.api, force=options.force)
         self._front, self._dra = front(
@@ -286,6 +290,7 @@ class Daemon:
             self._store.problem,
             tuple(filter(None, (self._served_api.problem, self._status_server.problem))),
             (self._dra.view,) if self._dra else (),
+            self._cluster.view,
         )
 
     @property
@@ -368,6 +373,7 @@ class Daemon:
             self._gpu_state_store.take_over()
             self._holders.take_over()
             self._reconciler.reconcile()
+            self._cluster.start()
 
     def _serving_started(self) -> None:
         self._control.start()
@@ -416,6 +422,6 @@ class Daemon:
 
     def _end(self, _: object) -> None:
         parts = (self._reconciler, self._holders, self._host, self._config_watcher, self._systemd)
-        self._stop_parts(*parts, self._pod_cgroups, self._switch)
+        self._stop_parts(*parts, self._pod_cgroups, self._switch, self._cluster)
         if self._stopped is not None:
             self._stopped.callback(None)

@@ -5,7 +5,6 @@ Imported by app only where it is used: a device plugin needs neither an API serv
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -14,13 +13,12 @@ from pathlib import Path
 from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
-from sgpud.bridge import Reactor, Timer, in_thread
-from sgpud.cluster import tls
+from sgpud.bridge import Reactor
 from sgpud.cluster.claims import ClaimReader
 from sgpud.cluster.client import ApiClient
-from sgpud.cluster.credentials import Credentials, CredentialsError
+from sgpud.cluster.credentials import Credentials
+from sgpud.cluster.node_name import NodeName
 from sgpud.cluster.slices import SlicePublisher
 from sgpud.config.dra_settings import dra_settings
 from sgpud.config.values import Config
@@ -57,9 +55,6 @@ from sgpud.kubelet.dra.servicer import (
 )
 from sgpud.kubelet.dra.store import ClaimStore
 
-NAME_AGAIN = 5.0
-"""Seconds until the credentials are looked for again, for the name of this node."""
-
 
 class Dra:
     """Everything that serves DRA on this node; a Front of `Serving`."""
@@ -82,7 +77,6 @@ class Dra:
         """
         self._reactor = reactor
         self._config = config
-        self._environment = environment
         self._learned = learned
         self._told = changed
         dra = config.dra
@@ -109,14 +103,15 @@ class Dra:
         )
         self._api = ApiClient(reactor, self._credentials)
         self._slices = SlicePublisher(reactor, self._api, changed)
-        self._node_name = ""
+        self._named = NodeName(reactor, self._credentials, environment, self._known_as, changed)
         self._node: Node | None = None
         self._checkpoint = CheckpointState()
         self._plan: Plan | None = None
         self._is_loaded = False
         self._recorded: Mapping[str, RecordedClaim] = {}
         self._problem = ""
-        self._naming = Timer(reactor)
+        self._warned = False
+        """Whether it was said that the device plugin's holders are there."""
 
     # What Serving asks of a front. ---------------------------------------------------------------
 
@@ -124,13 +119,17 @@ class Dra:
     def registrations(self) -> Mapping[str, RegistrationState]:
         """Where each pool stands: live when the kubelet and the scheduler know of it."""
         found = self._front.registrations
-        problem = self._problem or self._slices.status.problem
+        problem = self._trouble
         if self._front.state.phase is not RegistrationPhase.LIVE:
             return found
         if problem or not self._slices.status.published:
             state = evolve(self._front.state, phase=RegistrationPhase.WAITING, problem=problem)
             return dict.fromkeys(found, state)
         return found
+
+    @property
+    def _trouble(self) -> str:
+        return self._problem or self._named.problem or self._slices.status.problem
 
     @property
     def registered(self) -> int:
@@ -143,10 +142,10 @@ class Dra:
         status, counts = self._slices.status, self._counts
         return DraView(
             driver=self._config.dra.driver,
-            node=self._node_name,
+            node=self._named.name,
             slice=status.name,
             published=status.published and not self._problem,
-            problem=self._problem or status.problem or self._front.state.problem,
+            problem=self._trouble or self._front.state.problem,
             missing_gates=status.missing,
             writes=status.writes,
             repairs=status.repairs,
@@ -178,7 +177,7 @@ class Dra:
 
     def deactivate(self) -> Deferred[None]:
         """End everything; the slice stays."""
-        self._naming.cancel()
+        self._named.stop()
         self._slices.stop()
         self._api.reset()
         self._reader.close()
@@ -207,8 +206,10 @@ class Dra:
 
     def plugin_holders_read(self, checkpoint: CheckpointState) -> None:
         """What the kubelet's checkpoint says: containers that a device plugin gave shares to."""
+        is_known = bool(checkpoint.doubt) or checkpoint.listed is not None
         checkpoint = live_plugin_holders(checkpoint)
-        if checkpoint.holders and not self._checkpoint.holders:
+        if is_known and checkpoint.holders and not self._warned:
+            self._warned = True
             self._log.warn(
                 "{count} containers hold shares that the device plugin gave them. What they hold is"
                 " not offered through DRA; it is when they end",
@@ -227,7 +228,7 @@ class Dra:
     def reconciled(self, node: Node, plan: Plan | None) -> None:
         """The node and its plan: publish them, and answer from them."""
         self._node, self._plan = node, plan
-        if plan is None or plan.chosen is None or not self._node_name or not self._is_loaded:
+        if plan is None or plan.chosen is None or not self._named.name or not self._is_loaded:
             return
         claims = self._store.claims
         others = plugin_consumption(self._checkpoint, node)
@@ -235,7 +236,7 @@ class Dra:
         self._problem = slice_problem(found)
         self._servicer.publish(
             DraSnapshot(
-                self._node_name,
+                self._named.name,
                 found,
                 plan.chosen,
                 plan.host,
@@ -251,14 +252,14 @@ class Dra:
     def _health(self, node: Node, found: tuple[Device, ...]) -> HealthReport:
         gpus = {gpu.uuid: gpu for gpu in node.gpus or ()}
         reports = tuple(_device_health(node, device, gpus.get(device.uuid)) for device in found)
-        return HealthReport(self._node_name, reports, int(time.time()))
+        return HealthReport(self._named.name, reports, int(time.time()))
 
     # What the parts tell. ------------------------------------------------------------------------
 
     def _loaded(self) -> None:
         self._is_loaded = True
         self._claims_changed()
-        self._name()
+        self._named.find(self._config.dra.node_name)
 
     def _claims_changed(self) -> None:
         if self._is_loaded:
@@ -282,30 +283,8 @@ class Dra:
     def _registered(self, problem: str) -> None:
         self._front.notified(problem)
 
-    def _name(self) -> None:
-        """Find out what this node is called, however often that takes."""
-        named = self._config.dra.node_name or self._environment.get("NODE_NAME", "")
-        if named:
-            self._named(named)
-        else:
-            found = in_thread(self._reactor, self._certificate_name)
-            found.addCallbacks(self._named, self._unnamed)
-
-    def _certificate_name(self) -> str:
-        return tls.node_of(self._credentials.access()) or socket.gethostname().lower()
-
-    def _unnamed(self, failure: Failure) -> None:
-        failure.trap(CredentialsError)
-        if str(failure.value) != self._problem:
-            self._problem = str(failure.value)
-            self._log.warn("{problem}", problem=self._problem)
-            self._told()
-        self._naming.set(NAME_AGAIN, self._name)
-
-    def _named(self, name: str) -> None:
-        self._problem = ""
-        self._node_name = name
-        self._slices.start(self._config.dra.driver, self._node_name)
+    def _known_as(self, name: str) -> None:
+        self._slices.start(self._config.dra.driver, name)
         if self._node is not None:
             self.reconciled(self._node, self._plan)
 

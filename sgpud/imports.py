@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
@@ -51,9 +51,12 @@ class LateImports:
     What needs one earlier imports it itself, in a function.
     """
 
-    def __init__(self, timer: Timer, names: Sequence[str]) -> None:
-        """`names`: what is imported, in this order."""
+    def __init__(
+        self, timer: Timer, names: Sequence[str], more: Callable[[], Sequence[str]] = tuple
+    ) -> None:
+        """`names`: what is imported, in this order; then what `more` says when it is asked."""
         self._names = list(names)
+        self._more = more
         self._timer = timer
 
     def start(self) -> None:
@@ -75,3 +78,8 @@ class LateImports:
         if self._names:
             self._timer.set(0, self._next)
         import_module(name)
+        if not self._names:
+            self._names += self._more()
+            self._more = tuple
+            if self._names:
+                self._timer.set(0, self._next)

@@ -102,6 +102,22 @@ def test_without_a_list_they_are_imported_as_well() -> None:
     assert (late.done, late.due) == (late.names, [])
 
 
+def test_what_is_imported_can_depend_on_what_is_found_then() -> None:
+    late = Late()
+    asked: list[tuple[str, ...]] = []
+
+    def more() -> tuple[str, ...]:
+        asked.append(late.done)
+        return (late.names[2],)
+
+    late.imports = LateImports(Timer(late.clock), late.names[:2], more)
+    late.imports.start()
+    assert asked == []
+    late.clock.pump([IMPORTED_WITHIN, 0, 0, 0])
+    assert late.done == late.names
+    assert asked == [late.names[:2]]
+
+
 def test_a_process_that_stops_imports_nothing_more() -> None:
     late = Late()
     late.imports.start()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import socket
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
@@ -75,6 +76,15 @@ class Access:
         return f"{host}:{self.port}"
 
 
+def has_network() -> bool:
+    """Whether this process may use a network: the packaged service may not."""
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM).close()
+    except OSError:
+        return False
+    return True
+
+
 class Credentials:
     """Reads and keeps the credentials. Blocks: to be called in a thread. Any number of threads."""
 
@@ -95,6 +105,21 @@ class Credentials:
         self._read: dict[Path, object] = {}
         self._expires: float | None = None
 
+    @property
+    def in_pod(self) -> bool:
+        """Whether they are those of a pod's service account."""
+        return not self._kubeconfig and bool(self._environment.get("KUBERNETES_SERVICE_HOST"))
+
+    def exist(self, network: Callable[[], bool] | None = None) -> bool:
+        """Whether there are any, as far as their files tell, and a network to use them on."""
+        if not (network or has_network)():
+            return False
+        if self._kubeconfig:
+            return Path(self._kubeconfig).is_file()
+        if self.in_pod:
+            return (self._root / ACCOUNT / "token").is_file()
+        return any((self._root / name).is_file() for name in KUBELET_FILES)
+
     def access(self, *, refresh: bool = False) -> Access:
         """The credentials as they are now; CredentialsError if there are none.
 
@@ -114,7 +139,7 @@ class Credentials:
     def _find(self) -> Access:
         if self._kubeconfig:
             return self._of_kubeconfig(Path(self._kubeconfig))
-        if self._environment.get("KUBERNETES_SERVICE_HOST"):
+        if self.in_pod:
             return self._of_account()
         for name in KUBELET_FILES:
             if (self._root / name).is_file():

@@ -8,6 +8,7 @@ from sgpud.config.schema.formats import ALWAYS, twisted_endpoint
 from sgpud.config.schema.kinds import ListOf, Table
 from sgpud.config.schema.sections import ROOT
 from sgpud.config.values import (
+    ApiServerUse,
     Config,
     DeviceOrder,
     DraConfig,
@@ -83,7 +84,10 @@ def build(document: dict[str, Any]) -> Config:
         limits=_limits(full["limits"]),
         health=_policy(full["health"]),
         kubelet=KubeletSettings(
-            KubeletApi(kubelet["api"]), kubelet["plugin_directory"], kubelet["pod_resources"]
+            KubeletApi(kubelet["api"]),
+            ApiServerUse(kubelet["api_server"]),
+            kubelet["plugin_directory"],
+            kubelet["pod_resources"],
         ),
         dra=DraConfig(
             dra["driver"],

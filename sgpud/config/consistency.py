@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from attrs import evolve
+
 from sgpud.config.schema.check import Violation
 from sgpud.config.schema.kinds import show
 from sgpud.config.values import Config, DraConfig, KubeletApi
@@ -302,8 +304,13 @@ def _dra(config: Config) -> Iterator[Violation]:
     """What Dynamic Resource Allocation cannot do, and keys that only it reads."""
     sharing, dra = config.sharing, config.dra
     if config.kubelet.api is not KubeletApi.DRA:
-        if dra != DraConfig():
-            yield _warning(("dra",), 'is not used with [kubelet] api = "device-plugin": remove it')
+        # Where the API server is, and what this Node is called there, matters without DRA too.
+        if evolve(dra, kubeconfig="", node_name="") != DraConfig():
+            yield _warning(
+                ("dra",),
+                'is not used with [kubelet] api = "device-plugin", but for kubeconfig and'
+                " node_name: remove the rest",
+            )
         return
     if sharing.multiple in (Multiple.SAME, Multiple.ANY):
         yield _warning(

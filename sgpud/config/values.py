@@ -68,11 +68,20 @@ class Evict(Enum):
     """Those with a claim on an unhealthy GPU."""
 
 
+class ApiServerUse(Enum):
+    """Whether the API server is used for more than DRA needs."""
+
+    AUTO = "auto"
+    """Where there are credentials."""
+    NEVER = "never"
+
+
 @frozen
 class KubeletSettings:
     """Where the kubelet is, and what is spoken with it."""
 
     api: KubeletApi = KubeletApi.DEVICE_PLUGIN
+    api_server: ApiServerUse = ApiServerUse.AUTO
     plugin_directory: str = PLUGIN_DIRECTORY
     pod_resources: str = POD_RESOURCES
     """Path of the podresources socket."""

@@ -9,7 +9,7 @@ the pods, which the file does not.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -39,6 +39,12 @@ UNREACHABLE = 5.0
 """Seconds between two looks for a podresources socket that is not there."""
 READ_APART = 0.2
 """Seconds between two reads of the file at least: a burst of allocations rewrites it each time."""
+SOON = 0.05
+"""Seconds between two refreshes, and two reads, while a pod is known to have ended."""
+SOON_FOR = 2.0
+"""Seconds for which that lasts: a pod that was deleted by force may run on for long."""
+SOON_DUTY = 4.0
+"""As DUTY, meanwhile."""
 
 
 class PodLister(Protocol):
@@ -97,6 +103,14 @@ class HolderTracker:
         self._resend_after = self._resend_at = 0.0
         """The back-off in seconds before resending for the same difference, and when it is due."""
         self._names: dict[str, tuple[str, str]] = {}
+        self._told_names: Mapping[str, tuple[str, str]] = {}
+        """By the API server, where it is asked: of all pods of the node."""
+        self._listed: frozenset[str] | None = None
+        """The pods that podresources listed last."""
+        self._ended: dict[str, float] = {}
+        """Until when the end of a pod that has ended is looked for."""
+        self._took = 0.0
+        """Seconds that the last answer of podresources took."""
         self._asked_for: frozenset[str] = frozenset()
         self._doubt = ""
         self._failures = 0
@@ -131,7 +145,8 @@ class HolderTracker:
     def changed(self) -> None:
         """The checkpoint may have changed: read it, at once or in a moment."""
         if not self._reading.active:
-            wait = max(0.0, self._last_read + READ_APART - self._reactor.seconds())
+            apart = SOON if self._ended else READ_APART
+            wait = max(0.0, self._last_read + apart - self._reactor.seconds())
             self._reading.set(wait, self.read)
 
     def kubelet_started(self) -> None:
@@ -141,10 +156,40 @@ class HolderTracker:
 
     def look(self) -> None:
         """Refresh soon: a pod may have ended or started, who holds what is not what it was."""
-        if not self._hinting.active:
-            now = self._reactor.seconds()
-            soonest = max(now, self._last_refresh + HINTED, self._not_before)
-            self._hinting.set(soonest - now, self._hinted)
+        now = self._reactor.seconds()
+        soonest = max(now, self._last_refresh + HINTED, self._not_before, self._rested(DUTY))
+        self._hinting.at_most(soonest - now, self._hinted)
+
+    def pods_named(self, names: Mapping[str, tuple[str, str]]) -> None:
+        """The namespaces and names of this node's pods by UID, as the API server has them."""
+        self._told_names = names
+        if self._remember():
+            self._tell()
+
+    def pods_ended(self, pods: Iterable[str]) -> None:
+        """These pods have ended or were deleted, says the API server: have the kubelet free them.
+
+        What it says then counts: a pod that was deleted by force may still run.
+        """
+        until = self._reactor.seconds() + SOON_FOR
+        self._ended.update(dict.fromkeys(self._holding & frozenset(pods), until))
+        self._look_for_ends()
+
+    def _look_for_ends(self) -> None:
+        """Refresh at once, and again, while a pod that has ended still holds shares."""
+        now = self._reactor.seconds()
+        held = self._holding
+        self._ended = {
+            pod: until for pod, until in self._ended.items() if pod in held and now < until
+        }
+        if self._ended:
+            rested = self._rested(SOON_DUTY)
+            soonest = max(now, self._last_refresh + SOON, self._not_before, rested)
+            self._hinting.at_most(soonest - now, self._hinted)
+
+    def _rested(self, duty: float) -> float:
+        """When the kubelet may be asked again, for its last answer took its time."""
+        return self._last_refresh + (duty + 1) * self._took
 
     def _hinted(self) -> None:
         if self._asking is None and self.alive and self._waited_for:
@@ -188,9 +233,11 @@ class HolderTracker:
         if self._checkpoint is not None and self._checkpoint.problem and not checkpoint.problem:
             self._log.info("The kubelet's checkpoint can be read again")
         self._checkpoint = checkpoint
+        self._remember()
         self._tell()
         if self._nameless - self._asked_for:
             self.look()
+        self._look_for_ends()
 
     def _is_lost(self, read: CheckpointState) -> bool:
         """Whether there is no file although this kubelet has had one."""
@@ -218,7 +265,8 @@ class HolderTracker:
         self._refreshing.set(WHILE_HELD, self._tick)
         now = self._reactor.seconds()
         due = self._waited_for or now >= self._last_refresh + OTHERWISE
-        if due and self._asking is None and now >= self._not_before:
+        may = now >= max(self._not_before, self._rested(DUTY))
+        if due and self._asking is None and may:
             self._refresh()
 
     @property
@@ -231,8 +279,23 @@ class HolderTracker:
     @property
     def _nameless(self) -> frozenset[str]:
         """The pods whose name is not known yet."""
+        return self._holding - self._names.keys()
+
+    @property
+    def _holding(self) -> frozenset[str]:
+        """The pods that hold shares."""
         holders = self._checkpoint.holders if self._checkpoint else ()
-        return frozenset(holder.pod for holder in holders) - self._names.keys()
+        return frozenset(holder.pod for holder in holders)
+
+    def _remember(self, listed: Mapping[str, tuple[str, str]] | None = None) -> bool:
+        """Keep the names of the pods that hold shares; whether one is new.
+
+        `listed`: those that podresources has told.
+        """
+        known = {**self._names, **(listed or {}), **self._told_names}
+        holding, before = self._holding, self._names
+        self._names = {pod: name for pod, name in known.items() if pod in holding}
+        return self._names != before
 
     def _refresh(self) -> None:
         self._last_refresh = asked = self._reactor.seconds()
@@ -248,14 +311,14 @@ class HolderTracker:
             if self._asking is None:
                 return  # stopped
             self._asking = None
-            now = self._reactor.seconds()
             if isinstance(result, Failure):
                 self._back_off()
                 self._doubted(why(result.value))
             else:
                 self._failures = 0
-                self._not_before = now + DUTY * (now - asked)
+                self._took = self._reactor.seconds() - asked
                 self._named(result)
+                self._look_for_ends()
 
         self._asking.addBoth(done)
 
@@ -282,19 +345,17 @@ class HolderTracker:
         if named and not checkpoint.written and not checkpoint.problem:
             checkpoint = self._checkpoint = self._removed()
             self._tell()
-        pods = {holder.pod for holder in checkpoint.holders}
-        known = {**self._names, **names(checkpoint, named)}
-        known = {pod: name for pod, name in known.items() if pod in pods}
-        if (known, "") != (self._names, self._doubt):
-            self._names, self._doubt = known, ""
+        listed = names(checkpoint, named)
+        before = (self._listed, self._doubt)
+        self._listed, self._doubt = frozenset(listed), ""
+        if self._remember(listed) or before != (self._listed, ""):
             self._tell()
         self._compare(frozenset(one for entry in named for one in entry.ids))
 
     def _tell(self) -> None:
         if self._checkpoint is not None:
-            self._observer.on_checkpoint(
-                evolve(with_names(self._checkpoint, self._names), doubt=self._doubt)
-            )
+            named = with_names(self._checkpoint, self._names)
+            self._observer.on_checkpoint(evolve(named, doubt=self._doubt, listed=self._listed))
 
     def _compare(self, listed: frozenset[str]) -> None:
         """Resend the lists if the file holds what the kubelet may have freed meanwhile.

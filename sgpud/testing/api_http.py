@@ -14,6 +14,10 @@ from sgpud.testing.api_objects import Object, Refused
 class Answers(Protocol):
     """What answers."""
 
+    @property
+    def running(self) -> bool:
+        """Whether it is there at all."""
+
     def admit(self, method: str, path: str, headers: Mapping[str, str]) -> None:
         """Take note of a call; Refused where it gets no answer of its own."""
 
@@ -49,6 +53,9 @@ class Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length") or 0)
         body = json.loads(self.rfile.read(length)) if length else {}
         api, parts = self.server_of, urlsplit(self.path)
+        if not api.running:
+            self.close_connection = True
+            return
         query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
         try:
             api.admit("WATCH" if "watch" in query else self.command, self.path, dict(self.headers))

@@ -80,6 +80,11 @@ class ApiServer:
         assert self._server is not None  # noqa: S101 - since `start`
         return int(self._server.server_address[1])
 
+    @property
+    def running(self) -> bool:
+        """Whether it is started."""
+        return self._server is not None
+
     def start(self, port: int = 0) -> None:
         """Listen on loopback."""
         api = self
@@ -93,8 +98,8 @@ class ApiServer:
 
     def stop(self) -> None:
         """End it, with every watch."""
-        self.cut_watches()
         server, self._server = self._server, None
+        self.cut_watches()
         if server is not None:
             server.shutdown()
             server.server_close()

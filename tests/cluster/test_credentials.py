@@ -171,3 +171,25 @@ def test_a_file_that_is_no_kubeconfig_is_an_error_of_ours(tmp_path: Path, text: 
     path.write_text(text)
     with pytest.raises(CredentialsError):
         read(path).access()
+
+
+def test_whether_there_are_any_is_known_without_reading_them(tmp_path: Path) -> None:
+    def exist(named: str = "", environment: Mapping[str, str] | None = None) -> bool:
+        return Credentials(named, environment or {}, lambda: NOW, tmp_path).exist()
+
+    pod = {"KUBERNETES_SERVICE_HOST": "192.0.2.1"}
+    assert not exist()
+    assert not exist(environment=pod)  # automountServiceAccountToken: false
+    assert not exist(str(tmp_path / "absent"))
+    account = tmp_path / ACCOUNT
+    account.mkdir(parents=True)
+    (account / "token").write_text("abc")
+    assert exist(environment=pod)
+    assert not exist()
+    kubelet = tmp_path / KUBELET_FILES[0]
+    kubelet.parent.mkdir(parents=True)
+    kubelet.write_text("{}")
+    assert exist()
+    assert exist(str(kubelet))
+    # As in the packaged service: RestrictAddressFamilies=AF_UNIX.
+    assert not Credentials(str(kubelet), {}, lambda: NOW).exist(lambda: False)

@@ -163,8 +163,8 @@ def test_the_command_keeps_openssl_away_until_it_is_needed() -> None:
     code = (
         "import sys, sgpud.cli.main, sgpud.__main__ as _; from sgpud import app;"
         "sys.modules.setdefault('OpenSSL', None);"
-        "print(sorted(m for m in sys.modules if m.startswith(('sgpud.cluster', 'sgpud.dra',"
-        " 'sgpud.kubelet.dra', 'sgpud.core.dra'))));"
+        "print(sorted(m for m in sys.modules if m.startswith(('sgpud.cluster.', 'sgpud.dra',"
+        " 'sgpud.cluster_parts', 'sgpud.core.cluster', 'sgpud.kubelet.dra', 'sgpud.core.dra'))));"
         "import sgpud.dra; print(sys.modules['OpenSSL'] is not None)"
     )
     done = subprocess.run(

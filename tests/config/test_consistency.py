@@ -25,6 +25,7 @@ def warnings(text: str, *overrides: str) -> list[str]:
         "[container]\nmethod = 'cdi'\n[[gpu]]\nmatch = '1'\nresource = 'a/b'",
         "[[gpu]]\nmatch = 'NVIDIA A100-*'\n[[gpu]]\nmatch = 'NVIDIA A1*'\n[[gpu]]\nmatch = '*'",
         "[gpus]\ndeny = ['GPU-1']",
+        "[dra]\nkubeconfig = '/etc/sgpud.kubeconfig'\nnode_name = 'node-1'",
         "[[gpu]]\nmatch = '1'\nresource = 'example.com/shared-gpu'",
         "[container]\nmethod = 'nvidia-runtime'\n[[gpu]]\nmatch = '1'\nduplication_factor = 1",
     ],
@@ -37,6 +38,7 @@ def test_nothing_to_warn_of(text: str) -> None:
     ("text", "place", "says"),
     [
         ("[kubelet]\nnuma = true", "f:2: warning: kubelet.numa: ", "without asking sgpud"),
+        ("[dra]\nnode_name = 'a'\norder = 'fixed'", "f:1: warning: dra: ", "remove the rest"),
         (
             "[sharing]\nmultiple = 'same'\n[kubelet]\nnuma = true",
             "f:4: warning: kubelet.numa: ",

@@ -19,13 +19,14 @@ CHART = DEPLOY / "helm" / "sgpud"
 OVERLAYS = ("gke", "nvidia-runtime", "fake-gpus")
 MONITORING = ("pod-monitor", "alerts", "dashboard")
 COMPONENTS = {
-    "gke": ("who-uses-what", *MONITORING),
-    "nvidia-runtime": ("who-uses-what", *MONITORING, "mig-monitoring", "cdi"),
-    "fake-gpus": MONITORING,
+    "gke": ("who-uses-what", "api-server", *MONITORING),
+    "nvidia-runtime": ("who-uses-what", "api-server", *MONITORING, "mig-monitoring", "cdi"),
+    "fake-gpus": ("api-server", *MONITORING),
 }
 """The components that an overlay can have."""
 VALUES = {
     "who-uses-what": {"whoUsesWhat": "true"},
+    "api-server": {"apiServer": "true"},
     "pod-monitor": {"podMonitor.enabled": "true"},
     "alerts": {"alerts.enabled": "true"},
     "dashboard": {"dashboard.enabled": "true"},

@@ -7,7 +7,7 @@ import yaml
 
 from sgpud.cli.main import command_line
 from sgpud.config.load import parse
-from sgpud.config.values import DRIVER, KubeletApi
+from sgpud.config.values import DRIVER, ApiServerUse, KubeletApi
 from sgpud.core.dra.classes import device_class
 from tests.deploy.rendering import DEPLOY, Rendered, Renderer
 
@@ -36,6 +36,17 @@ def test_the_pod_is_a_driver_with_a_token_and_its_folders(rendered: Rendered) ->
     assert {"/var/lib/kubelet/plugins_registry", config.dra.cdi_dir} <= writable
     (name,) = (each for each in rendered.container["env"] if each["name"] == "NODE_NAME")
     assert name["valueFrom"]["fieldRef"]["fieldPath"] == "spec.nodeName"
+
+
+def test_the_component_api_server_comes_on_top(renderer: Renderer) -> None:
+    """Without it there is no right to the pods, and so they are not asked for."""
+    for components, used in (((), ApiServerUse.NEVER), (("api-server",), ApiServerUse.AUTO)):
+        made = renderer.overlay("dra", components)
+        words = command_line().parse_args(made.container["args"]).set
+        config = parse(made.files["sgpud.toml"], "sgpud.toml", words)
+        assert config.kubelet.api_server is used
+        names = [each["name"] for each in made.container["env"]]
+        assert names.count("NODE_NAME") == 1
 
 
 def test_every_mount_has_a_volume_and_a_path_of_its_own(rendered: Rendered) -> None:

@@ -57,9 +57,11 @@ def test_what_every_installation_has(rendered: Rendered) -> None:
     expected += ["Namespace"] if rendered.name.startswith("overlay") else []
     if "pod-monitor" in rendered.name:
         expected += ["ConfigMap", "PodMonitor", "PrometheusRule"]
+    if "api-server" in rendered.name:
+        expected += ["ClusterRole", "ClusterRoleBinding"]
     assert kinds == sorted(expected)
     for each in rendered.objects:
-        if each["kind"] != "Namespace":
+        if each["kind"] not in ("Namespace", "ClusterRole", "ClusterRoleBinding"):
             assert each["metadata"]["namespace"] == "sgpud"
 
 
@@ -136,11 +138,17 @@ def test_the_standby_can_start_beside_the_old_pod(rendered: Rendered) -> None:
     assert all("hostPort" not in port for port in rendered.container["ports"])
 
 
-def test_it_has_no_right_in_the_cluster(rendered: Rendered) -> None:
+def test_it_has_no_right_in_the_cluster_unless_it_is_to_have_some(rendered: Rendered) -> None:
     account = rendered.one("ServiceAccount")
+    given = "api-server" in rendered.name
     assert account["automountServiceAccountToken"] is False
-    assert rendered.pod["automountServiceAccountToken"] is False
+    assert rendered.pod["automountServiceAccountToken"] is given
     assert rendered.pod["serviceAccountName"] == account["metadata"]["name"]
+    if given:
+        (subject,) = rendered.one("ClusterRoleBinding")["subjects"]
+        assert (subject["name"], subject["namespace"]) == ("sgpud", "sgpud")
+        (named,) = (one for one in rendered.container["env"] if one["name"] == "NODE_NAME")
+        assert named["valueFrom"] == {"fieldRef": {"fieldPath": "spec.nodeName"}}
 
 
 def test_requests_and_limits_are_set(rendered: Rendered) -> None:

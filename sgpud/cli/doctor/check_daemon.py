@@ -180,6 +180,20 @@ def check_http(facts: NodeFacts) -> Iterator[Finding]:
         )
 
 
+def check_cluster(facts: NodeFacts) -> Iterator[Finding]:
+    """What the daemon cannot do at the API server, where it uses that."""
+    for cluster in (facts.view or {}).get("cluster", ()):
+        for problem in cluster["problems"]:
+            yield Finding(
+                "daemon",
+                Severity.WARNING,
+                f"API server: {problem}",
+                "sgpud does without it; docs/clusters.md says what is missed.",
+                "Grant the right that it names (docs/clusters.md), or set [kubelet] api_server ="
+                ' "never".',
+            )
+
+
 def check_pools(facts: NodeFacts) -> Iterator[Finding]:
     """Whether the kubelet follows every list of the daemon."""
     for pool in (facts.view or {}).get("pools", ()):

@@ -11,6 +11,7 @@ from typing import Any
 from sgpud.cli import offline
 from sgpud.cli.doctor.check_daemon import (
     check_cgroup,
+    check_cluster,
     check_configuration,
     check_daemon,
     check_healths,
@@ -71,6 +72,7 @@ CHECKS: tuple[Callable[[NodeFacts], Iterator[Finding]], ...] = (
     check_cgroup,
     check_daemon,
     check_http,
+    check_cluster,
     check_pools,
     check_healths,
 )

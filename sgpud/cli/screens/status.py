@@ -86,6 +86,13 @@ def _dra(found: Document) -> Iterator[tuple[str, CellStyle]]:
             yield f"{dra['driver']}: no ResourceSlice yet, {claims}", CellStyle.WARN
 
 
+def _cluster(found: Document) -> Iterator[tuple[str, CellStyle]]:
+    """The connection to the API server."""
+    for cluster in found.get("cluster", ()):
+        for problem in cluster["problems"]:
+            yield f"API server: {problem}", CellStyle.WARN
+
+
 def _top(found: Document) -> Iterator[tuple[str, CellStyle]]:
     """What concerns the whole node."""
     at = datetime.fromtimestamp(found["at"], timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
@@ -93,6 +100,7 @@ def _top(found: Document) -> Iterator[tuple[str, CellStyle]]:
     yield f"sgpud {found['version']}: {found['serving']}{driver}, {at}", CellStyle.HEAD
     yield from ((f"Failed: {part}. Restart sgpud", CellStyle.BAD) for part in found["dead"])
     yield from _dra(found)
+    yield from _cluster(found)
     configuration = found["configuration"]
     if configuration["problems"]:
         last_good = configuration["in_use"] != "file"

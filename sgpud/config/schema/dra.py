@@ -28,7 +28,8 @@ DRA = (
         "",
         "The kubeconfig for the API server. Empty: the service account, in a pod; otherwise the"
         " kubelet's own (/etc/kubernetes/kubelet.conf, /var/lib/kubelet/kubeconfig or that of k3s)."
-        " The file is read again whenever it or what it names changes.",
+        " The file is read again whenever it or what it names changes. [kubelet] api_server uses"
+        " it, too.",
         restart=True,
     ),
     Key(

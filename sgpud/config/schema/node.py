@@ -16,6 +16,7 @@ from sgpud.config.schema.kinds import Boolean, Key, ListOf, Table, Text, choice
 from sgpud.config.values import (
     PLUGIN_DIRECTORY,
     POD_RESOURCES,
+    ApiServerUse,
     KubeletApi,
     LogFormat,
     LogLevel,
@@ -96,6 +97,19 @@ KUBELET = (
         '- "dra": as a ResourceSlice with the memory and the places of each GPU, which the'
         " scheduler itself packs; needs Kubernetes 1.36 and CDI in the container runtime\n"
         "A node must never serve both: drain it before this is changed (docs/dra.md).",
+        restart=True,
+    ),
+    Key(
+        "api_server",
+        choice(ApiServerUse),
+        ApiServerUse.AUTO.value,
+        'Whether sgpud uses the API server for more than api = "dra" needs:\n'
+        '- "auto": where it has credentials and a network: the service account of its pod, the'
+        " kubeconfig that [dra] kubeconfig names, or the kubelet's own. It learns the names and the"
+        " ends of this node's pods when the scheduler does; docs/clusters.md says what else, and"
+        " which rights it takes\n"
+        '- "never": it learns them from the kubelet alone\n'
+        "Without credentials the two are the same.",
         restart=True,
     ),
     Key(

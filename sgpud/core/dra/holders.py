@@ -87,12 +87,13 @@ def live_plugin_holders(checkpoint: CheckpointState) -> CheckpointState:
     """The checkpoint with those containers only that still run.
 
     The kubelet names finished ones in its checkpoint until it writes the next, which without a
-    device plugin it may never do. Whom podresources lists has a name; if it cannot be asked, all
+    device plugin it may never do. podresources does not list them; if it cannot be asked, all
     stay.
     """
-    if checkpoint.doubt:
+    listed = checkpoint.listed
+    if checkpoint.doubt or listed is None:
         return checkpoint
-    return evolve(checkpoint, holders=tuple(holder for holder in checkpoint.holders if holder.name))
+    return evolve(checkpoint, holders=tuple(one for one in checkpoint.holders if one.pod in listed))
 
 
 def plugin_consumption(checkpoint: CheckpointState, node: Node) -> dict[str, dict[str, int]]:

@@ -82,6 +82,8 @@ class CheckpointState:
     """Why the file could not be read (the rest is then what was known last), or empty."""
     doubt: str = ""
     """Why the holders may be stale although the file was read, or empty."""
+    listed: frozenset[str] | None = None
+    """UIDs of the pods that podresources listed last; None: it has not answered."""
 
 
 @frozen

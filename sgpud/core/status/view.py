@@ -122,6 +122,18 @@ class DraView:
 
 
 @frozen
+class ClusterView:
+    """The connection to the API server, where [kubelet] api_server uses it."""
+
+    node: str
+    """The name of this Node; empty until it is known."""
+    pods_followed: bool
+    """Whether names and ends of this node's pods come from there."""
+    problems: tuple[str, ...] = ()
+    """What does not work; sgpud does without it."""
+
+
+@frozen
 class InstanceView:
     """The state of this sgpud process."""
 
@@ -138,6 +150,8 @@ class InstanceView:
     notes: tuple[str, ...] = ()
     """Notes for people, before those of the plan."""
     dra: tuple[DraView, ...] = ()
+    """As in View."""
+    cluster: tuple[ClusterView, ...] = ()
     """As in View."""
 
 
@@ -191,6 +205,8 @@ class NodeView:
     """Why a restart would lose the latest state (cordons, healths, configuration), or empty."""
     dra: tuple[DraView, ...] = ()
     """The driver of Dynamic Resource Allocation; empty: sgpud is a device plugin."""
+    cluster: tuple[ClusterView, ...] = ()
+    """The connection to the API server; empty where it is not used."""
 
 
 def view(
@@ -232,6 +248,7 @@ def view(
         usage=usage_view(node, usage, moment.now),
         unsaved=instance.unsaved,
         dra=instance.dra,
+        cluster=instance.cluster,
     )
 
 

@@ -58,9 +58,12 @@ def test_memory_counts_in_shares_of_the_configured_size() -> None:
 
 
 def test_finished_containers_of_a_stale_checkpoint_do_not_count() -> None:
-    assert live_plugin_holders(held(1, name="")).holders == ()
-    assert len(live_plugin_holders(held(1)).holders) == 1
-    assert len(live_plugin_holders(evolve(held(1, name=""), doubt="no answer")).holders) == 1
+    running = frozenset(holder.pod for holder in held(1).holders)
+    gone = evolve(held(1), listed=frozenset(["another"]))
+    assert live_plugin_holders(gone).holders == ()
+    assert len(live_plugin_holders(evolve(held(1), listed=running)).holders) == 1
+    assert len(live_plugin_holders(evolve(gone, doubt="no answer")).holders) == 1
+    assert len(live_plugin_holders(held(1)).holders) == 1  # nobody has been asked yet
 
 
 def test_what_the_device_plugin_gave_is_not_offered() -> None:

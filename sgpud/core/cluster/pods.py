@@ -1,0 +1,81 @@
+"""Pods as the API server has them, as far as they concern who holds what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from attrs import field, frozen
+
+from sgpud.core.cluster.events import ObjectReference, pod_reference
+
+MIRROR = "kubernetes.io/config.mirror"
+"""The annotation of a static pod's mirror: the UID by which the kubelet knows the pod."""
+_FINISHED = ("Succeeded", "Failed")
+
+
+@frozen
+class ClusterPod:
+    """A pod that is bound to this node."""
+
+    uid: str
+    """By which the kubelet's checkpoint names it."""
+    namespace: str
+    name: str
+    finished: bool = False
+    """Whether all its containers have ended, and none is started again."""
+
+    @property
+    def reference(self) -> ObjectReference:
+        """The pod as an Event names it."""
+        return pod_reference(self.namespace, self.name, self.uid)
+
+
+@frozen
+class PodsChange:
+    """What the API server has told of the pods."""
+
+    pods: Mapping[str, ClusterPod] = field(factory=dict)
+    """Those that are there, finished or not, by UID."""
+    ended: frozenset[str] = frozenset()
+    """UIDs of those that have finished, or are gone, since the last change."""
+
+
+def pod_of(document: Mapping[str, Any]) -> ClusterPod:
+    """A pod; KeyError or TypeError if it is none.
+
+    The kubelet says Succeeded or Failed when no container runs any more and none will: whatever its
+    restart policy, and with its init containers done or given up. A container that has ended says
+    nothing of its pod.
+    """
+    metadata = document["metadata"]
+    mirrored = (metadata.get("annotations") or {}).get(MIRROR)
+    return ClusterPod(
+        str(mirrored or metadata["uid"]),
+        str(metadata["namespace"]),
+        str(metadata["name"]),
+        (document.get("status") or {}).get("phase") in _FINISHED,
+    )
+
+
+def listed(before: Mapping[str, ClusterPod], pods: Iterable[ClusterPod]) -> PodsChange:
+    """The change that a list of all pods is."""
+    now = {pod.uid: pod for pod in pods}
+    return PodsChange(now, _running(before) - _running(now) | _finished(now) - _finished(before))
+
+
+def changed(before: Mapping[str, ClusterPod], pod: ClusterPod, *, deleted: bool) -> PodsChange:
+    """The change that an event of a watch is."""
+    others = {uid: one for uid, one in before.items() if uid != pod.uid}
+    now = others if deleted else {**others, pod.uid: pod}
+    known = before.get(pod.uid)
+    ends = (deleted or pod.finished) and not (known and known.finished)
+    return PodsChange(now, frozenset([pod.uid]) if ends else frozenset())
+
+
+def _running(pods: Mapping[str, ClusterPod]) -> frozenset[str]:
+    return frozenset(uid for uid, pod in pods.items() if not pod.finished)
+
+
+def _finished(pods: Mapping[str, ClusterPod]) -> frozenset[str]:
+    return frozenset(uid for uid, pod in pods.items() if pod.finished)
