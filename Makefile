@@ -90,7 +90,7 @@ autopkgtest: ## run debian/tests on the package of `make deb` (as root; SUITE=tr
 piuparts: ## run piuparts on the package of `make deb` (as root; SUITE=trixie)
 	tools/piuparts $(SUITE)
 
-image: ## build the image from the package of `make deb` (IMAGE=NAME, BASE=..., see tools/image)
+image: ## build the image from the package of `make deb` (IMAGE=NAME, BASE=..., ARCH=arm64, see tools/image)
 	tools/image $(IMAGE)
 
 test-image: $(READY) ## build the image and test it as the manifests run it (as root)

@@ -19,7 +19,7 @@ from sgpud.testing.dra_kubelet import DraKubelet
 
 DRIVER = "gpu.deepomatic.com"
 GIB = 2**30
-WITHIN = 15.0
+WITHIN = 60.0
 """Seconds that any step may take on a slow machine."""
 _GPUS = """\
 [[gpu]]

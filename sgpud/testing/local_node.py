@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-WITHIN = 15.0
+WITHIN = 60.0
 """Seconds that any step may take on a slow machine."""
 _OF_SYSTEMD = {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "JOURNAL_STREAM"}
 """What whoever starts the daemon from within a service must not hand on."""
