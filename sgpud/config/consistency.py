@@ -168,6 +168,15 @@ def _glob_covers(earlier: str, later: str) -> bool:
 _AFTER_MIG = re.compile(r"\bMIG ([^*?]+)\Z", re.IGNORECASE)
 _PROFILE = re.compile(r"(?:[1-9]c\.)?[1-9]g\.[0-9]{1,4}gb(?:[+-][a-z][a-z.,+-]*)?", re.IGNORECASE)
 """A MIG profile, by the names that NVIDIA's user guide lists."""
+_ABOUT_MIG = re.compile(r"\bMIG(?!-[0-9a-f]{8})\b|[1-9]g\.[0-9]+gb", re.IGNORECASE)
+"""In an entry that can mean MIG instances only, and is not the UUID of one."""
+_WRITTEN = re.compile(
+    r"((?:[1-9]c\.)?[1-9]g\.[0-9]{1,4}gb)(?:([+.-])([a-z][a-z.,+-]*))?", re.IGNORECASE
+)
+"""A profile as people write it, like that of a resource's name."""
+_SUFFIXES = ("", "+me", "+gfx", "+me.all", "-me")
+_SIZES = frozenset({5, 6, 10, 12, 18, 20, 24, 35, 40, 48, 80, 96, 141, 180})
+"""Some of the gigabytes in names of profiles."""
 
 
 def _warning(path: tuple[str | int, ...], text: str) -> Violation:
@@ -204,10 +213,39 @@ def _hopeless(sharing: Sharing) -> Iterator[Violation]:
             yield _warning(
                 path,
                 f"{show(entry)} can match no GPU, since {show(named[1])} is not a MIG profile:"
-                ' write one as NVML names it, such as "1g.10gb" or "1g.24gb+gfx"',
+                f" {_as_nvml_names_it(entry)}",
+            )
+        elif _ABOUT_MIG.search(entry) and not _matches_an_instance(entry):
+            yield _warning(
+                path,
+                f"{show(entry)} can match no GPU, since a MIG instance has the name of its product"
+                f" and of its profile: {_as_nvml_names_it(entry)}",
             )
         elif looks_like_uuid(entry) and not UUID.fullmatch(entry):
             yield _warning(path, f"{show(entry)} can match no GPU, since it is not a UUID")
+
+
+def _as_nvml_names_it(entry: str) -> str:
+    written = _WRITTEN.search(entry)
+    if not written:
+        return 'write one as NVML names it, such as "*MIG 1g.10gb" or "*MIG 1g.24gb+gfx"'
+    slices, sign, more = written.groups()
+    profile = slices.lower() + (f"{'-' if sign == '-' else '+'}{more.lower()}" if more else "")
+    return f'write "*MIG {profile}", as NVML names it'
+
+
+def _matches_an_instance(entry: str) -> bool:
+    """Whether an entry can match a MIG instance of any product."""
+    head = re.split(r"\bMIG\b|[1-9*?](?:c\.[1-9*?])?g\.", entry, maxsplit=1, flags=re.IGNORECASE)[0]
+    product = re.sub(r"[*?]", "x", head.strip(" *")) or "NVIDIA"
+    sizes = _SIZES | {int(found) for found in re.findall(r"[0-9]{1,4}", entry)}
+    return any(
+        glob_matches(entry, f"{product} MIG {compute}{slices}g.{size}gb{suffix}")
+        for slices in range(1, 8)
+        for compute in ("", *(f"{part}c." for part in range(1, slices)))
+        for size in sizes
+        for suffix in _SUFFIXES
+    )
 
 
 def _shadowed(sharing: Sharing) -> Iterator[Violation]:

@@ -29,6 +29,8 @@ from sgpud.gpus.container_runtime import (
 
 REQUIRED = ("nvidiactl", "nvidia-uvm")
 OPTIONAL = ("nvidia-uvm-tools", "nvidia-modeset")
+_WSL2 = "/dev/dxg"
+"""The node of all GPUs of a machine under WSL2, where NVML reports no minor numbers."""
 _ACCESS_FILE = 1 << 12
 """Bytes of a capability's file, at most."""
 _CONTROLLERS = "/sys/fs/cgroup/cgroup.controllers"
@@ -54,7 +56,7 @@ def look(
     """
     specs = read_specs(root, cdi_kind, cdi_folders(root) or FOLDERS, on_other=on_other)
     missing = [f"/dev/{name}" for name in REQUIRED if not there(root, f"/dev/{name}")]
-    windows = there(root, "/dev/dxg")
+    windows = there(root, _WSL2)
     access = {}
     for gpu in gpus:
         if gpu.fake:
@@ -109,13 +111,16 @@ def _missing(nodes: Sequence[str], *, windows: bool) -> str:
     if windows:
         return (
             "this is WSL2, where every GPU is behind /dev/dxg and has no node of its own: install"
-            " nvidia-container-toolkit, which hands that over (nvidia-runtime)"
+            " nvidia-container-toolkit, which hands that over (nvidia-runtime), or make a CDI spec"
+            " with it (cdi)"
         )
     return f"{' and '.join(nodes)} missing: run `nvidia-modprobe -c0 -u`"
 
 
 def _nodes(root: Path, gpu: Gpu) -> tuple[tuple[str, ...], str]:
     """The device nodes of one GPU on the host, or none and the reason."""
+    if gpu.minor is None and there(root, _WSL2):
+        return (_WSL2,), ""
     if gpu.minor is None:
         return (), "NVML does not report its minor number"
     own = f"/dev/nvidia{gpu.minor}"

@@ -27,11 +27,50 @@ def warnings(text: str, *overrides: str) -> list[str]:
         "[gpus]\ndeny = ['GPU-1']",
         "[dra]\nkubeconfig = '/etc/sgpud.kubeconfig'\nnode_name = 'node-1'",
         "[[gpu]]\nmatch = '1'\nresource = 'example.com/shared-gpu'",
+        *(
+            f"[[gpu]]\nmatch = '{fine}'"
+            for fine in (
+                *("*MIG*", "*1g.5gb", "*mig 1G.10GB+me", "*A100* MIG 1g.*", "* MIG ?g.24gb*"),
+                *("NVIDIA A100-SXM4-40GB MIG 3g.20gb", "*MIG 1c.2g.24gb+gfx", "*+gfx"),
+                *(
+                    "*MIG 2g.48gb+me.all",
+                    "*MIG 1g.24gb-me",
+                    "?VIDIA H200 MIG 1g.*gb",
+                    "*MIG 7g.999gb",
+                ),
+                "MIG-5c89852c-d268-c3f3-1b07-005d5ae1dc3f",
+            )
+        ),
         "[container]\nmethod = 'nvidia-runtime'\n[[gpu]]\nmatch = '1'\nduplication_factor = 1",
     ],
 )
 def test_nothing_to_warn_of(text: str) -> None:
     assert warnings(text) == []
+
+
+@pytest.mark.parametrize(
+    ("entry", "instead"),
+    [
+        ("*MIG 1g.24gb.gfx", "*MIG 1g.24gb+gfx"),
+        ("*MIG 1g.24gb.me.all", "*MIG 1g.24gb+me.all"),
+        ("*MIG 1g.24gb.*", "*MIG 1g.24gb"),
+        ("mig-1g.5gb", "*MIG 1g.5gb"),
+        ("*mig-1g.24gb-me", "*MIG 1g.24gb-me"),
+        ("nvidia.com/mig-1g.10gb.me", "*MIG 1g.10gb+me"),
+        ("MIG 2g.20gb", "*MIG 2g.20gb"),
+        ("1g.5gb", "*MIG 1g.5gb"),
+        ("1c.3g.20gb*", "*MIG 1c.3g.20gb"),
+        ("MIG", "*MIG 1g.10gb"),
+        ("*MIG1g.5gb", "*MIG 1g.5gb"),
+    ],
+)
+def test_an_entry_that_can_match_no_instance_is_told_how_nvml_names_one(
+    entry: str, instead: str
+) -> None:
+    for text in (f"[[gpu]]\nmatch = '{entry}'", f"[gpus]\nallow = ['{entry}', '0']"):
+        (found,) = warnings(text)
+        assert f'"{entry}" can match no GPU' in found
+        assert f'"{instead}"' in found
 
 
 @pytest.mark.parametrize(

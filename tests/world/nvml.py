@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from sgpud.gpus.nvml.messages import Inventory, SamplesMessage, parse
+from sgpud.gpus.nvml.messages import Inventory, ProcessesMessage, SamplesMessage, parse
 
 
 def told(uuid: str, **facts: object) -> dict[str, object]:
@@ -35,4 +35,12 @@ def sample(**facts: object) -> SamplesMessage:
     }  # fmt: skip
     found = parse(json.dumps({"type": "samples", "gpus": [entry]}).encode())
     assert isinstance(found, SamplesMessage)
+    return found
+
+
+def processes(*rows: list[int | None]) -> ProcessesMessage:
+    """The processes of one GPU: process id, bytes, percent."""
+    entry = {"uuid": "GPU-1", "processes": rows, "error": ""}
+    found = parse(json.dumps({"type": "processes", "gpus": [entry]}).encode())
+    assert isinstance(found, ProcessesMessage)
     return found

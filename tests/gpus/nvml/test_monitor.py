@@ -12,13 +12,14 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from sgpud.core.gpu.gpu import Gpu
-from sgpud.core.gpu.observations import EventKind, GpuEvent, Sample
+from sgpud.core.gpu.observations import EventKind, GpuEvent, GpuProcess, GpuProcesses, Sample
 from sgpud.gpus.nvml.driver_files import CHECK_EVERY
 from sgpud.gpus.nvml.faults import GpuFault, GpuFaultKind
 from sgpud.gpus.nvml.monitor import RELEASE, Machine, NvmlMonitor
 from sgpud.gpus.nvml.probe.protocol import HOT_PLUGGED, PERIOD
 from sgpud.gpus.nvml.run import ProbeTimeouts
 from tests.gpus.nvml.stub import GPU_A, GPU_B
+from tests.world.reports import IMPOSSIBLE_BYTES
 
 PATIENCE = ProbeTimeouts()
 
@@ -105,6 +106,7 @@ class MonitorTests(SynchronousTestCase):
         self.errors: list[tuple[str, str]] = []
         self.events: list[GpuEvent] = []
         self.samples: list[tuple[Sample, ...]] = []
+        self.processes: list[tuple[GpuProcesses, ...]] = []
         self.signs = "none"
         self.monitor = NvmlMonitor(
             cast("Any", self.reactor),
@@ -113,6 +115,7 @@ class MonitorTests(SynchronousTestCase):
             lambda gpu, error: self.errors.append((gpu, error)),
             on_event=self.events.append,
             on_samples=self.samples.append,
+            on_processes=self.processes.append,
             machine=Machine(self.starts, lambda: self.signs),
         )
         self.monitor.start()
@@ -423,6 +426,14 @@ class MonitorTests(SynchronousTestCase):
         assert self.samples == [
             (Sample(GPU_A, 1, 2, 3, 0, 0), Sample(GPU_B, error="GPU is lost")),
         ]
+
+    def test_a_process_with_more_memory_than_its_gpu_has_none_that_is_known(self) -> None:
+        self.child.answer("GPU-1", "GPU-2")
+        rows = [[7, IMPOSSIBLE_BYTES, 5], [8, 1, 6]]
+        gpus = [{"uuid": "GPU-1", "processes": rows, "error": ""}]
+        self.child.say("processes", gpus=gpus)
+        kept = (GpuProcess(7, None, 5), GpuProcess(8, 1, 6))
+        assert self.processes == [(GpuProcesses("GPU-1", kept),)]
 
     def test_a_hang_is_an_event_of_the_gpu_that_hangs(self) -> None:
         self.child.answer(GPU_A, GPU_B)

@@ -17,6 +17,7 @@ from sgpud.gpus.nvml.faults import GpuFaultKind
 from sgpud.gpus.nvml.messages import GpuErrorMessage, Inventory
 from sgpud.gpus.nvml.probe.protocol import HOT_PLUGGED
 from tests.gpus.nvml.stub import A100, CUT, GPU_A, GPU_B, GPU_C, MIG_1, MIG_2, T4, Probe, Stub
+from tests.world import reports
 
 GIB = 2**30
 
@@ -106,6 +107,24 @@ def test_a_gpu_that_cannot_be_shared_is_listed_with_its_address_and_reason(
     assert probe.inventory(2).unreadable == ()
 
 
+def test_memory_that_may_not_be_read_is_unknown_and_the_instances_are_shared(
+    stub: Stub, probe: Probe
+) -> None:
+    stub.write(T4, CUT, *reports.FORBIDDEN_MEMORY)
+    found = probe.start(stub).inventory().gpus
+    assert [(gpu.uuid, gpu.memory) for gpu in found[1:]] == [(MIG_1, None), (MIG_2, None)]
+    assert found[2].product == "NVIDIA A100-SXM4-40GB MIG"
+
+
+def test_a_gpu_that_is_lost_at_the_start_takes_nothing_from_the_others(
+    stub: Stub, probe: Probe
+) -> None:
+    stub.write(A100, T4, CUT, reports.LOST)
+    found = probe.start(stub).inventory()
+    assert {gpu.uuid for gpu in found.gpus} == {GPU_A, MIG_1, MIG_2}
+    assert [(gpu.index, "NVML error 15" in gpu.reason) for gpu in found.unreadable] == [(1, True)]
+
+
 def test_an_instance_destroyed_during_a_read_is_not_an_error(stub: Stub, probe: Probe) -> None:
     stub.write(T4, CUT)
     probe.start(stub).inventory()
@@ -161,11 +180,12 @@ def test_a_mismatch_names_the_module_and_the_library_that_are_loaded(
 ) -> None:
     version = stub.root / "proc/driver/nvidia/version"
     version.parent.mkdir(parents=True)
-    version.write_text("NVRM version: NVIDIA UNIX Open Kernel Module  535.54.03\nGCC\n")
-    stub.write("nvml 12.535.183.01", "error nvmlInitWithFlags -1 18")
+    loaded, upgraded = reports.REPLACED
+    version.write_text(f"NVRM version: NVIDIA UNIX Open Kernel Module  {loaded}\nGCC\n")
+    stub.write(f"nvml 12.{upgraded}", "error nvmlInitWithFlags -1 18")
     detail = probe.start(stub).fault().detail
-    assert "Kernel Module 535.54.03" in detail
-    assert "NVML library 12.535.183.01" in detail
+    assert f"Kernel Module {loaded}" in detail
+    assert f"NVML library 12.{upgraded}" in detail
 
 
 def test_without_the_library_the_loader_says_why(stub: Stub, probe: Probe, tmp_path: Path) -> None:

@@ -102,11 +102,12 @@ class InventoryReader:
             return name
         # An older driver returns the parent's name. Profiles are named by memory in eighths.
         slices = self.optional("nvmlDeviceGetAttributes", handle)
-        whole = gpu["memory"] or 1
-        eighths = math.ceil(8 * (memory or 0) / whole) / 8
+        whole = gpu["memory"]
+        if not (slices and whole and memory):
+            return f"{gpu['product']} MIG"
+        eighths = math.ceil(8 * memory / whole) / 8
         gigabytes = round(eighths * math.ceil(whole / 2**30))
-        known = f" {slices.gpuInstanceSliceCount}g.{gigabytes}gb" if slices else ""
-        return f"{gpu['product']} MIG{known}"
+        return f"{gpu['product']} MIG {slices.gpuInstanceSliceCount}g.{gigabytes}gb"
 
     def _memory(self, handle: Any) -> dict[str, int | None]:
         info = self.memory_info(handle)
