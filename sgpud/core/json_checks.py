@@ -6,13 +6,13 @@ import re
 from typing import TypeVar
 
 UUID = re.compile(
-    r"(?![0-9]+\Z)(?![a-z0-9._-]+-[0-9a-f]{8}\Z)[0-9A-Za-z/._+-]{1,55}",
+    r"(?![0-9]+\Z)(?![a-z0-9._-]+-[0-9a-f]{8}\Z)(?!.*\.\.)[0-9A-Za-z][0-9A-Za-z/._+-]{0,54}",
     re.ASCII,
 )
 """A UUID that fits into a share id of at most 63 characters.
 
 Whatever NVML gives: not every UUID has a prefix, or five groups. It only must not look like an
-index, nor like the stem of memory shares (share_id.py).
+index, a path that leads upwards, or the stem of memory shares (share_id.py).
 """
 SHOWN = 120
 """Characters of an invalid value in a message."""

@@ -147,7 +147,7 @@ def test_each_error_in_a_list_is_reported_with_its_line(
     status, out, err = run(tmp_path, text)
     assert (status, out) == (EX_CONFIG, "")
     assert said in err
-    assert f"pods:{line}: " in err or not line
+    assert f"pods:{line}:" in err or not line
     assert len(err.splitlines()) == 1
 
 

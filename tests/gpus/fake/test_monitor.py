@@ -91,7 +91,7 @@ def test_an_instance_has_no_more_memory_than_its_gpu() -> None:
         ('memory = "1GiB"\nmig = ["1g"]', "4: gpu.mig: "),
         ('memory = "1GiB"\nmig = ["4g.20gb", "4g.20gb"]', "4: gpu.mig: takes 8 compute slices"),
         ("", "1: gpu.memory: is missing"),
-        ("memory = ", "3: is not TOML"),
+        ("memory = ", "3:10: is not TOML"),
     ],
 )
 def test_each_problem_names_file_line_and_key(line: str, text: str) -> None:
