@@ -7,13 +7,14 @@ READY := $(VENV)/.complete
 RUN_VENV := $(if $(wildcard $(READY)),$(VENV),.venv-run)
 RUN_READY := $(RUN_VENV)/.complete
 SUITE := bookworm
+ARCHES := amd64
 PARALLEL := -n auto --dist loadgroup
 PROTO := sgpud/kubelet/api
 UV_COMPILE := uv pip compile --quiet --universal --python-version 3.10 --fork-strategy fewest \
 	--generate-hashes --no-header --no-annotate --upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: help venv kube demo playground demo-dra test test-debian test-browser soak gpu-check check format bench bench-debian bench-boot build-dep deb test-boot autopkgtest piuparts image test-image proto pins clean
+.PHONY: help venv kube demo playground demo-dra test test-debian test-browser soak gpu-check check format bench bench-debian bench-boot build-dep deb test-boot autopkgtest piuparts image release test-image proto pins clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -92,6 +93,9 @@ piuparts: ## run piuparts on the package of `make deb` (as root; SUITE=trixie)
 
 image: ## build the image from the package of `make deb` (IMAGE=NAME, BASE=..., ARCH=arm64, see tools/image)
 	tools/image $(IMAGE)
+
+release: $(READY) ## build a release in dist/: packages, chart, image, SBOMs, SHA256SUMS (as root; ARCHES="amd64 arm64")
+	$(BIN)/python -m tools.release --images "$(ARCHES)"
 
 test-image: $(READY) ## build the image and test it as the manifests run it (as root)
 	tools/test-image $(TESTS)

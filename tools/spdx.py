@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""What an image holds, as SPDX 2.3: `python3 tools/spdx.py NAME DIGEST REVISION EPOCH PINS < LIST`.
+"""What an image, or another file, holds, as SPDX 2.3.
 
-LIST has a line for each Debian package: name, version and architecture, with tabs between. PINS is
-the requirements file of what the .deb carries beside. The document depends on these alone.
+`python3 tools/spdx.py NAME DIGEST REVISION EPOCH PINS < LIST` is for an image. LIST has a line for
+each Debian package: name, version and architecture, with tabs between. PINS is the requirements
+file of what the .deb carries beside. The document depends on these alone.
 """
 
 from __future__ import annotations
@@ -17,14 +18,19 @@ from pathlib import Path
 from typing import Any
 
 _UNKNOWN = "NOASSERTION"
-_IMAGE = "SPDXRef-image"
+_WHOLE = "SPDXRef-whole"
 
 
 def document(
-    name: str, digest: str, revision: str, epoch: int, packages: Iterable[dict[str, Any]]
+    name: str,
+    digest: str,
+    revision: str,
+    epoch: int,
+    packages: Iterable[dict[str, Any]],
+    purpose: str = "CONTAINER",
 ) -> dict[str, Any]:
-    """The whole document."""
-    held = [_image(name, digest, revision), *packages]
+    """The whole document. `purpose`: what it is about, as SPDX has it."""
+    held = [_whole(name, digest, revision, purpose), *packages]
     content = json.dumps(held, sort_keys=True).encode()
     return {
         "spdxVersion": "SPDX-2.3",
@@ -38,8 +44,8 @@ def document(
         },
         "packages": held,
         "relationships": [
-            _relation("SPDXRef-DOCUMENT", "DESCRIBES", _IMAGE),
-            *(_relation(_IMAGE, "CONTAINS", each["SPDXID"]) for each in held[1:]),
+            _relation("SPDXRef-DOCUMENT", "DESCRIBES", _WHOLE),
+            *(_relation(_WHOLE, "CONTAINS", each["SPDXID"]) for each in held[1:]),
         ],
     }
 
@@ -78,13 +84,13 @@ def _package(name: str, version: str, identity: str, purl: str) -> dict[str, Any
     }
 
 
-def _image(name: str, digest: str, revision: str) -> dict[str, Any]:
+def _whole(name: str, digest: str, revision: str, purpose: str) -> dict[str, Any]:
     return {
-        "SPDXID": _IMAGE,
+        "SPDXID": _WHOLE,
         "name": name,
         "versionInfo": digest,
         "comment": f"built from revision {revision}",
-        "primaryPackagePurpose": "CONTAINER",
+        "primaryPackagePurpose": purpose,
         "downloadLocation": _UNKNOWN,
         "filesAnalyzed": False,
         "licenseConcluded": _UNKNOWN,

@@ -110,6 +110,8 @@ def test_without_an_image_it_says_what_to_set(renderer: Renderer) -> None:
         "alerts.enabled=yes",
         "dashboard.label=grafana_dashboard",
         "resources.limits=null",
+        "affinity.nodes=here",
+        "env[0].value=nameless",
     ],
 )
 def test_a_value_that_means_nothing_is_refused(renderer: Renderer, value: str) -> None:
@@ -149,3 +151,31 @@ def test_values_reach_the_objects(renderer: Renderer) -> None:
     assert annotations["a/b"] == "c"
     for each in made.objects:
         validate(each)
+
+
+@pytest.mark.parametrize("flavour", OVERLAYS)
+def test_affinity_and_environment_are_added(renderer: Renderer, flavour: str) -> None:
+    where = "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution"
+    term = f"{where}.nodeSelectorTerms[0].matchExpressions[0]"
+    made = renderer.chart(
+        flavour, (),
+        "--set", f"{term}.key=nvidia.com/gpu.product", "--set", f"{term}.operator=Exists",
+        "--set", "env[0].name=HTTPS_PROXY", "--set", "env[0].value=http://proxy:3128",
+    )  # fmt: skip
+    (found,) = made.pod["affinity"]["nodeAffinity"][
+        "requiredDuringSchedulingIgnoredDuringExecution"
+    ]["nodeSelectorTerms"]
+    assert found["matchExpressions"] == [{"key": "nvidia.com/gpu.product", "operator": "Exists"}]
+    environment = made.container["env"]
+    assert environment[-1] == {"name": "HTTPS_PROXY", "value": "http://proxy:3128"}
+    plain = renderer.chart(flavour)
+    assert environment[:-1] == plain.container.get("env", [])
+    assert "affinity" not in plain.pod
+    for each in made.objects:
+        validate(each)
+
+
+def test_an_older_kubernetes_is_refused_with_a_sentence(renderer: Renderer) -> None:
+    sets = ("--set", f"image.repository={IMAGE}", "--kube-version", "1.28.0")
+    said = renderer.refused("template", "sgpud", str(CHART), *sets)
+    assert "chart requires kubeVersion: >=1.29.0-0" in said
