@@ -33,8 +33,9 @@ from sgpud.core.sharing.share_id import memory_stem
 
 GRANT_TURN = 0.1
 """Seconds from a grant until the plan counts it: the daemon brings a burst into one plan."""
-WHILE_WAITING = 5.0
-"""Seconds between looks for ended pods while something waits for a release."""
+WHILE_WAITING = 1.0
+"""Seconds between looks for ended pods while memory shares are held, or something else waits for a
+release."""
 OTHERWISE = 60.0
 """Seconds between those looks else. An Allocate shows ended pods at once: the kubelet frees their
 shares then, and writes its checkpoint."""
