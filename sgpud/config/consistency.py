@@ -22,6 +22,7 @@ from sgpud.core.sharing.rules import (
     InjectionMethod,
     InjectionSettings,
     Multiple,
+    Placement,
     ShareTerms,
     Sharing,
 )
@@ -123,6 +124,26 @@ def advice(config: Config) -> Iterator[Violation]:
             " topology manager policy the kubelet picks aligned shares without asking sgpud. Set"
             ' numa = false, or multiple = "any"',
         )
+
+    if _splits(config):
+        yield _warning(
+            ("sharing", "multiple"),
+            'with placement = "spread" every GPU is soon used in part, so that pods with many'
+            ' shares are refused although the node has as many free: placement = "packed" refuses'
+            " fewer. `sgpud simulate` compares them",
+        )
+
+
+def _splits(config: Config) -> bool:
+    """Whether containers need several places of one GPU, and pods are spread over all GPUs."""
+    sharing = config.sharing
+    kinds = (sharing.default, *(rule.terms(sharing.default) for rule in sharing.rules))
+    return (
+        config.kubelet.api is not KubeletApi.DRA
+        and sharing.multiple is Multiple.SAME
+        and sharing.placement is Placement.SPREAD
+        and any(terms.factor > 1 and not terms.share_memory for terms in kinds)
+    )
 
 
 def _shares_memory(sharing: Sharing) -> bool:

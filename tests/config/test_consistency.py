@@ -41,6 +41,9 @@ def warnings(text: str, *overrides: str) -> list[str]:
                 "MIG-5c89852c-d268-c3f3-1b07-005d5ae1dc3f",
             )
         ),
+        "[sharing]\nmultiple = 'same'\nplacement = 'packed'",
+        "[sharing]\nmultiple = 'same'\nshare_memory = '1GiB'",
+        "[sharing]\nmultiple = 'same'\nduplication_factor = 1",
         "[container]\nmethod = 'nvidia-runtime'\n[[gpu]]\nmatch = '1'\nduplication_factor = 1",
     ],
 )
@@ -79,9 +82,14 @@ def test_an_entry_that_can_match_no_instance_is_told_how_nvml_names_one(
         ("[kubelet]\nnuma = true", "f:2: warning: kubelet.numa: ", "without asking sgpud"),
         ("[dra]\nnode_name = 'a'\norder = 'fixed'", "f:1: warning: dra: ", "remove the rest"),
         (
-            "[sharing]\nmultiple = 'same'\n[kubelet]\nnuma = true",
-            "f:4: warning: kubelet.numa: ",
+            "[sharing]\nmultiple = 'same'\nplacement = 'packed'\n[kubelet]\nnuma = true",
+            "f:5: warning: kubelet.numa: ",
             'with sharing.multiple = "same"',
+        ),
+        (
+            "[sharing]\nmultiple = 'same'",
+            "f:2: warning: sharing.multiple: ",
+            'placement = "packed" refuses fewer',
         ),
         (
             "[container]\nmethod = 'nvidia-runtime'\n[[gpu]]\nmatch = '1'\nresource = 'a/b'",

@@ -200,7 +200,7 @@ def test_each_error_in_a_trace_is_reported_with_its_line(
     assert (status, out) == (EX_CONFIG, "")
     assert said in err
     assert err.startswith("sgpud: ")
-    assert f"pods:{line}: " in err
+    assert f"pods:{line}:" in err
 
 
 def test_every_kind_of_error_is_reported_once_with_its_lines() -> None:

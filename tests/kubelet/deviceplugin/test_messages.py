@@ -108,6 +108,21 @@ def test_only_the_gpus_that_changed_are_encoded_again() -> None:
     assert second.fragments[1] is not first.fragments[1]
 
 
+def test_of_a_gpu_with_fewer_shares_only_the_blocks_that_changed_are_encoded_again() -> None:
+    before = node(
+        sharing(250, injection=InjectionSettings(InjectionMethod.NVIDIA_RUNTIME)), [gpu(0)]
+    )
+    first = list_message(pool_of(planned(before)))
+    less = sharing(180, injection=InjectionSettings(InjectionMethod.NVIDIA_RUNTIME))
+    fewer = advance(evolve(before, sharing=less), 10.0, 1010.0)
+    second = list_message(pool_of(planned(fewer)), first)
+    (known,), (made,) = first.fragments, second.fragments
+    kept = [(key[1:], known.blocks.get(key) is data) for key, data in made.blocks.items()]
+    expected_blocks = [((0, 100), True), ((100, 180), False), ((180, 200), False)]
+    assert kept == [*expected_blocks, ((200, 250), False)]
+    assert second == list_message(pool_of(planned(fewer)))
+
+
 def test_a_grant_alone_makes_no_new_message() -> None:
     begun = pool_of(
         planned(
