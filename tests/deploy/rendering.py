@@ -32,6 +32,7 @@ VALUES = {
     "dashboard": {"dashboard.enabled": "true"},
     "mig-monitoring": {"migMonitoring": "true"},
     "cdi": {"cdi": "true"},
+    "dra": {"dra": "true"},
 }
 """The chart's values that do what a component does."""
 

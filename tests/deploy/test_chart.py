@@ -24,7 +24,11 @@ from tests.deploy.rendering import (
 )
 from tests.deploy.schemas import validate
 
-WAYS = [(overlay, components) for overlay in OVERLAYS for components in ((), COMPONENTS[overlay])]
+WAYS = [
+    (overlay, components)
+    for overlay in OVERLAYS
+    for components in ((), COMPONENTS[overlay], ("dra",))
+]
 
 
 def comparable(manifest: Mapping[str, Any]) -> Any:
@@ -61,6 +65,9 @@ def test_its_files_are_links_to_those_of_the_overlays() -> None:
         "gpus.toml": "overlays/fake-gpus/gpus.toml",
         "alerts.yaml": "monitoring/alerts.yaml",
         "dashboard.json": "components/dashboard/dashboard.json",
+        "cluster-role.yaml": "components/dra/cluster-role.yaml",
+        "admission-policy.yaml": "components/dra/admission-policy.yaml",
+        "device-class.yaml": "components/dra/device-class.yaml",
     }
     assert {file.name for file in (CHART / "files").iterdir()} == set(pairs)
     for name, other in pairs.items():
@@ -105,6 +112,7 @@ def test_without_an_image_it_says_what_to_set(renderer: Renderer) -> None:
         "kubeletDirectory=/ends/",
         "criticalPods=-1",
         "whoUsesWhat=perhaps",
+        "dra=perhaps",
         "podMonitor.interval=soon",
         "podMonitor.labels.release=1",
         "alerts.enabled=yes",
@@ -129,6 +137,16 @@ def test_monitoring_carries_the_labels_that_it_is_found_by(renderer: Renderer) -
         assert made.one(kind)["metadata"]["labels"]["release"] == release
     labels = made.one("ConfigMap", "sgpud-dashboard")["metadata"]["labels"]
     assert (labels["grafana_dashboard"], labels["more"]) == ("1", "label")
+
+
+def test_the_driver_of_dra_has_its_rights_in_the_namespace_of_the_release(
+    renderer: Renderer,
+) -> None:
+    made = renderer.chart("fake-gpus", ("dra",), "--namespace=gpus")
+    (subject,) = made.one("ClusterRoleBinding")["subjects"]
+    assert subject["namespace"] == "gpus"
+    (condition,) = made.one("ValidatingAdmissionPolicy")["spec"]["matchConditions"]
+    assert '"system:serviceaccount:gpus:sgpud"' in condition["expression"]
 
 
 def test_values_reach_the_objects(renderer: Renderer) -> None:
