@@ -16,6 +16,7 @@ from typing import Protocol
 
 from benchmarks import report
 from benchmarks.calls import allocate, prefer, storm
+from benchmarks.dra import dra
 from benchmarks.eyes import eyes
 from benchmarks.health import health
 from benchmarks.imports import imports
@@ -47,6 +48,7 @@ MEASUREMENTS: Mapping[str, Measurement] = {
     "probe": probe,
     "eyes": eyes,
     "health": health,
+    "dra": dra,
 }
 
 

@@ -14,7 +14,7 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from sgpud.bridge import Reactor
+from sgpud.bridge import Reactor, Timer
 from sgpud.cluster.claims import ClaimReader
 from sgpud.cluster.client import ApiClient
 from sgpud.cluster.credentials import Credentials
@@ -55,6 +55,9 @@ from sgpud.kubelet.dra.servicer import (
 )
 from sgpud.kubelet.dra.store import ClaimStore
 
+TOGETHER = 0.1
+"""Seconds in which claims that come and go make one plan: it costs as much as preparing one."""
+
 
 class Dra:
     """Everything that serves DRA on this node; a Front of `Serving`."""
@@ -83,11 +86,12 @@ class Dra:
         self._credentials = Credentials(dra.kubeconfig, environment, time.time)
         self._reader = ClaimReader(self._credentials, dra.driver, time.monotonic)
         cdi = CdiFolder(Path(dra.cdi_dir), dra.driver)
+        self._soon = Timer(reactor)
         self._store = ClaimStore(
             RecordFolder(state / "claims"),
             cdi,
             boot_id(),
-            lambda: reactor.callFromThread(self._claims_changed),
+            lambda: reactor.callFromThread(self._soon.at_most, TOGETHER, self._claims_changed),
         )
         self._counts = DraCounts(reactor, self._registered)
         self._servicer = DraServicer(dra.driver, self._store, self._reader, self._counts, time.time)
@@ -177,6 +181,7 @@ class Dra:
 
     def deactivate(self) -> Deferred[None]:
         """End everything; the slice stays."""
+        self._soon.cancel()
         self._named.stop()
         self._slices.stop()
         self._api.reset()

@@ -59,11 +59,19 @@ def content(file: BinaryIO, most: int) -> bytes:
     return read
 
 
-def replace_file(path: Path, content: bytes, mode: int = 0o600, folder: int | None = None) -> None:
+def replace_file(
+    path: Path,
+    content: bytes,
+    mode: int = 0o600,
+    folder: int | None = None,
+    *,
+    durable: bool = True,
+) -> None:
     """Replace a file: after a crash there is the old content or the new one. Blocks; OSError.
 
     `path` begins at the descriptor `folder` if there is one. A process that is killed leaves a
-    draft whose name begins with a dot and the file's name, and that nobody can foresee.
+    draft whose name begins with a dot and the file's name, and that nobody can foresee. Without
+    `durable` that holds for a crash of the process, and the disk is not waited for.
     """
     draft = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -74,12 +82,15 @@ def replace_file(path: Path, content: bytes, mode: int = 0o600, folder: int | No
             os.fchmod(file.fileno(), mode)
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.replace(draft, path, src_dir_fd=folder, dst_dir_fd=folder)
     except BaseException:
         with suppress(OSError):
             os.unlink(draft, dir_fd=folder)
         raise
+    if not durable:
+        return
     where = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
     try:
         os.fsync(where)

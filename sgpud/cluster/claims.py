@@ -128,7 +128,7 @@ def call_now(
 def _connection(access: Access, within: float) -> HTTPConnection:
     if access.plain:
         return HTTPConnection(access.host, access.port, timeout=within)
-    context = tls.blocking_context(access)
+    context = tls.context(access)
     if not access.name:
         return HTTPSConnection(access.host, access.port, timeout=within, context=context)
     return _NamedConnection(access, within, context)

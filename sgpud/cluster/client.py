@@ -53,17 +53,15 @@ class _Endpoint:
 
     def __init__(self, reactor: Reactor, access: Access, made: Callable[[Connected], None]) -> None:
         self._endpoint = HostnameEndpoint(reactor, access.host, access.port, CONNECT_WITHIN)
-        self._creator = None if access.plain else tls.connection_creator(access)
+        self._context = None if access.plain else tls.context(access)
+        self._name = access.name or access.host
         self._made = made
 
     def connect(self, protocolFactory: Any) -> Deferred[Any]:
         """Connect; fires with the protocol that the factory makes."""
-        if self._creator is None:
+        if self._context is None:
             return self._endpoint.connect(protocolFactory).addCallback(self._plain)
-        # Imported here: sgpud.cluster.tls has to come first.
-        from twisted.protocols.tls import TLSMemoryBIOFactory  # noqa: PLC0415
-
-        wrapped = TLSMemoryBIOFactory(self._creator, True, protocolFactory)  # noqa: FBT003
+        wrapped = tls.TlsFactory(protocolFactory, self._context, self._name)
         return self._endpoint.connect(wrapped).addCallback(self._secured)
 
     def _plain(self, protocol: Any) -> Any:

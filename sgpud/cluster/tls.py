@@ -1,78 +1,160 @@
-"""TLS to the API server: for the reactor, and for threads that block."""
+"""TLS to the API server by Python's own ssl, in threads that block and in the reactor.
+
+Twisted's own needs pyOpenSSL and cryptography: 12 MiB for what Python brings along.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 import ssl
-import sys
+from contextlib import suppress
+from typing import Any
 
-# The command keeps Twisted from importing pyOpenSSL, since a device plugin speaks no TLS.
-if sys.modules.get("OpenSSL", ssl) is None:
-    del sys.modules["OpenSSL"]
-
-from OpenSSL.SSL import Error as OpenSslError
-from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
-from twisted.internet.ssl import (
-    Certificate,
-    KeyPair,
-    PrivateCertificate,
-    optionsForClientTLS,
-    trustRootFromCertificates,
-)
+from twisted.internet.interfaces import IProtocolFactory
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.python.failure import Failure
 
 from sgpud.cluster.credentials import Access, CredentialsError
 
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
-_NODE = "system:node:"
-COMMON_NAME = "2.5.4.3"
-"""The object identifier of a subject's common name (X.520)."""
+_NAME = re.compile(rb"\x06\x03\x55\x04\x03[\x0c\x13\x14\x16](.)", re.DOTALL)
+"""In DER: the object identifier of a common name (X.520, 2.5.4.3), the type of its text, and its
+length."""
+_NODE = b"system:node:"
+_CHUNK = 1 << 16
 
 
-def connection_creator(access: Access) -> IOpenSSLClientConnectionCreator:
-    """What makes the reactor's TLS connections; CredentialsError where a certificate is bad."""
+def context(access: Access) -> ssl.SSLContext:
+    """How a server is checked, and what it is shown; CredentialsError."""
     try:
-        authorities = [Certificate.loadPEM(pem) for pem in _CERTIFICATE.findall(access.ca)]
-        own = None
-        if access.certificate:
-            key = KeyPair.load(access.key, 1)
-            own = PrivateCertificate.fromCertificateAndKeyPair(
-                Certificate.loadPEM(access.certificate), key
-            )
-        if access.ca and not authorities:
-            raise CredentialsError("the certificate authority is not a PEM certificate")
-        return optionsForClientTLS(
-            access.name or access.host,
-            trustRoot=trustRootFromCertificates(authorities) if authorities else None,
-            clientCertificate=own,
-        )
-    except (OpenSslError, ValueError, TypeError) as error:
-        raise CredentialsError(f"a certificate or key is invalid: {error}") from error
-
-
-def blocking_context(access: Access) -> ssl.SSLContext:
-    """The same for a thread."""
-    try:
-        context = ssl.create_default_context(cadata=access.ca.decode() or None)
+        made = ssl.create_default_context(cadata=access.ca.decode() or None)
         if access.certificate:
             # OpenSSL takes a path only, and the key may stand in the kubeconfig.
             descriptor = os.memfd_create("sgpud-key")
             try:
                 os.write(descriptor, access.certificate + b"\n" + access.key)
-                context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+                made.load_cert_chain(f"/proc/self/fd/{descriptor}")
             finally:
                 os.close(descriptor)
     except (ssl.SSLError, ValueError, OSError) as error:
         raise CredentialsError(f"a certificate or key is invalid: {error}") from error
-    return context
+    return made
 
 
 def node_of(access: Access) -> str:
     """The node whose kubelet the certificate is of, or empty."""
-    try:
-        subject = Certificate.loadPEM(access.certificate).original.to_cryptography().subject
-    except (OpenSslError, ValueError, TypeError):
+    found = _CERTIFICATE.search(access.certificate)
+    if found is None:
         return ""
-    named = (str(each.value) for each in subject if each.oid.dotted_string == COMMON_NAME)
-    name = next(named, "")
-    return name[len(_NODE) :] if name.startswith(_NODE) else ""
+    try:
+        encoded = ssl.PEM_cert_to_DER_cert(found[0].decode())
+    except ValueError:
+        return ""
+    ends = ((each.end(), each.end() + each[1][0]) for each in _NAME.finditer(encoded))
+    names = (encoded[start:end] for start, end in ends)
+    named = next((name for name in names if name.startswith(_NODE)), b"")
+    return named[len(_NODE) :].decode(errors="replace")
+
+
+class TlsFactory(WrappingFactory):
+    """Makes connections secure before the protocols of another factory speak over them."""
+
+    noisy = False
+
+    def __init__(self, factory: IProtocolFactory, how: ssl.SSLContext, name: str) -> None:
+        """`name`: what the certificate of the server is for."""
+        super().__init__(factory)
+        self.how = how
+        self.name = name
+
+    def buildProtocol(self, addr: Any) -> TlsProtocol:
+        """One connection."""
+        factory: Any = self  # generic in newer versions of Twisted only
+        return TlsProtocol(factory, self.wrappedFactory.buildProtocol(addr))
+
+
+class TlsProtocol(ProtocolWrapper):
+    """One secure connection, as its client.
+
+    The inner protocol is connected at once: what it writes is kept until the server was checked.
+    One that is not believed is a connection that was lost for that reason.
+    """
+
+    transport: Any
+
+    def makeConnection(self, transport: Any) -> None:
+        """Begin to greet."""
+        self._received, self._encrypted = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = self.factory.how.wrap_bio(
+            self._received, self._encrypted, server_hostname=self.factory.name
+        )
+        self._unsent = bytearray()
+        self._checked = self._busy = False
+        self._problem: ssl.SSLError | None = None
+        super().makeConnection(transport)
+        self._advance()
+
+    def write(self, data: bytes) -> None:
+        """Send it, now or once the server was checked."""
+        self._unsent += data
+        self._advance()
+
+    def writeSequence(self, data: Any) -> None:
+        """The same for parts."""
+        self.write(b"".join(data))
+
+    def loseConnection(self) -> None:
+        """Say goodbye and close; what was not sent is not."""
+        with suppress(ssl.SSLError, ValueError):
+            self._tls.unwrap()
+        self._flush()
+        super().loseConnection()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Something came, encrypted."""
+        self._received.write(data)
+        self._advance()
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        """It is gone, for a reason of TLS or of TCP."""
+        self.connected = 0
+        super().connectionLost(Failure(self._problem) if self._problem else reason)
+
+    def _advance(self) -> None:
+        """Go on as far as what has come allows; the inner protocol may write meanwhile."""
+        if self._busy or self._problem is not None:
+            return
+        self._busy = True
+        try:
+            self._exchange()
+        except ssl.SSLWantReadError:
+            self._flush()
+        except ssl.SSLZeroReturnError:
+            self._flush()
+            self.transport.loseConnection()
+        except ssl.SSLError as error:
+            # The alert that tells the server why, as well.
+            self._flush()
+            self._problem = error
+            self.transport.loseConnection()
+        finally:
+            self._busy = False
+
+    def _exchange(self) -> None:
+        if not self._checked:
+            self._tls.do_handshake()
+            self._checked = True
+        while True:
+            while self._unsent:
+                sent = self._tls.write(self._unsent)
+                del self._unsent[:sent]
+            self._flush()
+            found = self._tls.read(_CHUNK)
+            if not found:
+                raise ssl.SSLZeroReturnError
+            self.wrappedProtocol.dataReceived(found)
+
+    def _flush(self) -> None:
+        if self._encrypted.pending:
+            self.transport.write(self._encrypted.read())

@@ -32,7 +32,8 @@ class CdiFolder:
         target = self.path / spec_name(self._driver, uid)
         self.path.mkdir(mode=0o755, parents=True, exist_ok=True)
         # Runtimes read *.json and *.yaml only, so that they never see the draft.
-        replace_file(target, spec.encode(), 0o644)
+        # They are restored after a reboot: the disk, mostly a tmpfs, is not waited for.
+        replace_file(target, spec.encode(), 0o644, durable=False)
         with self._lock:
             self._written[uid] = (spec, identity(target, follow=False))
 
