@@ -21,12 +21,16 @@ _LONGEST = 1e9
 _T = TypeVar("_T")
 
 
+class UnusableUuidError(ValueError):
+    """A UUID that no share id can hold."""
+
+
 def uuid_of(value: object) -> str:
-    """A UUID of a GPU or of a MIG instance, unchanged."""
+    """A UUID of a GPU or of a MIG instance, unchanged; UnusableUuidError."""
     uuid = is_a(str, value)
     if not UUID.fullmatch(uuid):
         reason = f"its UUID {uuid[:SHOWN]!r} cannot be part of a share id"
-        raise ValueError(reason)
+        raise UnusableUuidError(reason)
     return uuid
 
 

@@ -171,7 +171,9 @@ class GpuFacts:
             if changed:
                 self._reconciler.change(lambda node, uuid=uuid: step(node, uuid))  # type: ignore[misc]
         if not found:
-            raise UnknownGpuError(name, [gpu.uuid for gpu in before.gpus or ()])
+            lost = next((gpu for gpu in before.unreadable if gpu.is_meant(name)), None)
+            reason = f"{lost.named} cannot be shared: {lost.reason}" if lost else ""
+            raise UnknownGpuError(name, [gpu.uuid for gpu in before.gpus or ()], reason)
         return found
 
     def _note_xid(self, event: GpuEvent) -> None:

@@ -223,5 +223,8 @@ def test_a_gpu_that_cannot_be_shared_is_a_fact_and_is_logged_once() -> None:
     (line,) = said.about("cannot be shared")
     assert line == "GPU 4 (0000:3b:00.0) cannot be shared: GPU is lost (NVML error 15)"
     assert list(world.node.unreadable) == [lost]
+    for name in ("4", "3b:00.0"):
+        with pytest.raises(UnknownGpuError, match="cannot be shared: GPU is lost"):
+            world.facts.cordon(name)
     world.facts.unreadable(())
     assert not world.node.unreadable

@@ -54,9 +54,11 @@ def planned_pools(*gpus: Gpu) -> list[str]:
     "uuid", ["", "0", "17", "a,b", "a b", "a::0", "GPU-" + "a" * 52, "x-0badcafe"]
 )
 def test_what_no_share_id_can_hold_is_listed_with_its_reason(uuid: str) -> None:
-    found = inventory(told(uuid, index=3))
+    found = inventory(told(uuid, index=3, pci="00000000:3B:00.0"))
     assert found.gpus == ()
     (listed,) = found.unreadable
+    assert listed.pci == "0000:3b:00.0"
+    assert "{" not in listed.reason
     assert (listed.index, "cannot be part of a share id" in listed.reason) == (3, True)
 
 

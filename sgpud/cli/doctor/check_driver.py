@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from sgpud.cli.doctor.facts import Finding, NodeFacts, Severity
 from sgpud.core.sharing.rules import InjectionMethod
 from sgpud.core.text import several
+from sgpud.gpus.nvml.probe.protocol import EMPTY_MIG
 
 _BY_RUNTIME = (InjectionMethod.NVIDIA_RUNTIME, InjectionMethod.VOLUME_MOUNTS, InjectionMethod.CDI)
 """Methods with which NVIDIA's own tools create missing device nodes."""
@@ -33,13 +34,34 @@ def check_driver(facts: NodeFacts) -> Iterator[Finding]:
         what = f"driver {version} answers for {several(len(driver.real), 'GPU')}: {names}"
         yield Finding("driver", Severity.GOOD, what)
     for gpu, error in driver.errors.items():
-        yield Finding(
+        yield _unreadable(gpu, error)
+
+
+def _unreadable(gpu: str, error: str) -> Finding:
+    if error == EMPTY_MIG:
+        return Finding(
+            "driver",
+            Severity.WARNING,
+            f"GPU {gpu}: {error}",
+            "No pod gets any of it.",
+            "Create instances (`nvidia-smi mig -cgi PROFILE -C`), or end MIG mode"
+            " (`nvidia-smi -mig 0`).",
+        )
+    if "UUID" in error:
+        return Finding(
             "driver",
             Severity.ERROR,
-            f"GPU {gpu} cannot be read: {error}",
-            "Its shares are Unhealthy, and pods that hold them cannot use it.",
-            "Look for Xid lines about it in `dmesg`; reset the GPU, or reboot.",
+            f"GPU {gpu} cannot be shared: {error}",
+            "No pod gets any of it.",
+            "Compare with `nvidia-smi -L`, and report it: sgpud should know every UUID that fits.",
         )
+    return Finding(
+        "driver",
+        Severity.ERROR,
+        f"GPU {gpu} cannot be read: {error}",
+        "Its shares are Unhealthy, and pods that hold them cannot use it.",
+        "Look for Xid lines about it in `dmesg`; reset the GPU, or reboot.",
+    )
 
 
 def check_versions(facts: NodeFacts) -> Iterator[Finding]:

@@ -82,7 +82,7 @@ def gpus(found: Document) -> str:
     if found["gpus"]:
         lines += table(rows)
         lines.append(f"Driver {found['driver']}")
-    lines += [f"Cannot read GPU {gpu}: {error}" for gpu, error in found["errors"].items()]
+    lines += [f"GPU {gpu} cannot be shared: {error}" for gpu, error in found["errors"].items()]
     if found["configuration"]:
         lines.append(f"Shown with the default configuration: {found['configuration']}")
     return "\n".join(lines)

@@ -22,13 +22,15 @@ _WELL = Health()
 class UnknownGpuError(SgpudError):
     """A name that matches no GPU of this node, or more than one."""
 
-    def __init__(self, name: str, known: Sequence[str]) -> None:
-        """`known`: the UUIDs that it could have meant."""
-        super().__init__(name, tuple(known))
-        self.name, self.known = name, tuple(known)
+    def __init__(self, name: str, known: Sequence[str], reason: str = "") -> None:
+        """`known`: the UUIDs that it could have meant; `reason`: why the GPU is none of them."""
+        super().__init__(name, tuple(known), reason)
+        self.name, self.known, self.reason = name, tuple(known), reason
 
     def __str__(self) -> str:
         """What was asked for, and what there is."""
+        if self.reason:
+            return self.reason
         there = ", ".join(self.known) or "none yet"
         return f'no such GPU: "{self.name}"; write a UUID or an index; known: {there}'
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from sgpud.files import read_regular
+from sgpud.files import entries, read_regular, within
 
 CHECK_EVERY = 1.0
 """Seconds between two checks while no GPU can be read. Each reads three kernel files."""
@@ -29,13 +29,10 @@ class DriverFiles:
 
 def signs(root: Path) -> DriverFiles:
     """The state below this root; what cannot be read counts as absent."""
-    driver = root / "proc/driver/nvidia"
     try:
-        version = read_regular(driver / "version", LONGEST).decode("utf-8", "replace")
+        path = within(root, "/proc/driver/nvidia/version")
+        version = read_regular(path, LONGEST).decode("utf-8", "replace")
     except OSError:
         version = ""
-    try:
-        gpus = tuple(sorted(entry.name for entry in (driver / "gpus").iterdir()))
-    except OSError:
-        gpus = ()
-    return DriverFiles(version, gpus, (root / "dev/nvidiactl").exists())
+    gpus = tuple(entries(root, "/proc/driver/nvidia/gpus"))
+    return DriverFiles(version, gpus, within(root, "/dev/nvidiactl").exists())

@@ -9,7 +9,15 @@ from attrs import evolve, frozen
 from sgpud.core.errors import SgpudError
 from sgpud.core.gpu.gpu import Gpu, UnreadableGpu, gpu_of, pci_address
 from sgpud.core.gpu.observations import EventKind, GpuEvent, GpuProcess, GpuProcesses, Sample
-from sgpud.core.json_checks import SHOWN, is_a, maybe, number, seconds_of, uuid_of
+from sgpud.core.json_checks import (
+    SHOWN,
+    UnusableUuidError,
+    is_a,
+    maybe,
+    number,
+    seconds_of,
+    uuid_of,
+)
 from sgpud.gpus.nvml.faults import GpuFault, GpuFaultKind
 
 
@@ -26,6 +34,8 @@ class MessageError(SgpudError):
 
 
 _WHOLE = 100
+_NOWHERE = -1
+"""The index of a GPU of which not even that is known: it cannot be listed."""
 
 
 @frozen
@@ -142,10 +152,11 @@ def _inventory(message: dict[str, object]) -> Inventory:
         try:
             gpu = gpu_of(entry)
         except (KeyError, TypeError, ValueError) as error:
-            refused.append((_index_of(entry), f"{error} in {str(entry)[:SHOWN]}"))
+            refused.append(_refused(entry, error))
             continue
         if gpu.uuid in gpus:
-            refused.append((str(gpu.index), f"another GPU has the same UUID {gpu.uuid}"))
+            same = f"another GPU has the same UUID {gpu.uuid}"
+            refused.append(UnreadableGpu(gpu.index, same, pci=gpu.pci))
             continue
         gpus[gpu.uuid] = gpu
     ordered = tuple(sorted(gpus.values(), key=lambda gpu: gpu.order))
@@ -154,17 +165,17 @@ def _inventory(message: dict[str, object]) -> Inventory:
         try:
             lost = _unreadable(is_a(dict, entry))
         except (KeyError, TypeError, ValueError) as error:
-            refused.append((_index_of(entry), f"{error} in {str(entry)[:SHOWN]}"))
+            refused.append(_refused(entry, error))
             continue
         unreadable.append(lost)
-    unreadable += [
-        UnreadableGpu(int(index), reason) for index, reason in refused if index.isdigit()
-    ]
+    unreadable += [each for each in refused if each.index != _NOWHERE]
     return Inventory(
         is_a(str, message["driver"]),
         is_a(str, message["nvml"]),
         ordered,
-        tuple(refused),
+        tuple(
+            ("?" if each.index == _NOWHERE else str(each.index), each.reason) for each in refused
+        ),
         tuple(sorted(unreadable, key=lambda gpu: gpu.index)),
     )
 
@@ -179,9 +190,15 @@ def _unreadable(entry: dict[str, object]) -> UnreadableGpu:
     )
 
 
-def _index_of(entry: object) -> str:
-    """How a GPU is named of which nothing else may be known."""
-    return str(entry.get("index", "?")) if isinstance(entry, dict) else "?"
+def _refused(entry: object, error: Exception) -> UnreadableGpu:
+    """A GPU that is listed with as much as is known of it."""
+    known = entry if isinstance(entry, dict) else {}
+    index, pci = str(known.get("index")), pci_address(str(known.get("pci")))
+    reason = str(error)
+    if not isinstance(error, UnusableUuidError):
+        reason += f" in {str(entry)[:SHOWN]}"
+    place = int(index) if index.isascii() and index.isdigit() else _NOWHERE
+    return UnreadableGpu(place, reason, pci=pci or "")
 
 
 def _happened(kind: EventKind, message: dict[str, object]) -> EventMessage:

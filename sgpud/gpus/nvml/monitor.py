@@ -133,6 +133,7 @@ class NvmlMonitor:
         self.calls = CallCounts()
         self._measure_every = MEASURE_EVERY
         self._memory: dict[str, int | None] = {}
+        self._told: dict[str, str] = {}
         self._machine = machine or Machine(Starter(reactor, spawned), partial(signs, Path("/")))
         self._patience = patience or ProbeTimeouts()
         self._next = Timer(reactor)
@@ -205,15 +206,19 @@ class NvmlMonitor:
 
     def _received(self, message: Facts) -> None:
         if isinstance(message, Inventory):
+            for each in message.gpus:
+                self._told.pop(each.uuid, None)
             for gpu, reason in message.refused:
-                self._log.error("GPU {gpu} is not shared: {reason}", gpu=gpu, reason=reason)
+                if self._is_news(gpu, reason):
+                    self._log.error("GPU {gpu} is not shared: {reason}", gpu=gpu, reason=reason)
                 self._on_gpu_error(gpu, reason)
             self._reported = None
             self._memory = {gpu.uuid: gpu.memory for gpu in message.gpus}
             self._on_unreadable(message.unreadable)
             self._on_inventory(message.gpus, message.driver)
         elif isinstance(message, GpuErrorMessage):
-            self._log.warn("GPU {gpu} failed: {error}", gpu=message.gpu, error=message.error)
+            if self._is_news(message.gpu, message.error):
+                self._log.warn("GPU {gpu} failed: {error}", gpu=message.gpu, error=message.error)
             self._on_gpu_error(message.gpu, message.error)
         elif isinstance(message, EventMessage):
             self._on_event(evolve(message.event, count=message.count))
@@ -226,6 +231,11 @@ class NvmlMonitor:
             ]
             self._pass_over([*message.odd, *(text for _, odd in running for text in odd)])
             self._on_processes(tuple(each for each, _ in running))
+
+    def _is_news(self, gpu: str, reason: str) -> bool:
+        """Whether the log does not have it yet: every child that is started says it again."""
+        before, self._told[gpu] = self._told.get(gpu), reason
+        return before != reason
 
     def _pass_over(self, odd: Iterable[str]) -> None:
         for reading in odd:

@@ -9,6 +9,7 @@ from sgpud.cli.doctor.facts import Finding, Severity
 from sgpud.core.planning.node import Node as Known
 from sgpud.core.status.view import document
 from sgpud.gpus.nvml.faults import GpuFault, GpuFaultKind
+from sgpud.gpus.nvml.probe.protocol import EMPTY_MIG
 from tests.cli.doctor.nodes import (
     CONTAINERD,
     NVIDIA_RUNTIME,
@@ -105,6 +106,20 @@ def test_nvml_that_does_not_answer(node: FakeNode) -> None:
 def test_a_gpu_that_cannot_be_read(node: FakeNode) -> None:
     node.errors = {"GPU-9": "GPU is lost"}
     assert "GPU-9 cannot be read: GPU is lost" in node.only("driver").what
+
+
+def test_a_gpu_in_mig_mode_without_instances_needs_some(node: FakeNode) -> None:
+    node.errors = {"GPU-9": EMPTY_MIG}
+    one = node.only("driver")
+    assert one.severity is WARNING
+    assert "nvidia-smi mig" in one.todo
+
+
+def test_a_gpu_whose_uuid_no_share_can_hold_has_nothing_to_be_reset_for(node: FakeNode) -> None:
+    node.errors = {"2": "its UUID 'a,b' cannot be part of a share id"}
+    one = node.only("driver")
+    assert "cannot be shared" in one.what
+    assert "reset" not in one.todo
 
 
 def test_a_driver_upgraded_under_a_loaded_module(node: FakeNode) -> None:

@@ -94,7 +94,7 @@ def test_gpus_are_a_table() -> None:
     assert second.startswith("0 MIG 1/0")
     assert second.endswith("not shared")
     assert head.index("UUID") == first.index("GPU-1") == second.index("MIG-1")
-    assert (driver, lost) == ("Driver 550", "Cannot read GPU GPU-2: is lost")
+    assert (driver, lost) == ("Driver 550", "GPU GPU-2 cannot be shared: is lost")
 
 
 def test_without_gpus_there_is_no_table() -> None:

@@ -9,6 +9,7 @@ from typing import Any, cast
 from attrs import define, field
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from sgpud.core.gpu.gpu import Gpu
@@ -320,6 +321,20 @@ class MonitorTests(SynchronousTestCase):
         self.child.answer(GPU_A)
         assert self.errors == [(GPU_B, "GPU is lost")]
         assert self.faults == []
+
+    def test_what_every_new_child_says_again_is_logged_once(self) -> None:
+        with capturedLogs() as logged:
+            for attempt in range(5):
+                for number in range(8):
+                    self.child.say("gpu-error", gpu=f"GPU-{number}", error="GPU is lost")
+                self.child.fail("unknown")
+                self.reactor.advance(60.0)
+                assert len(self.starts.children) == attempt + 2
+            assert len(self.errors) == 40
+            self.child.answer("GPU-3")
+            self.child.say("gpu-error", gpu="GPU-3", error="GPU is lost")
+        lost = [event["gpu"] for event in logged if "gpu" in event and "error" in event]
+        assert lost == [*(f"GPU-{number}" for number in range(8)), "GPU-3"]
 
     def test_a_gpu_with_an_invalid_uuid_is_ignored(self) -> None:
         self.child.answer("GPU-" + "a" * 99, GPU_A)

@@ -13,7 +13,7 @@ from sgpud.gpus.nvml.probe.events import EventReader
 from sgpud.gpus.nvml.probe.failures import ProbeError, explain, nothing
 from sgpud.gpus.nvml.probe.inventory import InventoryReader, error_text
 from sgpud.gpus.nvml.probe.processes import ProcessReader
-from sgpud.gpus.nvml.probe.protocol import HOT_PLUGGED, PLUGGED, STATUS
+from sgpud.gpus.nvml.probe.protocol import EMPTY_MIG, HOT_PLUGGED, PLUGGED, STATUS
 from sgpud.gpus.nvml.probe.sampling import PhysicalGpu, Sampler
 
 TYPE_CHECKING = False
@@ -150,7 +150,7 @@ class ProbeLoop:
                 self._begin("read", gpu)
                 found = self._facts(gpu)
                 facts += found
-                reason = "" if found else "MIG mode without instances: nothing to share"
+                reason = "" if found else EMPTY_MIG
                 if gpu.error is not None:
                     reason = failing[gpu.uuid] = error_text(gpu.error)
             if reason:

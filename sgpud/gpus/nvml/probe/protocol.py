@@ -48,5 +48,7 @@ STATUS = {
     "unknown": 16,
 }
 """The exit status for each kind of fault."""
+EMPTY_MIG = "MIG mode without instances: nothing to share"
+"""Why a GPU with nothing wrong is not shared."""
 HOT_PLUGGED = 20
 """The exit status when GPUs were added or removed: NVML counts them once per process."""
