@@ -49,6 +49,8 @@ class FoundGpus:
     fault: GpuFault | None = None
     errors: dict[str, str] = field(factory=dict)
     """NVML's error for each GPU that it cannot read."""
+    unreadable: tuple[UnreadableGpu, ...] = ()
+    """The GPUs that NVML counts and that cannot be shared."""
 
 
 def gpus(arguments: argparse.Namespace, file: str) -> dict[str, Any]:
@@ -69,6 +71,7 @@ def gpus(arguments: argparse.Namespace, file: str) -> dict[str, Any]:
         "driver": found.driver,
         "gpus": entries,
         "errors": found.errors,
+        "unreadable": [asdict(gpu) for gpu in found.unreadable],
         "fault": str(found.fault) if found.fault else "",
         "configuration": problem,
     }
@@ -94,6 +97,7 @@ def plan(arguments: argparse.Namespace, file: str) -> dict[str, Any]:
         node = gpus_seen(node, found.gpus, found.driver, time.monotonic())
     else:
         node = evolve(node, probe_problem=str(found.fault))
+    node = evolve(node, unreadable=found.unreadable)
     now = time.time()
     node = advance(node, time.monotonic(), now)
     warnings = tuple(map(str, config.warnings))
@@ -127,6 +131,8 @@ def read_gpus(arguments: argparse.Namespace) -> FoundGpus:
         end(gpus=seen, driver=driver)
 
     def unreadable(seen: tuple[UnreadableGpu, ...]) -> None:
+        nonlocal found
+        found = evolve(found, unreadable=seen)
         for gpu in seen:
             failed(gpu.uuid or str(gpu.index), gpu.reason)
 

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,10 @@ def node() -> Iterator[Path]:
         yield folder
 
 
-def run(node: Path, command: str, *more: str, fake_gpus: bool = True) -> Any:
-    """A command on this node, without a driver and without a daemon."""
+def run(
+    node: Path, command: str, *more: str, fake_gpus: bool = True, library: Path | None = None
+) -> Any:
+    """A command on this node, without a daemon; without a driver if there is no `library`."""
     arguments = [
         command,
         *("--config", str(node / "sgpud.toml")),
@@ -43,13 +45,14 @@ def run(node: Path, command: str, *more: str, fake_gpus: bool = True) -> Any:
         *more,
     ]
     # A library that is none: whatever driver the machine has, the node of this test has none.
-    library = node / "lib"
-    library.mkdir(exist_ok=True)
-    (library / "libnvidia-ml.so.1").write_bytes(b"no library")
+    none = node / "lib"
+    none.mkdir(exist_ok=True)
+    (none / "libnvidia-ml.so.1").write_bytes(b"no library")
+    stub = {"LD_LIBRARY_PATH": str(library or none), "STUB_NVML": str(node / "script")}
     return subprocess.run(
         [sys.executable, "-m", "sgpud", *arguments],
         cwd=ROOT,
-        env={**os.environ, "LD_LIBRARY_PATH": str(library)},
+        env={**os.environ, **stub},
         capture_output=True,
         text=True,
         timeout=60,
@@ -108,6 +111,40 @@ def test_without_a_driver_the_output_says_what_to_do(node: Path) -> None:
     text = run(node, "gpus", fake_gpus=False)
     assert (text.returncode, text.stderr) == (1, "")
     assert text.stdout.startswith("Cannot read GPUs: ")
+
+
+MACHINE = """\
+gpu 1833c8b5-9aa0-5382-b784-68b7e77eb186
+  name Orin (nvgpu)
+  minor 0
+  memory 32000000000 0
+gpu GPU-2F0C7C1E-8A60-4F3B-9D55-0D6F0A1B2C3D
+  name NVIDIA A100
+  pci 00000000:3B:00.0
+  mig 1
+gpu a,b
+  name NVIDIA ODD
+  pci 00000000:5B:00.0
+  memory 32000000000 0
+"""
+
+
+def test_gpus_that_cannot_be_shared_are_listed_with_their_address_and_reason(
+    node: Path, built: Callable[..., Path]
+) -> None:
+    (node / "script").write_text(MACHINE)
+    library = built()
+    done = run(node, "gpus", "--root", str(node), fake_gpus=False, library=library)
+    lines = done.stdout.splitlines()
+    assert lines[1].split()[1] == "1833c8b5-9aa0-5382-b784-68b7e77eb186"
+    empty = "GPU 1 (GPU-2F0C7C1E-8A60-4F3B-9D55-0D6F0A1B2C3D, 0000:3b:00.0)"
+    assert lines[-2:] == [
+        f"{empty} cannot be shared: MIG mode without instances: nothing to share",
+        "GPU 2 (0000:5b:00.0) cannot be shared: its UUID 'a,b' cannot be part of a share id",
+    ]
+    allowed = 'gpus.allow=["1833C8B5-9AA0-5382-B784-68B7E77EB186", "2"]'
+    done = run(node, "plan", "--set", allowed, fake_gpus=False, library=library)
+    assert 'gpus.allow: "2" is GPU 2 (0000:5b:00.0), which cannot be shared' in done.stdout
 
 
 # plan. -------------------------------------------------------------------------------------------

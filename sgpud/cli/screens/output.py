@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from sgpud.cli import tables
+from sgpud.core.gpu.gpu import UnreadableGpu
 from sgpud.core.text import SHARE_STATES, one_line, several
 from sgpud.core.units import format_size
 
@@ -82,7 +83,14 @@ def gpus(found: Document) -> str:
     if found["gpus"]:
         lines += table(rows)
         lines.append(f"Driver {found['driver']}")
-    lines += [f"GPU {gpu} cannot be shared: {error}" for gpu, error in found["errors"].items()]
+    unreadable = [UnreadableGpu(**gpu) for gpu in found.get("unreadable", ())]
+    lines += [f"{gpu.named} cannot be shared: {gpu.reason}" for gpu in unreadable]
+    named = {name for gpu in unreadable for name in (gpu.uuid, str(gpu.index))}
+    lines += [
+        f"GPU {gpu} cannot be shared: {error}"
+        for gpu, error in found["errors"].items()
+        if gpu not in named
+    ]
     if found["configuration"]:
         lines.append(f"Shown with the default configuration: {found['configuration']}")
     return "\n".join(lines)

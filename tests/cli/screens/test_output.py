@@ -84,10 +84,11 @@ def test_gpus_are_a_table() -> None:
         "fault": "",
         "gpus": [gpu, instance],
         "driver": "550",
-        "errors": {"GPU-2": "is lost"},
+        "errors": {"GPU-2": "is lost", "3": "no UUID"},
+        "unreadable": [{"index": 3, "reason": "no UUID", "uuid": "", "pci": "0000:3b:00.0"}],
         "configuration": "",
     }
-    head, first, second, driver, lost = output.gpus(found).splitlines()
+    head, first, second, driver, nameless, lost = output.gpus(found).splitlines()
     assert head.split() == ["INDEX", "UUID", "PRODUCT", "MEMORY", "NUMA", "SHARED", "AS"]
     assert "GPU-1" in first
     assert first.endswith("10 x example.com/gpu")
@@ -95,10 +96,14 @@ def test_gpus_are_a_table() -> None:
     assert second.endswith("not shared")
     assert head.index("UUID") == first.index("GPU-1") == second.index("MIG-1")
     assert (driver, lost) == ("Driver 550", "GPU GPU-2 cannot be shared: is lost")
+    assert nameless == "GPU 3 (0000:3b:00.0) cannot be shared: no UUID"
 
 
 def test_without_gpus_there_is_no_table() -> None:
-    found = {"fault": "no driver", "gpus": [], "driver": "", "errors": {}, "configuration": "bad"}
+    found = {
+        "fault": "no driver", "gpus": [], "driver": "",
+        "errors": {}, "unreadable": [], "configuration": "bad",
+    }
     assert output.gpus(found).splitlines() == [
         "Cannot read GPUs: no driver",
         "Shown with the default configuration: bad",
