@@ -146,6 +146,29 @@ data:
     sharing: {timeSlicing: {resources: [{name: nvidia.com/gpu, replicas: 10}]}}
 """
 
+# The values of NVIDIA's chart in what deploys it: Flux's HelmRelease, k3s' HelmChart (its
+# documentation, "Helm"), an Application of Argo CD.
+_VALUES = """\
+config:
+  map:
+    default: |
+      version: v1
+      sharing: {timeSlicing: {resources: [{name: nvidia.com/gpu, replicas: 6}]}}
+"""
+
+
+def _indented(spaces: int) -> str:
+    return "".join(f"{' ' * spaces}{line}\n" for line in _VALUES.splitlines())
+
+
+DEPLOYED_CHARTS = (
+    f"kind: HelmRelease\nspec:\n  values:\n{_indented(4)}",
+    f"kind: HelmChart\nspec:\n  chart: nvidia-device-plugin\n  valuesContent: |-\n{_indented(4)}",
+    f"kind: Application\nspec:\n  source:\n    helm:\n      values: |\n{_indented(8)}",
+    f"kind: Application\nspec:\n  source:\n    helm:\n      valuesObject:\n{_indented(8)}",
+    f"USER-SUPPLIED VALUES:\n{_VALUES}",
+)
+
 # GoogleCloudPlatform/container-engine-accelerators#564: the profiles of an RTX PRO 6000, and the
 # names of their resources.
 RTX_PRO_PROFILES = (

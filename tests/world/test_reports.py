@@ -139,6 +139,12 @@ def test_one_of_two_configurations_is_to_be_chosen(tmp_path: Path, entry: str, f
         converted(tmp_path, reports.TWO_SLICES)
 
 
+@pytest.mark.parametrize("text", reports.DEPLOYED_CHARTS)
+def test_the_values_of_a_chart_are_found_in_what_deploys_it(text: str, tmp_path: Path) -> None:
+    assert converted(tmp_path, text)[1] == 6
+    assert converted(tmp_path, f"{text}---\nkind: Service\nspec: {{values: x}}\n")[1] == 6
+
+
 @pytest.mark.parametrize(("profile", "resource"), reports.RTX_PRO_PROFILES)
 def test_every_profile_of_an_rtx_pro_is_found_by_the_name_of_its_resource(
     profile: str, resource: str, tmp_path: Path

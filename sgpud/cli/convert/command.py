@@ -26,6 +26,15 @@ _HELM = (("config", "map"), ("devicePlugin", "config", "data"))
 GPU operator."""
 
 
+_VALUES = (
+    ("spec", "values"),
+    ("spec", "valuesContent"),
+    ("spec", "source", "helm", "values"),
+    ("spec", "source", "helm", "valuesObject"),
+)
+"""Where Flux's HelmRelease, k3s' HelmChart and an Application of Argo CD hold a chart's values."""
+
+
 @frozen
 class _Entry:
     """A configuration in a file, or something else in its place."""
@@ -127,15 +136,30 @@ def _entries(found: object) -> Iterator[_Entry]:
         holder = metadata.get("name") if isinstance(metadata, Mapping) else ""
         yield from _texts(found.get("data"), str(holder or ""))
     elif kind:
-        return  # an object of Kubernetes that holds no configuration
+        # Objects that hold a chart's values; any other object of Kubernetes holds no configuration.
+        for path in _VALUES:
+            yield from _of_chart(_mapping(_inside(found, path)))
     elif is_gke(found) or is_nvidia(found):
         yield _Entry("", "", found)
     else:
-        held = [_inside(found, path) for path in _HELM]
-        for each in held:
-            yield from _texts(each, "")
-        if not any(held):
-            yield _unknown("", "")
+        held = list(_of_chart(found))
+        yield from held or [_unknown("", "")]
+
+
+def _of_chart(values: Mapping[str, Any]) -> Iterator[_Entry]:
+    """The configurations in the values of one of NVIDIA's charts."""
+    for path in _HELM:
+        yield from _texts(_inside(values, path), "")
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    """A mapping, as it is or as the YAML of one; empty for anything else."""
+    if isinstance(value, str):
+        try:
+            value = next(iter(read_documents(value.encode())), None)
+        except YamlError:
+            return {}
+    return value if isinstance(value, Mapping) else {}
 
 
 def _inside(found: object, path: tuple[str, ...]) -> object:

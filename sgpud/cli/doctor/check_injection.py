@@ -13,7 +13,8 @@ def check_method(facts: NodeFacts) -> Iterator[Finding]:
     chosen = facts.devices.chosen
     if chosen is None or not facts.driver.gpus:
         return
-    yield Finding("method", Severity.GOOD, f"{chosen.method.value}: {chosen.why}")
+    if len(chosen.unavailable) < len(facts.driver.gpus):
+        yield Finding("method", Severity.GOOD, f"{chosen.method.value}: {chosen.why}")
     for uuid, reason in chosen.unavailable.items():
         yield Finding(
             "method",

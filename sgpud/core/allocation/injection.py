@@ -146,7 +146,7 @@ def choose(
         no_nodes = {gpu.uuid: no_nodes.get(gpu.uuid, bare) for gpu in gpus if not gpu.fake}
     if not no_nodes:
         with_libraries = (
-            f"{filled[0]} is to have the driver's libraries"
+            f"the driver's libraries come from {filled[0]}"
             if filled
             else "[container] mounts is empty: images bring the driver's libraries"
         )

@@ -101,8 +101,12 @@ def test_gpus_are_a_table() -> None:
 
 def test_without_gpus_there_is_no_table() -> None:
     found = {
-        "fault": "no driver", "gpus": [], "driver": "",
-        "errors": {}, "unreadable": [], "configuration": "bad",
+        "fault": "no driver",
+        "gpus": [],
+        "driver": "",
+        "errors": {},
+        "unreadable": [],
+        "configuration": "bad",
     }
     assert output.gpus(found).splitlines() == [
         "Cannot read GPUs: no driver",
