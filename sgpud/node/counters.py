@@ -33,15 +33,18 @@ class EventCounters:
         self._notes: tuple[str, ...] = ()
 
     def granted(self, grants: Sequence[Grant]) -> None:
-        """Shares were granted."""
+        """Shares were granted. A burst of grants is one line: each is among the decisions."""
         self._allocations += len(grants)
+        given: dict[str, Counter[str]] = {}
         for grant in grants:
+            counts = given.setdefault(grant.resource, Counter())
+            for part in parts_of(grant.shares, grant.gpu):
+                counts[part.uuid] += part.count
+        for resource, counts in given.items():
             self._log.debug(
                 "{resource}: granted {shares}",
-                resource=grant.resource,
-                shares=", ".join(
-                    f"{part.count} of {part.uuid}" for part in parts_of(grant.shares, grant.gpu)
-                ),
+                resource=resource,
+                shares=", ".join(f"{count} of {uuid}" for uuid, count in counts.items()),
             )
 
     def refused(self, resource: str, refusal: RefusedError) -> None:

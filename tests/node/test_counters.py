@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from attrs import evolve
+
 from sgpud.core.allocation.allocate import RefusalRule, RefusedError
 from sgpud.core.intset import IntSet
 from sgpud.core.planning.holdings import Grant
 from sgpud.core.planning.plan import Plan
 from sgpud.core.status.view import CallTimes
 from sgpud.node.counters import EventCounters
-from tests.core.values import POOL, ids, uuid
+from tests.core.values import OTHER, POOL, ids, uuid
 from tests.surroundings import listening
 
 
@@ -29,6 +31,18 @@ def test_each_grant_is_counted() -> None:
     counters.granted([grant])
     counters.granted([grant, grant])
     assert counters.counters(0, 1, ()).allocations == 3
+
+
+def test_a_burst_of_grants_is_one_line_for_each_resource() -> None:
+    counters = EventCounters()
+    one = Grant(POOL, {uuid(0): IntSet.of([1])}, {uuid(0): 4}, 0.0)
+    both = Grant(POOL, {uuid(0): IntSet.of([2, 3]), uuid(1): IntSet.of([0])}, {}, 0.0)
+    with listening() as logged:
+        counters.granted([one, both, evolve(one, resource=OTHER)])
+    assert logged.lines == [
+        f"{POOL}: granted 3 of {uuid(0)}, 1 of {uuid(1)}",
+        f"{OTHER}: granted 1 of {uuid(0)}",
+    ]
 
 
 def test_refusals_are_counted_by_rule_and_logged_with_their_consequence() -> None:

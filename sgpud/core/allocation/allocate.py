@@ -287,7 +287,7 @@ def _check(
         return
     elif group.availability is Availability.WITHHELD:
         rule, reason = RefusalRule.WITHHELD, group.reason
-    elif pending.room(group, numbers) < len(numbers):
+    elif not pending.has_room(group, numbers):
         rule = RefusalRule.ROOM
         reason = f"as many of its shares are held as it has now ({group.factor})"
     else:

@@ -48,13 +48,17 @@ class PendingGrants:
         for uuid, numbers in grant.shares.items():
             self._given[uuid] = self._given.get(uuid, IntSet()) | numbers
 
-    def room(self, group: GpuShares, asked: IntSet) -> int:
-        """How many places the GPU has for whoever is given `asked` of it.
+    def has_room(self, group: GpuShares, asked: IntSet) -> bool:
+        """Whether the GPU has the places for whoever is given `asked` of it.
 
         Whoever held one of these has ended: the kubelet never gives one to two that live.
         """
-        held = group.held | self._given.get(group.uuid, IntSet())
-        return group.room + len(group.held) - len(held - asked)
+        given = self._given.get(group.uuid, IntSet())
+        # Mostly it has them beside all that is held, and nobody has to have ended.
+        if group.room - len(given) >= len(asked):
+            return True
+        left = (group.held | given) - asked
+        return group.room + len(group.held) - len(left) >= len(asked)
 
     def free(self, pool: Pool) -> list[IntSet]:
         """The places of each GPU that the kubelet can choose, as far as is known here."""

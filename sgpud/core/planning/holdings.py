@@ -162,7 +162,7 @@ def unsettled(
     day, and a checkpoint of the future ends nothing.
     """
     written = checkpoint.written if checkpoint.written <= now else 0.0
-    due = (evolve(grant, at=min(grant.at, now)) for grant in grants)
+    due = (grant if grant.at <= now else evolve(grant, at=now) for grant in grants)
     open_still = _gathered(grant for grant in due if written < grant.at + SETTLED_AFTER)
     named: dict[tuple[str, str, str, int], IntSet] = {}
     for holder in checkpoint.holders if open_still else ():

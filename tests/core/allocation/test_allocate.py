@@ -258,7 +258,7 @@ def test_a_grant_that_the_plan_does_not_count_takes_its_room() -> None:
     pending = PendingGrants()
     first = choose(plan, pool, requested(known, ids(0, 3)), pending)
     pending.note(first.grant(POOL, 1000.0), pool)
-    assert pending.room(pool.groups[0], IntSet.of([7])) == 0
+    assert not pending.has_room(pool.groups[0], IntSet.of([7]))
     # It has ended again: whoever is given its share has the room that it leaves.
     assert choose(plan, pool, requested(known, ids(0, 3)), pending) == first
 
