@@ -57,7 +57,8 @@ def wheel_and_sdist(tree: Path, to: Path, epoch: int) -> list[Path]:
     with tempfile.TemporaryDirectory() as name:
         made = Path(name)
         program = (
-            "import sys; from setuptools import build_meta as backend; to = sys.argv[1];"
+            "import logging, sys; from setuptools import build_meta as backend;"
+            "logging.disable(logging.WARNING); to = sys.argv[1];"
             "backend.build_wheel(to); backend.build_sdist(to)"
         )
         subprocess.run(
@@ -94,7 +95,6 @@ def package(to: Path) -> Path:
 def image(architecture: str, to: Path, epoch: int) -> list[Path]:
     """The image for one architecture, of the package in dist/, and its SPDX document."""
     name = f"sgpud-{VERSION}-{architecture}"
-    document_file = TOP / "dist" / f"{name}.spdx.json"
     with tempfile.TemporaryDirectory(prefix="sgpud-image-", dir="/var/tmp") as folder:
         root = f"{folder}/storage"
         environment = {**os.environ, "ROOT": root, "ARCH": architecture}
@@ -106,10 +106,7 @@ def image(architecture: str, to: Path, epoch: int) -> list[Path]:
         archive = to / f"{name}.oci.tar"
         _pack(Path(folder) / "layout", archive, epoch, compressed=False)
         subprocess.run([*buildah, "rmi", "--all", "--force"], stdout=subprocess.DEVNULL, check=True)
-    plain = TOP / "dist" / f"sgpud-{VERSION}.spdx.json"
-    if plain.exists():
-        plain.replace(document_file)
-    return [archive, document_file]
+    return [archive, TOP / "dist" / f"{name}.spdx.json"]
 
 
 def bill(made: Path, pins: Path, epoch: int) -> Path:

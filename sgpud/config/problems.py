@@ -40,8 +40,8 @@ class ConfigError(SgpudError):
     """EX_CONFIG of sysexits.h."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
-        """Carry the problems, errors first."""
-        self.problems = tuple(sorted(problems, key=lambda problem: problem.warning))
+        """Carry the problems, errors first, each once: elements of a list can have the same."""
+        self.problems = tuple(dict.fromkeys(sorted(problems, key=lambda each: each.warning)))
         super().__init__(self.problems)
 
     def __str__(self) -> str:

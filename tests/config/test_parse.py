@@ -267,3 +267,12 @@ def test_a_syntax_error_has_its_column(text: str, place: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse(text, "sgpud.toml")
     assert str(caught.value).startswith(place)
+
+
+def test_no_problem_is_reported_twice() -> None:
+    found = errors("[gpus]\nallow = [1, 1, 2]\n")
+    assert len(found) == len({str(problem) for problem in found})
+    with pytest.raises(ConfigError) as caught:
+        parse("[gpus]\nallow = [{}, {}]\n", "sgpud.toml")
+    lines = str(caught.value).splitlines()
+    assert len(lines) == len(set(lines)) == 1

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -64,3 +66,10 @@ def test_the_document_beside_it_names_what_it_holds(image: Image) -> None:
 @pytest.mark.timeout(330)
 def test_the_same_tree_gives_the_same_layers(image: Image) -> None:
     assert build_again(image, BASE) == image.inspect("{{.RootFS.Layers}}")
+
+
+@pytest.mark.timeout(330)
+def test_the_same_tree_gives_the_same_package(tmp_path: Path) -> None:
+    subprocess.run([ROOT / "tools/deb", tmp_path], capture_output=True, timeout=300, check=True)
+    name = f"sgpud_{__version__}_all.deb"
+    assert (tmp_path / name).read_bytes() == (ROOT / "dist" / name).read_bytes()
