@@ -16,6 +16,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from sgpud.bridge import OneAtATime, Reactor, Timer, in_thread
+from sgpud.capping import cap_keeper, cap_orders
 from sgpud.cluster_link import ClusterLink
 from sgpud.config.values import Config, LogSettings
 from sgpud.core.planning.holdings import CheckpointState
@@ -149,6 +150,10 @@ class Daemon:
             reactor, config, environment, self._holders, self._announcer.changed
         )
         self._late = LateImports(Timer(reactor), LATE, self._cluster.late)
+        self._caps = cap_keeper(
+            reactor, config, options.run, lambda caps: self._reconciler.update(capping=caps)
+        )
+        self._reconciler.update(capping=self._caps.facts)
         self._served_api = ServedApi(store, lambda api: holders_of(api, config, options.state))
         api = self._served_api.choose(config.kubelet.api, force=options.force)
         self._front, self._dra = front(
@@ -164,6 +169,7 @@ class Daemon:
                 PluginCalls(self._counters, self._holders, self._late.soon),
                 self._learned,
                 self._announcer.changed,
+                self._caps,
             ),
         )
         self._serving = Serving(
@@ -341,13 +347,14 @@ class Daemon:
         self._facts.reconciled(node)
         self._full_log.look(node)
         self._counters.overused(self._overuse_log.look(node))
+        self._caps.order(cap_orders(node, self._reconciler.plan))
         if self._dra is not None:
             self._dra.reconciled(node, self._reconciler.plan)
         elif self._served:
             self._listing_store.keep(node.listing)
-            self._host.offer_caps(self._caps(node))
+            self._host.offer_caps(self._cap_devices(node))
 
-    def _caps(self, node: Node) -> frozenset[int]:
+    def _cap_devices(self, node: Node) -> frozenset[int]:
         """The memory caps that containers can be given as CDI devices, or have."""
         plan = self._reconciler.plan
         by_cdi = plan and plan.chosen and plan.chosen.method is InjectionMethod.CDI
@@ -374,6 +381,7 @@ class Daemon:
             self._holders.take_over()
             self._reconciler.reconcile()
             self._cluster.start()
+            self._caps.start()
 
     def _serving_started(self) -> None:
         self._control.start()
@@ -422,6 +430,6 @@ class Daemon:
 
     def _end(self, _: object) -> None:
         parts = (self._reconciler, self._holders, self._host, self._config_watcher, self._systemd)
-        self._stop_parts(*parts, self._pod_cgroups, self._switch, self._cluster)
+        self._stop_parts(*parts, self._pod_cgroups, self._switch, self._cluster, self._caps)
         if self._stopped is not None:
             self._stopped.callback(None)

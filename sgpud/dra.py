@@ -6,7 +6,7 @@ Imported by app only where it is used: a device plugin needs neither an API serv
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from sgpud.cluster.node_name import NodeName
 from sgpud.cluster.slices import SlicePublisher
 from sgpud.config.dra_settings import dra_settings
 from sgpud.config.values import Config
+from sgpud.core.dra.claims import PreparedClaim
 from sgpud.core.dra.holders import (
     claims_as_holders,
     live_plugin_holders,
@@ -31,7 +32,7 @@ from sgpud.core.dra.slices import Device, devices, slice_problem
 from sgpud.core.gpu.gpu import Gpu
 from sgpud.core.health.machine import HealthPhase
 from sgpud.core.health.node_health import health_of, worst
-from sgpud.core.planning.holdings import CheckpointState
+from sgpud.core.planning.holdings import CheckpointState, Holder
 from sgpud.core.planning.node import Node
 from sgpud.core.planning.plan import Plan
 from sgpud.core.registration.events import RegistrationPhase, RegistrationState
@@ -73,11 +74,15 @@ class Dra:
         nonce: str,
         learned: Callable[[CheckpointState], None],
         changed: Callable[[], None],
+        before_claim: Callable[[str, Sequence[Holder]], None],
     ) -> None:
         """`state` is the state directory.
 
         `learned` is told the holders; `changed` that something people see has changed.
+        `before_claim` is called in a worker, before the containers of a pod start, with the pod's
+        UID and all holders; an SgpudError keeps them from starting.
         """
+        self._before_claim = before_claim
         self._reactor = reactor
         self._config = config
         self._learned = learned
@@ -94,7 +99,9 @@ class Dra:
             lambda: reactor.callFromThread(self._soon.at_most, TOGETHER, self._claims_changed),
         )
         self._counts = DraCounts(reactor, self._registered)
-        self._servicer = DraServicer(dra.driver, self._store, self._reader, self._counts, time.time)
+        self._servicer = DraServicer(
+            dra.driver, self._store, self._reader, self._counts, time.time, self._before_start
+        )
         self._front = DraFront(
             reactor,
             Path(config.kubelet.plugin_directory).parent,
@@ -247,7 +254,7 @@ class Dra:
                 plan.host,
                 {gpu.uuid: gpu for gpu in node.gpus or ()},
                 {uuid: part.shares for (_, uuid), part in node.partitions().items()},
-                plan.cap_factor,
+                plan.cap_terms,
             )
         )
         self._front.reports(self._health(node, found))
@@ -271,6 +278,13 @@ class Dra:
             self._front.claims_changed()
             node = self._node or Node()
             self._learned(claims_as_holders(self._store.claims, node, self._checkpoint))
+
+    def _before_start(self, claim: PreparedClaim) -> None:
+        """Have the memory of a claim's pods limited; in a worker."""
+        if self._node is not None:
+            known = claims_as_holders(self._store.claims, self._node, self._checkpoint)
+            for pod in claim.claim.pods:
+                self._before_claim(pod.uid, known.holders)
 
     def _compare(self) -> None:
         """Compare the claims with the kubelet's record, where that has changed; in a thread."""

@@ -20,6 +20,7 @@ from sgpud.kubelet.directory import CHECKPOINT
 from sgpud.kubelet.holders import HolderTracker
 from sgpud.kubelet.podresources import PodResourcesClient, PodResourcesError, list_now
 from sgpud.kubelet.serving import Front
+from sgpud.limits.keeper import CapKeeper
 from sgpud.node.counters import EventCounters
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class FrontParts:
     calls: PluginCalls
     learned: Callable[[CheckpointState], None]
     changed: Callable[[], None]
+    caps: CapKeeper
 
 
 def front(api: KubeletApi, parts: FrontParts) -> tuple[Front, Dra | None]:
@@ -77,6 +79,7 @@ def front(api: KubeletApi, parts: FrontParts) -> tuple[Front, Dra | None]:
             parts.calls,
             parts.changed,
             parts.pod_resources.allocatable,
+            parts.caps.before_start,
         )
         return plugin, None
     from sgpud.dra import Dra  # noqa: PLC0415 - a device plugin does without TLS
@@ -89,6 +92,7 @@ def front(api: KubeletApi, parts: FrontParts) -> tuple[Front, Dra | None]:
         parts.nonce,
         parts.learned,
         parts.changed,
+        parts.caps.before_claim,
     )
     return dra, dra
 

@@ -67,6 +67,14 @@ def run(call: Invocation) -> int:
             probe.kill()
 
 
+def limits_helper(call: Invocation) -> int:
+    """Run the helper that sets memory limits, in this process's place."""
+    from sgpud.limits.spawn import become_helper  # noqa: PLC0415 - the others do not need it
+
+    arguments = call.arguments
+    become_helper(arguments.run_dir, arguments.state_dir, arguments.cgroup_root)
+
+
 def check_config(call: Invocation) -> int:
     """Check a configuration file."""
     from sgpud.config.load import load  # noqa: PLC0415 - the others do not need it

@@ -21,6 +21,7 @@ from sgpud.core.text import one_line
 
 STATE = "/var/lib/sgpud"
 RUN = "/run/sgpud"
+CGROUP = "/sys/fs/cgroup"
 
 _EPILOG = """\
 Getting started:
@@ -171,6 +172,18 @@ def _add_dra_options(dra: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_helper_options(helper: argparse.ArgumentParser) -> None:
+    helper.add_argument(
+        "--state-dir", default=STATE, metavar="DIR", help=f"directory of its record ({STATE})"
+    )
+    helper.add_argument(
+        "--cgroup-root",
+        default=CGROUP,
+        metavar="DIR",
+        help=f"where cgroup v2 is mounted ({CGROUP})",
+    )
+
+
 def command_line() -> argparse.ArgumentParser:
     """The parser of every command; manuals and completions are made from it too."""
     common, as_json, sets, node = _shared()
@@ -191,6 +204,8 @@ def command_line() -> argparse.ArgumentParser:
 
     run = add("run", commands.run, "Run the daemon in the foreground.", sets, node)
     _add_run_options(run)
+    text = "Run the privileged helper that sets memory limits (sgpud-limits.service)."
+    _add_helper_options(add("limits-helper", commands.limits_helper, text))
     check = add("check-config", commands.check_config, "Check a configuration file.", as_json, sets)
     check.add_argument("file", nargs="?", default=CONFIG, metavar="FILE")
     rooted = argparse.ArgumentParser(add_help=False)
@@ -251,8 +266,12 @@ def command_line() -> argparse.ArgumentParser:
         sets,
     )
     add_arguments(played, CONFIG)
-    text = "Convert another GPU plugin's configuration to an sgpud.toml."
-    converted = add("convert", commands.convert, text, as_json)
+    converted = add(
+        "convert",
+        commands.convert,
+        "Convert another GPU plugin's configuration to an sgpud.toml.",
+        as_json,
+    )
     converted.add_argument(
         "file", metavar="FILE", help="of NVIDIA's or GKE's plugin, or a GKE node pool; - is stdin"
     )

@@ -129,6 +129,7 @@ def _limits(limits: dict[str, Any]) -> LimitSettings:
     return LimitSettings(
         MemoryLimits(limits["memory"]),
         float(limits["limit_factor"]),
+        parse_size(limits["memory_context"]),
         OveruseAction(limits["overuse"]),
         parse_size(limits["tolerance"]),
         parse_duration(limits["over_for"]),

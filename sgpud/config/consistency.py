@@ -332,7 +332,7 @@ def _context(config: Config) -> Iterator[Violation]:
         for number, rule in enumerate(sharing.rules)
     ]
     for path, size in sizes:
-        if 0 < size * limits.factor < CUDA_CONTEXT:
+        if size and limits.cap_terms.of(size) < CUDA_CONTEXT:
             yield _warning(
                 path,
                 f"is {format_size(size)}: where limits.memory applies, CUDA does not start in a"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sgpud.bridge import Clock, FolderWatches, Timer
+from sgpud.core.gpu.cgroup_names import pod_of
 
 LOOK_EVERY = 10.0
 """Seconds between two looks for the folders: a kubelet makes them at its first start."""
@@ -35,6 +36,15 @@ def pod_folders(root: Path) -> Iterator[Path]:
                     yield folder
                     below = (each for name in _CLASSES for each in folder.glob(name))
                     yield from (each for each in below if _POD not in each.name)
+
+
+def pod_cgroup(root: Path, uid: str) -> Path | None:
+    """The cgroup of the pod with this UID; None where there is none."""
+    try:
+        found = (each for folder in pod_folders(root) for each in folder.iterdir())
+        return next((each for each in found if pod_of(each.name) == uid), None)
+    except OSError:
+        return None  # a folder went while it was looked at
 
 
 class PodCgroups:

@@ -48,9 +48,9 @@ def fake_driver(machine: Machine, library: Path) -> None:
     drop_in(machine, "stub", STUB)
 
 
-def drop_in(machine: Machine, name: str, text: str) -> None:
+def drop_in(machine: Machine, name: str, text: str, unit: str = "sgpud") -> None:
     """Add a drop-in to the unit."""
-    machine.write(f"/etc/systemd/system/sgpud.service.d/{name}.conf", text)
+    machine.write(f"/etc/systemd/system/{unit}.service.d/{name}.conf", text)
     machine.run("systemctl daemon-reload")
 
 

@@ -56,7 +56,9 @@ def test_installed_files_are_compiled_and_ignore_other_pythons(bare: Machine) ->
 
 def test_the_units_have_nothing_to_complain_about(bare: Machine) -> None:
     install(bare)
-    done = bare.run("systemd-analyze verify --man=no sgpud.service sgpud-nodes.service")
+    done = bare.run(
+        "systemd-analyze verify --man=no sgpud.service sgpud-nodes.service sgpud-limits.service"
+    )
     assert done.stdout + done.stderr == ""
     bare.run(
         "systemd-analyze security --offline=true --threshold=15 /lib/systemd/system/sgpud.service"

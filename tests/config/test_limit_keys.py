@@ -22,6 +22,7 @@ def test_every_key_arrives_where_it_belongs() -> None:
         [limits]
         memory = "off"
         limit_factor = 1.5
+        memory_context = "600MiB"
         overuse = "off"
         tolerance = "1GiB"
         over_for = "2m"
@@ -29,7 +30,7 @@ def test_every_key_arrives_where_it_belongs() -> None:
         spare = ["team/*", "a/b"]
     """
     assert parse(text, "f").limits == LimitSettings(
-        MemoryLimits.OFF, 1.5, OveruseAction.OFF, 2**30, 120.0, None, ("team/*", "a/b")
+        MemoryLimits.OFF, 1.5, 600 * 2**20, OveruseAction.OFF, 2**30, 120.0, None, ("team/*", "a/b")
     )
     assert parse("[limits]\npressure = '4GiB'", "f").limits.pressure == Amount(4 * 2**30)
     assert parse("", "f").limits == LimitSettings()
@@ -39,8 +40,10 @@ def test_every_key_arrives_where_it_belongs() -> None:
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ('memory = "require"', '"auto" or "off"'),
-        ("memory = true", '"auto" or "off"'),
+        ('memory = "required"', '"auto", "require" or "off"'),
+        ('memory_context = "600"', "the unit is missing"),
+        ("memory_context = 600", "size"),
+        ("memory = true", '"auto", "require" or "off"'),
         ("limit_factor = 0.5", "number from 1 to 4"),
         ("limit_factor = 4.1", "number from 1 to 4"),
         ("limit_factor = nan", "number from 1 to 4"),

@@ -1,5 +1,9 @@
 """Steps that tests of the daemon share: admitting pods, waiting for lists, faulty files."""
 
+import json
+import time
+from typing import Any
+
 from sgpud.testing.kubelet.records import Container
 from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.daemon.node import OTHER, RESOURCE, Node, shares
@@ -42,3 +46,20 @@ def options(node: Node) -> list[str]:
         *("--plugin-dir", str(node.plugin_dir)),
         *("--run-dir", str(node.run)),
     ]
+
+
+def explained(node: Node, about: str) -> dict[str, Any]:
+    done = node.command("explain", about, "--json", "--run-dir", str(node.run))
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def until_it_holds(node: Node, about: str) -> dict[str, Any]:
+    """The explanation, once sgpud has read who holds what."""
+    end = time.monotonic() + WITHIN
+    found = explained(node, about)
+    while not found["holders"]:
+        assert time.monotonic() < end, found
+        found = explained(node, about)
+    return found

@@ -1,9 +1,5 @@
 """`sgpud explain`: what the daemon remembers of what the kubelet asked it."""
 
-import json
-import time
-from typing import Any
-
 import pytest
 
 from sgpud.testing.kubelet.plugins import PluginError
@@ -11,24 +7,7 @@ from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.daemon.node import RESOURCE, A, B, Node, of
 from tests.daemon.process import Process
 from tests.daemon.record import WITHIN
-from tests.daemon.steps import admit
-
-
-def explained(node: Node, about: str) -> dict[str, Any]:
-    done = node.command("explain", about, "--json", "--run-dir", str(node.run))
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
-def until_it_holds(node: Node, about: str) -> dict[str, Any]:
-    """The explanation, once sgpud has read who holds what."""
-    end = time.monotonic() + WITHIN
-    found = explained(node, about)
-    while not found["holders"]:
-        assert time.monotonic() < end, found
-        found = explained(node, about)
-    return found
+from tests.daemon.steps import admit, explained, until_it_holds
 
 
 def test_why_a_pod_has_its_gpu(node: Node, daemon: Process, kubelet: StandInKubelet) -> None:

@@ -20,7 +20,10 @@ OVERLAYS = ("gke", "nvidia-runtime", "fake-gpus")
 MONITORING = ("pod-monitor", "alerts", "dashboard")
 COMPONENTS = {
     "gke": ("who-uses-what", "api-server", *MONITORING),
-    "nvidia-runtime": ("who-uses-what", "api-server", *MONITORING, "mig-monitoring", "cdi"),
+    "nvidia-runtime": (
+        *("who-uses-what", "api-server", *MONITORING),
+        *("mig-monitoring", "cdi", "memory-limits"),
+    ),
     "fake-gpus": ("api-server", *MONITORING),
 }
 """The components that an overlay can have."""
@@ -33,6 +36,7 @@ VALUES = {
     "mig-monitoring": {"migMonitoring": "true"},
     "cdi": {"cdi": "true"},
     "dra": {"dra": "true"},
+    "memory-limits": {"memoryLimits": "true"},
 }
 """The chart's values that do what a component does."""
 
@@ -64,8 +68,8 @@ class Rendered:
 
     @cached_property
     def container(self) -> Manifest:
-        """The pod's only container."""
-        (found,) = self.pod["containers"]
+        """The container of sgpud itself."""
+        (found,) = (each for each in self.pod["containers"] if each["name"] == "sgpud")
         return dict(found)
 
     @property

@@ -175,6 +175,22 @@ def test_only_gke_is_privileged_and_only_mig_has_a_capability(rendered: Rendered
     assert rendered.pod.get("hostPID", False) == ("who-uses-what" in rendered.name)
 
 
+def test_only_the_component_memory_limits_has_a_second_container(rendered: Rendered) -> None:
+    others = [each for each in rendered.pod["containers"] if each["name"] != "sgpud"]
+    assert [each["name"] for each in others] == ["limits"] * ("memory-limits" in rendered.name)
+    for each in others:
+        arguments = command_line().parse_args(each["args"])
+        assert each["image"] == rendered.container["image"]
+        security = each["securityContext"]
+        assert (security["privileged"], security["readOnlyRootFilesystem"]) == (True, True)
+        mounts = {mount["mountPath"]: mount["name"] for mount in each["volumeMounts"]}
+        assert set(mounts) == {arguments.state_dir, arguments.run_dir, arguments.cgroup_root}
+        # sgpud looks up the same paths, asks on the same socket, and can write to neither cgroup.
+        theirs = {mount["mountPath"]: mount for mount in rendered.container["volumeMounts"]}
+        assert {path: theirs[path]["name"] for path in mounts} == mounts
+        assert theirs["/sys/fs/cgroup"]["readOnly"]
+
+
 def test_it_goes_where_the_label_is_whatever_the_ancestors_taints(rendered: Rendered) -> None:
     assert rendered.pod["nodeSelector"]["deepomatic.com/shared-gpu"] == "true"
     keys = {each["key"] for each in rendered.pod["tolerations"]}

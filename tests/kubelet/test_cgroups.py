@@ -9,7 +9,7 @@ import pytest
 from attrs import define, field
 from twisted.internet.task import Clock
 
-from sgpud.kubelet.cgroups import LOOK_EVERY, PodCgroups, pod_folders
+from sgpud.kubelet.cgroups import LOOK_EVERY, PodCgroups, pod_cgroup, pod_folders
 
 UID = "01234567-89ab-cdef-0123-456789abcdef"
 UNDERSCORED = UID.replace("-", "_")
@@ -84,3 +84,26 @@ def test_folders_that_come_later_are_watched_too(tmp_path: Path) -> None:
     cgroups.stop()
     assert made[0].closed
     assert clock.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"kubepods.slice/kubepods-pod{UNDERSCORED}.slice",
+        f"kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{UNDERSCORED}.slice",
+        f"kubepods/burstable/pod{UID}",
+        f"kubelet/kubepods/pod{UID}",
+        f"kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod{UNDERSCORED}.slice",
+        "kubepods/pod0123456789abcdef0123456789abcdef",
+    ],
+)
+def test_the_cgroup_of_a_pod_is_found_by_its_uid(tmp_path: Path, path: str) -> None:
+    folder = tmp_path / "sys/fs/cgroup" / path
+    folder.mkdir(parents=True)
+    uid = "0123456789abcdef0123456789abcdef" if path.endswith("0123456789abcdef") else UID
+    assert pod_cgroup(tmp_path, uid) == folder
+    assert pod_cgroup(tmp_path, uid.replace("0", "1")) is None
+
+
+def test_without_cgroups_there_is_none_of_a_pod(tmp_path: Path) -> None:
+    assert pod_cgroup(tmp_path, UID) is None

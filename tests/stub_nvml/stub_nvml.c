@@ -24,9 +24,19 @@
  *   hang CALL INDEX           it comes back once the line is gone
  *   crash CALL INDEX          it ends the process with a segmentation fault
  *   print CALL INDEX          it writes a line to standard output first
+ *   limits none|dmem|misc     what the driver limits memory with; none unless written
+ *   unprivileged              the caller may not set limits
+ *   charge BYTES PATH         what the processes in that very cgroup hold of the GPU before it
  *
- * CALL is the exported name. Built with -DSTUB_OLD the library lacks what drivers before 470 do.
+ * CALL is the exported name. Built with -DSTUB_OLD the library lacks what drivers before 470 do, and
+ * with -DSTUB_610 what drivers before 615 do.
+ *
+ * The limits of cgroups are kept in the file STUB_NVML.limits, a line `INDEX SOFT HARD PATH` each: as
+ * in the driver, whatever process set them. With dmem a cgroup can have them if its parent's
+ * cgroup.subtree_control names dmem, and its file dmem.max, where there is one, is written too; with
+ * misc the nearest ancestor with a limit counts.
  */
+#include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
@@ -39,7 +49,8 @@
 #include <unistd.h>
 
 enum {
-    SUCCESS = 0, INVALID_ARGUMENT = 2, INSUFFICIENT_SIZE = 7, NOT_SUPPORTED = 3, NOT_FOUND = 6, TIMED_OUT = 10,
+    SUCCESS = 0, INVALID_ARGUMENT = 2, INSUFFICIENT_SIZE = 7, NOT_SUPPORTED = 3, NO_PERMISSION = 4, NOT_FOUND = 6,
+    TIMED_OUT = 10, OPERATING_SYSTEM = 17, MOST_CHARGES = 64, MOST_LIMITS = 1024,
     MOST_GPUS = 16, MOST_INSTANCES = 7, MOST_EVENTS = 32, MOST_PROCESSES = 1024, TEXT = 96, LINE = 512, NO_GPU = -1
 };
 
@@ -70,8 +81,18 @@ typedef struct {
 } Event;
 
 typedef struct {
+    int index;
+    unsigned long long bytes;
+    char path[LINE];
+} Charge;
+
+typedef enum { NONE, DMEM, MISC } Backend;
+
+typedef struct {
     char driver[TEXT], nvml[TEXT];
-    int gpus, events, processes;
+    int gpus, events, processes, charges, unprivileged;
+    Backend backend;
+    Charge charge[MOST_CHARGES];
     Gpu gpu[MOST_GPUS];
     Event event[MOST_EVENTS];
     Process process[MOST_PROCESSES];
@@ -115,8 +136,17 @@ static void describe(Machine *machine, Gpu *gpu, const char *word, const char *r
         Event *event = &machine->event[machine->events++];
         sscanf(rest, "%d %d %llu %llu %d %d", &event->total, &event->index, &event->type,
                &event->data, &event->gi, &event->ci);
-    } else if (!gpu)
+    } else if (!strcmp(word, "limits"))
+        machine->backend = !strcmp(rest, "dmem") ? DMEM : !strcmp(rest, "misc") ? MISC : NONE;
+    else if (!strcmp(word, "unprivileged"))
+        machine->unprivileged = 1;
+    else if (!gpu)
         return;
+    else if (!strcmp(word, "charge") && machine->charges < MOST_CHARGES) {
+        Charge *charge = &machine->charge[machine->charges++];
+        charge->index = machine->gpus - 1;
+        sscanf(rest, "%llu %511[^\n]", &charge->bytes, charge->path);
+    }
     else if (!strcmp(word, "process") && machine->processes < MOST_PROCESSES) {
         Process *process = &machine->process[machine->processes++];
         process->index = machine->gpus - 1;
@@ -294,6 +324,20 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned index, Handle *handle)
         return INVALID_ARGUMENT;
     *handle = handle_of((int)index, -1);
     return SUCCESS;
+}
+
+int nvmlDeviceGetHandleByUUID(const char *uuid, Handle *handle)
+{
+    ENTER(NO_GPU);
+    for (int index = 0; index < machine.gpus; index++)
+        for (int position = -1; position < machine.gpu[index].instances; position++) {
+            Gpu *gpu = &machine.gpu[index];
+            if (strcmp(position < 0 ? gpu->uuid : gpu->instance[position].uuid, uuid))
+                continue;
+            *handle = handle_of(index, position);
+            return enter(&machine, __func__, index);
+        }
+    return NOT_FOUND;
 }
 
 int nvmlDeviceGetUUID(Handle handle, char *text, unsigned length)
@@ -653,6 +697,155 @@ int nvmlDeviceGetAttributes_v2(Handle handle, Attributes *attributes)
     memset(attributes, 0, sizeof *attributes);
     attributes->gi_slices = attributes->ci_slices = inst->slices;
     attributes->megabytes = inst->memory >> 20;
+    return SUCCESS;
+}
+#endif
+
+#if !defined STUB_OLD && !defined STUB_610
+#define NO_LIMIT 0xFFFFFFFFFFFFFFFFull
+
+typedef struct {
+    int index;
+    unsigned long long soft, hard;
+    char path[LINE];
+} Limit;
+
+static int read_limits(Limit *limits, char *name)
+{
+    int count = 0;
+    snprintf(name, PATH_MAX, "%.4000s.limits", getenv("STUB_NVML"));
+    FILE *file = fopen(name, "re");
+    while (file && count < MOST_LIMITS && fscanf(file, "%d %llu %llu %511[^\n]", &limits[count].index,
+                                                 &limits[count].soft, &limits[count].hard, limits[count].path) == 4)
+        count++;
+    if (file)
+        fclose(file);
+    return count;
+}
+
+static int below(const char *path, const char *ancestor)
+{
+    size_t length = strlen(ancestor);
+    return !strncmp(path, ancestor, length) && (!path[length] || path[length] == '/');
+}
+
+/* The limit of a cgroup itself, or with `nearest` of the closest ancestor that has one. */
+static Limit *find_limit(Limit *limits, int count, int index, const char *path, int nearest)
+{
+    Limit *found = NULL;
+    for (int each = 0; each < count; each++)
+        if (limits[each].index == index &&
+            (nearest ? below(path, limits[each].path) : !strcmp(path, limits[each].path)) &&
+            (!found || strlen(limits[each].path) > strlen(found->path)))
+            found = &limits[each];
+    return found;
+}
+
+/* Whether the directory can be opened, and has the controller where that is needed. */
+static int check_cgroup(Machine *machine, const char *path)
+{
+    char file[PATH_MAX], enabled[LINE] = "";
+    int folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (folder < 0)
+        return OPERATING_SYSTEM;
+    close(folder);
+    snprintf(file, sizeof file, "%.4000s/../cgroup.subtree_control", path);
+    FILE *control = machine->backend == DMEM ? fopen(file, "re") : NULL;
+    if (control) {
+        if (!fgets(enabled, sizeof enabled, control))
+            enabled[0] = '\0';
+        fclose(control);
+    }
+    return machine->backend == DMEM && !strstr(enabled, "dmem") ? NOT_FOUND : SUCCESS;
+}
+
+/* With misc only what has a limit is charged, to the nearest; with dmem every ancestor is. */
+static unsigned long long charged(Machine *machine, int index, const char *path, Limit *limits, int count)
+{
+    unsigned long long sum = 0;
+    for (int each = 0; each < machine->charges; each++) {
+        Charge *charge = &machine->charge[each];
+        Limit *limit = find_limit(limits, count, index, charge->path, 1);
+        int counts = machine->backend == DMEM ? below(charge->path, path) : limit && !strcmp(limit->path, path);
+        if (charge->index == index && counts)
+            sum += charge->bytes;
+    }
+    return sum;
+}
+
+typedef struct {
+    const char *path;
+    unsigned long long soft, hard;
+} SetLimits;
+
+int nvmlDeviceSetMemoryLimits_v1(Handle handle, SetLimits *asked)
+{
+    static Limit limits[MOST_LIMITS + 1];
+    char name[PATH_MAX], draft[PATH_MAX + 8], file[PATH_MAX];
+    ENTER_FOR(handle);
+    if (!asked || !asked->path)
+        return INVALID_ARGUMENT;
+    if (inst || machine.backend == NONE)
+        return NOT_SUPPORTED;
+    if (asked->soft > asked->hard || (asked->hard != NO_LIMIT && asked->hard > gpu->memory))
+        return INVALID_ARGUMENT;
+    if (machine.unprivileged)
+        return NO_PERMISSION;
+    if ((failed = check_cgroup(&machine, asked->path)))
+        return failed;
+    int index = index_of(handle), count = read_limits(limits, name);
+    Limit *limit = find_limit(limits, count, index, asked->path, 0);
+    if (!limit)
+        limit = &limits[count++];
+    else if (machine.backend == MISC && asked->hard < charged(&machine, index, asked->path, limits, count))
+        return INVALID_ARGUMENT;
+    *limit = (Limit){index, asked->soft, asked->hard, ""};
+    snprintf(limit->path, sizeof limit->path, "%s", asked->path);
+    snprintf(draft, sizeof draft, "%s.draft", name);
+    FILE *table = fopen(draft, "we");
+    if (!table)
+        return OPERATING_SYSTEM;
+    for (int each = 0; each < count; each++)
+        if (limits[each].soft || limits[each].hard != NO_LIMIT)
+            fprintf(table, "%d %llu %llu %s\n", limits[each].index, limits[each].soft, limits[each].hard,
+                    limits[each].path);
+    fclose(table);
+    rename(draft, name);
+    snprintf(file, sizeof file, "%.4000s/dmem.max", asked->path);
+    FILE *written = machine.backend == DMEM && !access(file, F_OK) ? fopen(file, "we") : NULL;
+    if (written) {
+        if (asked->hard == NO_LIMIT)
+            fprintf(written, "nvidia/%s/vidmem max\n", gpu->pci);
+        else
+            fprintf(written, "nvidia/%s/vidmem %llu\n", gpu->pci, asked->hard);
+        fclose(written);
+    }
+    return SUCCESS;
+}
+
+typedef struct {
+    const char *path;
+    unsigned long long soft, hard, used;
+} GetLimits;
+
+int nvmlDeviceGetMemoryLimits_v1(Handle handle, GetLimits *asked)
+{
+    static Limit limits[MOST_LIMITS + 1];
+    char name[PATH_MAX];
+    ENTER_FOR(handle);
+    if (!asked || !asked->path)
+        return INVALID_ARGUMENT;
+    if (inst || machine.backend == NONE)
+        return NOT_SUPPORTED;
+    if ((failed = check_cgroup(&machine, asked->path)))
+        return failed;
+    int index = index_of(handle), count = read_limits(limits, name), nearest = machine.backend == MISC;
+    Limit *limit = find_limit(limits, count, index, asked->path, nearest);
+    if (!limit && nearest)
+        return NOT_SUPPORTED;
+    asked->soft = limit ? limit->soft : 0;
+    asked->hard = limit ? limit->hard : NO_LIMIT;
+    asked->used = charged(&machine, index, limit ? limit->path : asked->path, limits, count);
     return SUCCESS;
 }
 #endif

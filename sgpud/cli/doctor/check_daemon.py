@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Mapping
+from typing import Any
 
 from sgpud.cli.doctor.facts import Finding, NodeFacts, Severity
 from sgpud.core.limits.enforcement import Enforcement, EnforcementKind, Handing, by_toolkit
@@ -35,6 +36,9 @@ def check_configuration(facts: NodeFacts) -> Iterator[Finding]:
         yield Finding("configuration", Severity.GOOD, f"{found.file} is valid")
 
 
+_LIMITING = {EnforcementKind.TOOLKIT, EnforcementKind.DMEM, EnforcementKind.MISC}
+
+
 def check_memory(facts: NodeFacts) -> Iterator[Finding]:
     """Whether anything limits the memory use on shared GPUs."""
     sharing = facts.configuration.sharing
@@ -59,8 +63,10 @@ def _limits(facts: NodeFacts) -> Iterator[Finding]:
         terms = sharing.terms(gpu)
         if terms and sharing.partition(gpu, terms).size:
             found.setdefault(by_toolkit(handing, gpu), []).append(gpu.uuid)
+    if facts.view:
+        found = _told(facts.view, {uuid for uuids in found.values() for uuid in uuids})
     for one, gpus in found.items():
-        if one.kind is EnforcementKind.TOOLKIT:
+        if one.kind in _LIMITING:
             what = f"memory limits apply on {several(len(gpus), 'GPU')}: {one.reason}"
             yield Finding("memory", Severity.GOOD, what)
             continue
@@ -72,6 +78,17 @@ def _limits(facts: NodeFacts) -> Iterator[Finding]:
             " GPU is nearly full, unless [limits] overuse is off.",
             one.remedy,
         )
+
+
+def _told(view: Mapping[str, Any], uuids: Container[str]) -> dict[Enforcement, list[str]]:
+    """What the daemon says of these GPUs: it has tried what the node alone does not show."""
+    found: dict[Enforcement, list[str]] = {}
+    for gpu in view["gpus"]:
+        if gpu["uuid"] in uuids:
+            reason, remedy = gpu["enforcement_reason"], gpu["enforcement_remedy"]
+            one = Enforcement(EnforcementKind(gpu["enforcement"]), reason, remedy)
+            found.setdefault(one, []).append(gpu["uuid"])
+    return found
 
 
 def check_cgroup(facts: NodeFacts) -> Iterator[Finding]:

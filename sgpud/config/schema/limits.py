@@ -14,10 +14,14 @@ LIMITS = (
         "memory",
         choice(MemoryLimits),
         _DEFAULT.memory.value,
-        "Whether containers that hold memory shares get a memory limit, which NVIDIA's container"
-        " toolkit applies and the driver enforces:\n"
-        '- "auto": where that works: driver 615 or later, toolkit 1.20.1 or later, cgroup v2, a'
-        " whole GPU, and any method but device-nodes\n"
+        "Whether containers that hold memory shares get a memory limit, which the driver enforces."
+        " NVIDIA's container toolkit sets it for each container, or sgpud's own helper"
+        " (sgpud-limits.service) for each pod:\n"
+        '- "auto": where that works: driver 615 or later, cgroup v2, a whole GPU, and the helper,'
+        " or toolkit 1.20.1 or later with any method but device-nodes; elsewhere containers run"
+        " without a limit\n"
+        '- "require": always; a container whose memory cannot be limited waits, and its event and'
+        " `sgpud explain` say why\n"
         '- "off": never\n'
         "`sgpud status` shows for every GPU what enforces its limits, and what is missing. This"
         " protects pods from each other's mistakes; it is not a security boundary.",
@@ -29,6 +33,13 @@ LIMITS = (
         "A container's limit is the memory that its shares represent times this, at most the whole"
         " GPU. With more than 1, pods can together use more than the GPU has, and overuse below"
         " is what tells.",
+    ),
+    Key(
+        "memory_context",
+        Text('size, e.g. "600MiB"', size()),
+        exact_size(_DEFAULT.context),
+        "What a limit has in addition for each container: CUDA itself takes 440 to 816 MiB in each"
+        " process (measured with driver 615), which counts within the limit.",
     ),
     Key(
         "overuse",

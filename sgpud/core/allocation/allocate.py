@@ -253,7 +253,7 @@ def allocation(plan: Plan, pool: Pool, choice: ChosenGpu, at: float) -> Allocati
         if group.gpu is not None
     ]
     bytes_of = [(item.gpu, item.shares * item.size) for item in taken]
-    cap = memory_cap(bytes_of, plan.cap_factor) if plan.cap_factor else 0
+    cap = memory_cap(bytes_of, plan.cap_terms) if plan.cap_terms else 0
     given = answer(plan.chosen, plan.host, taken, prefix=pool.prefix, at=at, cap=cap)
     return Allocation(given, grant.shares, grant.per_gpu, grant.sizes, grant.gpu)
 

@@ -28,7 +28,7 @@ from sgpud.core.dra.claims import (
 from sgpud.core.dra.slices import Device
 from sgpud.core.errors import SgpudError
 from sgpud.core.gpu.gpu import Gpu
-from sgpud.core.limits.caps import cap_variables, memory_cap
+from sgpud.core.limits.caps import CapTerms, cap_variables, memory_cap
 from sgpud.core.sharing.rules import InjectionMethod
 from sgpud.core.units import format_size
 
@@ -137,14 +137,14 @@ def injections(
     factors: Mapping[str, int],
     choice: InjectionChoice,
     host: NodeHost,
-    cap_factor: float = 0.0,
+    cap_terms: CapTerms | None = None,
 ) -> tuple[RequestInjection, ...]:
     """What each request's containers get, in the order of the claim's requests.
 
     `gpus`: by UUID; `factors`: into how many places each GPU is shared. The variables are those of
     the device plugin; the amount of memory is what the scheduler consumed for the claim.
-    A container's memory limit is that amount times `cap_factor`, 0 for none. It comes with the
-    claim's own CDI device, so that a variable of the pod does not override it.
+    A container's memory limit follows from that amount by `cap_terms`, None for none. It comes with
+    the claim's own CDI device, so that a variable of the pod does not override it.
     """
     found = []
     for request in dict.fromkeys(share.request for share in made.claim.shares):
@@ -169,7 +169,7 @@ def injections(
         if any(memory):
             envs = {**got.envs, "SGPUD_MEMORY_BYTES": ",".join(map(str, memory))}
             amounts = zip((item.gpu for item in granted), memory, strict=False)
-            cap = memory_cap(amounts, cap_factor) if cap_factor and len(granted) == len(mine) else 0
+            cap = memory_cap(amounts, cap_terms) if cap_terms and len(granted) == len(mine) else 0
             if cap and choice.method is not InjectionMethod.DEVICE_NODES:
                 envs.update(cap_variables(cap))
             got = Injection(envs, got.mounts, got.devices, got.cdi)

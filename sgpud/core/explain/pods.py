@@ -10,6 +10,7 @@ from sgpud.core.explain.sentences import (
     HeldView,
     all_held,
     allocations_of,
+    cap_sentences,
     enforcement_sentences,
     health_sentences,
     moment,
@@ -32,7 +33,7 @@ def about_pod(
     if held:
         holders = node.checkpoint.holders if node.checkpoint else ()
         mine = [one for one in holders if _is(name, one.namespace, one.name, one.pod)]
-        return _holding(held, seen, allocations_of(mine, decisions))
+        return _holding(held, node, seen, allocations_of(mine, decisions))
     return _missing(name, plan, seen, decisions)
 
 
@@ -40,7 +41,9 @@ def _is(name: str, namespace: str, pod: str, uid: str) -> bool:
     return name in {uid, pod, f"{namespace}/{pod}"} - {"", "/"}
 
 
-def _holding(held: tuple[HeldView, ...], seen: NodeView, given: tuple[Decision, ...]) -> Findings:
+def _holding(
+    held: tuple[HeldView, ...], node: Node, seen: NodeView, given: tuple[Decision, ...]
+) -> Findings:
     sentences = [
         f"{one.named} holds {shares(one.shares)} of {one.resource} on {one.gpu}"
         f"{f' ({format_size(one.bytes)})' if one.bytes else ''}"
@@ -52,6 +55,7 @@ def _holding(held: tuple[HeldView, ...], seen: NodeView, given: tuple[Decision, 
         if any(one.bytes for one in held if one.gpu == gpu):
             sentences += enforcement_sentences(seen, {gpu})
         for uid in dict.fromkeys(one.uid for one in held if one.gpu == gpu and one.uid):
+            sentences += cap_sentences(node, uid, gpu)
             sentences += overuse_sentences(seen, {gpu}, uid)
     if seen.dra:
         sentences.append("The scheduler chose the GPU, through Dynamic Resource Allocation.")

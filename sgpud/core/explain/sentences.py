@@ -11,6 +11,7 @@ from attrs import asdict, frozen
 from sgpud.core.allocation.decisions import Decision, DecisionKind, parts_of
 from sgpud.core.limits.enforcement import EnforcementKind
 from sgpud.core.planning.holdings import Holder
+from sgpud.core.planning.node import Node
 from sgpud.core.planning.plan import Availability, Plan, Pool
 from sgpud.core.registration.events import RegistrationPhase
 from sgpud.core.sharing.rules import Multiple
@@ -73,6 +74,8 @@ def health_sentences(uuid: str, seen: NodeView, *, healthy: bool) -> list[str]:
 
 _ENFORCED = {
     EnforcementKind.TOOLKIT.value: "Memory limits apply on",
+    EnforcementKind.DMEM.value: "Memory limits apply on",
+    EnforcementKind.MISC.value: "Memory limits apply on",
     EnforcementKind.WATCH.value: "Use of memory beyond the grant is reported, not prevented, on",
     EnforcementKind.NONE.value: "Nothing limits how much memory a container uses of",
 }
@@ -87,6 +90,23 @@ def enforcement_sentences(seen: NodeView, gpus: Container[str]) -> list[str]:
         for gpu in seen.gpus
         if gpu.uuid in gpus and gpu.uuid in shared
     ]
+
+
+def cap_sentences(node: Node, pod: str, gpu: str) -> list[str]:
+    """What limits the memory of the pod with this UID on a GPU, as far as sgpud sets it."""
+    one = node.capping.caps.get((pod, gpu))
+    if one is None:
+        return []
+    if one.waits:
+        why = f'[limits] memory is "require", and its memory of {gpu} cannot be limited'
+        return [f"A container of it waits: {why}: {one.problem}. The kubelet tries again."]
+    if one.problem:
+        return [f"Its memory of {gpu} is not limited: {one.problem}."]
+    if one.limit is None:
+        return [f"Its memory of {gpu} is not limited yet: that is done within seconds."]
+    used = f", of which {format_size(one.used)} are used" if one.used is not None else ""
+    late = "; what it had allocated before that was set does not count" if one.late else ""
+    return [f"Its memory of {gpu} is limited to {format_size(one.limit)}{used}{late}."]
 
 
 def overuse_sentences(seen: NodeView, gpus: Container[str], pod: str = "") -> list[str]:

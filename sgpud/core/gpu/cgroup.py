@@ -23,15 +23,10 @@ from collections.abc import Iterator
 
 from attrs import evolve, frozen
 
-_HEX4 = "(?P=dash)[0-9a-f]{4}"
-_UID = rf"[0-9a-f]{{8}}(?P<dash>[-_]?)[0-9a-f]{{4}}{_HEX4}{_HEX4}(?P=dash)[0-9a-f]{{12}}"
-"""A UID with dashes, with the systemd driver's underscores, or a static pod's, which is a hash."""
-_POD = re.compile(rf"(?:.*-)?pod(?P<uid>{_UID})(?:\.slice)?", re.ASCII)
-_CONTAINER = re.compile(
-    r"(?:(?:cri-containerd|crio|docker|libpod)-)?(?P<id>[0-9a-f]{64})(?:\.scope)?", re.ASCII
-)
+from sgpud.core.gpu.cgroup_names import CONTAINER, POD, UID, uid_of
+
 _MOUNTED = re.compile(
-    rf"/pods/(?P<uid>{_UID})/containers/(?P<name>[a-z0-9](?:[a-z0-9-]{{0,61}}[a-z0-9])?)/[0-9a-f]+",
+    rf"/pods/(?P<uid>{UID})/containers/(?P<name>[a-z0-9](?:[a-z0-9-]{{0,61}}[a-z0-9])?)/[0-9a-f]+",
     re.ASCII,
 )
 _BESIDE = 2
@@ -75,7 +70,7 @@ def mounted_in(text: str) -> tuple[str, str] | None:
         fields = line.split(" ", 5)
         found = _MOUNTED.search(fields[3]) if len(fields) > 4 else None  # noqa: PLR2004
         if found:
-            return _uid(found["uid"]), found["name"]
+            return uid_of(found["uid"]), found["name"]
     return None
 
 
@@ -91,17 +86,13 @@ def _of_path(path: str, *, private: bool) -> Cgroup:
     containers: list[str] = []
     segments = re.split("[/:]", path)
     for segment in segments:
-        pod, container = _POD.fullmatch(segment), _CONTAINER.fullmatch(segment)
+        pod, container = POD.fullmatch(segment), CONTAINER.fullmatch(segment)
         if pod:
             if not pods:
                 containers.clear()
-            pods.append(_uid(pod["uid"]))
+            pods.append(uid_of(pod["uid"]))
         elif container:
             containers.append(container["id"])
     inside = containers[0 if pods else -1] if containers else ""
     hidden = private and not pods and segments.count("..") <= _BESIDE
     return Cgroup(tuple(pods), inside, path, hidden)
-
-
-def _uid(text: str) -> str:
-    return text.replace("_", "-")

@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
+from attrs import frozen
+
 from sgpud.core.gpu.gpu import Gpu
 
 REQUEST_VARIABLE = "NVIDIA_GPU_MEMORY_REQUEST"
@@ -33,13 +35,27 @@ _VERSION = re.compile(r"([0-9]{1,5})\.[0-9.]+")
 _DEVICE = re.compile(rf"{re.escape(CAP_KIND)}=([1-9][0-9]{{0,8}})MiB")
 
 
+@frozen
+class CapTerms:
+    """How much more than its grant a container may use."""
+
+    factor: float = 1.0
+    """The cap is the grant times this."""
+    context: int = 0
+    """Bytes that are added for each container's CUDA context."""
+
+    def of(self, granted: int, containers: int = 1) -> int:
+        """The cap in bytes of so many containers that were granted these bytes together."""
+        return int(granted * self.factor) + self.context * containers
+
+
 def knows_limits(driver: str) -> bool:
     """Whether a driver of this version can limit the memory of a cgroup."""
     found = _VERSION.fullmatch(driver)
     return found is not None and int(found[1]) >= FIRST_DRIVER
 
 
-def memory_cap(granted: Iterable[tuple[Gpu, int]], factor: float) -> int:
+def memory_cap(granted: Iterable[tuple[Gpu, int]], terms: CapTerms) -> int:
     """The cap of a container in MiB; 0: none. `granted`: its GPUs, with the bytes granted of each.
 
     There is one value for all its GPUs: the largest. None where one of them promises no memory or
@@ -49,16 +65,16 @@ def memory_cap(granted: Iterable[tuple[Gpu, int]], factor: float) -> int:
     for gpu, size in granted:
         if not size or gpu.mig or gpu.fake:
             return 0
-        caps.append(min(int(size * factor), gpu.memory or 0) // _MIB)
+        caps.append(min(terms.of(size), gpu.memory or 0) // _MIB)
     return max(caps, default=0)
 
 
-def possible_caps(sizes: Mapping[tuple[Gpu, int], int], factor: float) -> frozenset[int]:
+def possible_caps(sizes: Mapping[tuple[Gpu, int], int], terms: CapTerms) -> frozenset[int]:
     """Every cap that shares can have. `sizes`: how many shares, by GPU and bytes of one share."""
     found: set[int] = set()
     for (gpu, size), count in sizes.items():
         room = min(count, MOST_CAPS)
-        found.update(memory_cap([(gpu, size * each)], factor) for each in range(1, room + 1))
+        found.update(memory_cap([(gpu, size * each)], terms) for each in range(1, room + 1))
     return frozenset(sorted(found - {0})[:MOST_CAPS])
 
 

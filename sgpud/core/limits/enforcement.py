@@ -1,7 +1,7 @@
 """What enforces the memory that containers were granted of a GPU, why nothing better does, and how.
 
-It says what is known to apply: that the driver and the toolkit's hook for it are there. A limit is
-not read back from the driver.
+It says what is known to apply: that the driver and the toolkit's hook for it are there, or that the
+helper could set a limit and read it back. What the toolkit sets is not read back from the driver.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from attrs import frozen
 from sgpud.core.allocation.injection import GpuAccess, InjectionChoice, NodeHost
 from sgpud.core.gpu.gpu import Gpu
 from sgpud.core.limits.caps import FIRST_DRIVER, FIRST_TOOLKIT, HOOK, LIMIT_VARIABLE, knows_limits
+from sgpud.core.limits.pod_caps import can_be_capped
 from sgpud.core.limits.settings import LimitSettings, MemoryLimits, OveruseAction
 from sgpud.core.planning.node import Node
 from sgpud.core.sharing.rules import InjectionMethod
@@ -26,6 +27,10 @@ class EnforcementKind(Enum):
 
     TOOLKIT = "toolkit"
     """The driver does, by a limit that NVIDIA's container toolkit sets at the container's start."""
+    DMEM = "dmem"
+    """The driver does, with the kernel's controller dmem, by a limit that sgpud's helper sets."""
+    MISC = "misc"
+    """The driver does, by its own counting, by a limit that sgpud's helper sets."""
     WATCH = "watch"
     """Nothing does, but use beyond it is found and reported."""
     NONE = "none"
@@ -67,10 +72,12 @@ def enforcement(
     holders = node.checkpoint.holders if node.checkpoint else ()
     # A claim is granted memory whatever the shares of its GPU are.
     memory = any(each.size for each in shares) or any(gpu.uuid in one.sizes for one in holders)
-    handing = Handing(node.limits, node.driver, node.host, chosen)
-    found = by_toolkit(handing, gpu) if memory else _places()
-    if found.kind is EnforcementKind.TOOLKIT:
+    found = _limited(node, chosen, gpu) if memory else _places()
+    if found.kind is not EnforcementKind.NONE:
         return found
+    if memory and node.limits.memory is MemoryLimits.REQUIRE:
+        why = f'{found.reason}; containers wait, since [limits] memory is "require"'
+        found = Enforcement(found.kind, why, found.remedy)
     if node.limits.overuse is OveruseAction.OFF:
         watching = '[limits] overuse is "off"'
     elif not memory and not node.sharing.guard_settings.expected:
@@ -80,6 +87,40 @@ def enforcement(
     if watching:
         return Enforcement(EnforcementKind.NONE, f"{found.reason}; {watching}", found.remedy)
     return Enforcement(EnforcementKind.WATCH, found.reason, found.remedy)
+
+
+def _limited(node: Node, chosen: InjectionChoice | None, gpu: Gpu) -> Enforcement:
+    """What limits the memory shares of a GPU: a pod's limit on dmem, or the toolkit's, or misc's.
+
+    On misc the nearest limit alone counts, which is the toolkit's, of each container.
+    """
+    found = by_toolkit(Handing(node.limits, node.driver, node.host, chosen), gpu)
+    if node.limits.memory is MemoryLimits.OFF or can_be_capped(gpu):
+        return found
+    limiting = node.capping.gpus.get(gpu.uuid)
+    if limiting is None:
+        return found
+    if limiting.backend == EnforcementKind.DMEM.value:
+        what = f"the helper sets them for each pod, kernel and driver {node.driver} enforce them"
+        return Enforcement(EnforcementKind.DMEM, what)
+    if found.kind is EnforcementKind.TOOLKIT:
+        return found
+    if limiting.backend:
+        what = f"the helper sets them for each pod, driver {node.driver} enforces them"
+        return Enforcement(EnforcementKind.MISC, what)
+    if not knows_limits(node.driver):
+        return found
+    return Enforcement(found.kind, f"{found.reason}; {limiting.problem}", found.remedy)
+
+
+def limited_by_toolkit(node: Node, chosen: InjectionChoice | None) -> frozenset[str]:
+    """The UUIDs of the GPUs on which NVIDIA's toolkit limits each container."""
+    handing = Handing(node.limits, node.driver, node.host, chosen)
+    return frozenset(
+        gpu.uuid
+        for gpu in node.gpus or ()
+        if by_toolkit(handing, gpu).kind is EnforcementKind.TOOLKIT
+    )
 
 
 def by_toolkit(handing: Handing, gpu: Gpu) -> Enforcement:

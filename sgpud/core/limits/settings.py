@@ -6,6 +6,7 @@ from enum import Enum
 
 from attrs import frozen
 
+from sgpud.core.limits.caps import CapTerms
 from sgpud.core.units import Amount
 
 PRESSURE = Amount(percent=95.0)
@@ -15,7 +16,9 @@ class MemoryLimits(Enum):
     """Whether containers get a memory limit."""
 
     AUTO = "auto"
-    """Where driver and container toolkit can enforce it."""
+    """Where they can be enforced; elsewhere it runs without one."""
+    REQUIRE = "require"
+    """Always: a container whose memory cannot be limited does not start."""
     OFF = "off"
 
 
@@ -34,6 +37,8 @@ class LimitSettings:
     memory: MemoryLimits = MemoryLimits.AUTO
     factor: float = 1.0
     """A container's limit is what its shares stand for times this."""
+    context: int = 0
+    """Bytes that are added to it for the container's CUDA context."""
     overuse: OveruseAction = OveruseAction.REPORT
     tolerance: int = 512 * 2**20
     """Bytes by which a container may exceed its grant."""
@@ -43,3 +48,8 @@ class LimitSettings:
     """It counts only while so much of its GPU's memory is used; None: always."""
     spare: tuple[str, ...] = ("kube-system/*",)
     """Globs on NAMESPACE/POD of those that nothing will be done to."""
+
+    @property
+    def cap_terms(self) -> CapTerms:
+        """How a limit follows from a grant."""
+        return CapTerms(self.factor, self.context)

@@ -13,8 +13,9 @@ from sgpud.core.gpu.observations import Sample
 from sgpud.core.health.causes import HealthPolicy
 from sgpud.core.health.machine import Health
 from sgpud.core.intset import IntSet
-from sgpud.core.limits.caps import knows_limits, possible_caps
+from sgpud.core.limits.caps import CapTerms, knows_limits, possible_caps
 from sgpud.core.limits.overuse import OveruseState
+from sgpud.core.limits.pod_caps import CapFacts
 from sgpud.core.limits.settings import LimitSettings, MemoryLimits
 from sgpud.core.planning.full_guard import FullState, Samples
 from sgpud.core.planning.holdings import CheckpointState, Grant, Key
@@ -80,6 +81,8 @@ class Node:
     """What the full-GPU guard has decided, by UUID."""
     overuse: Mapping[str, OveruseState] = field(factory=dict)
     """The GPUs of which containers use more than they were granted, by UUID."""
+    capping: CapFacts = field(factory=CapFacts)
+    """What is known of the memory caps of pods."""
     free_steps: Mapping[str, int] = field(factory=dict)
     """Measured free memory in steps of 5 %, by UUID, where that is fresh."""
     withheld_since: Mapping[str, float] = field(factory=dict)
@@ -99,13 +102,26 @@ class Node:
         return partitions(self.sharing, self.gpus)
 
     @property
-    def cap_factor(self) -> float:
-        """A container's memory limit is what its shares stand for times this; 0: it gets none.
+    def cap_terms(self) -> CapTerms | None:
+        """How a container's memory limit follows from what its shares stand for; None: it has none.
 
         None where the toolkit's hook would fail, and the container with it.
         """
         able = knows_limits(self.driver) and not self.host.cgroup_problem
-        return self.limits.factor if able and self.limits.memory is MemoryLimits.AUTO else 0.0
+        return (
+            self.limits.cap_terms if able and self.limits.memory is not MemoryLimits.OFF else None
+        )
+
+    @property
+    def asked_before_start(self) -> bool:
+        """Whether the kubelet asks before it starts a container with memory shares.
+
+        With "auto" only where there is a helper: while nobody answers, no container starts.
+        """
+        memory = self.limits.memory
+        return memory is MemoryLimits.REQUIRE or (
+            memory is MemoryLimits.AUTO and self.capping.installed
+        )
 
     def held_caps(self) -> frozenset[int]:
         """The memory caps, in MiB, that containers were given as CDI devices.
@@ -120,7 +136,8 @@ class Node:
 
     def caps(self) -> frozenset[int]:
         """Those, and the caps that containers can be given now."""
-        if not self.cap_factor or self.sharing is None:
+        terms = self.cap_terms
+        if terms is None or self.sharing is None:
             return self.held_caps()
         present = {gpu.uuid: self.sharing.sized(gpu) for gpu in self.gpus or ()}
         counts = [
@@ -134,7 +151,7 @@ class Node:
             gpus = [present[stem]] if stem in present else present.values()
             for key in [(gpu, size) for gpu in gpus if size]:
                 sizes[key] = max(count, sizes.get(key, 0))
-        return self.held_caps() | possible_caps(sizes, self.cap_factor)
+        return self.held_caps() | possible_caps(sizes, terms)
 
     def wanted(self) -> dict[Key, int]:
         """Shares per GPU as configured, by resource and UUID."""

@@ -18,6 +18,7 @@ from sgpud.core.allocation.injection import (
 from sgpud.core.gpu.gpu import Gpu
 from sgpud.core.health.node_health import verdict
 from sgpud.core.intset import IntSet
+from sgpud.core.limits.caps import CapTerms
 from sgpud.core.planning.advance import withheld
 from sgpud.core.planning.holdings import (
     FreshShares,
@@ -148,6 +149,8 @@ class Pool:
     """The memory shares that were given lately."""
     size: int = 0
     """Bytes of one share; 0: shares are places."""
+    asked_before_start: bool = False
+    """Whether the kubelet calls PreStartContainer before it starts a container with its shares."""
 
     @property
     def memory(self) -> bool:
@@ -175,8 +178,8 @@ class Plan:
     host: NodeHost = field(factory=NodeHost)
     notes: tuple[str, ...] = ()
     """What a person should know: entries that mean no GPU, GPUs past the message limit, …"""
-    cap_factor: float = 0.0
-    """A container's memory limit is what its shares stand for times this; 0: it gets none."""
+    cap_terms: CapTerms | None = None
+    """How a container's memory limit follows from what its shares stand for; None: it has none."""
     waiting: bool = False
     """Whether something waits for a release, so that holders are worth a look every few seconds."""
 
@@ -230,12 +233,14 @@ def plan(node: Node, now: float) -> Plan | None:
                 dropped=resource not in configured,
             ),
             fresh=fresh.get(resource, ()),
+            asked_before_start=node.asked_before_start
+            and any(group.size for group in groups[resource]),
         )
         for resource in sorted(groups)
     )
     waiting = unconfirmed(node.grants, checkpoint, now) or awaits(pools)
     said = notes(node, sharing, present, partitions)
-    return Plan(pools, sharing.placement, chosen, node.host, said, node.cap_factor, waiting=waiting)
+    return Plan(pools, sharing.placement, chosen, node.host, said, node.cap_terms, waiting=waiting)
 
 
 def _group(

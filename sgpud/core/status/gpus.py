@@ -15,6 +15,7 @@ from sgpud.core.health.machine import HealthPhase
 from sgpud.core.health.node_health import health_of
 from sgpud.core.limits.enforcement import enforcement
 from sgpud.core.limits.overuse import allowance
+from sgpud.core.limits.pod_caps import CapState
 from sgpud.core.planning.full_guard import FRESH_FOR, MISSED
 from sgpud.core.planning.node import Node
 from sgpud.core.status.pools import HolderView
@@ -111,6 +112,15 @@ class ContainerView:
     """Seconds for which it has overused its memory, as [limits] says; null: it does not."""
     verdict: str = ""
     """For overuse: whether it is the one to stop, and why, or empty."""
+    limit: int | None = None
+    """Bytes of this GPU that all containers of its pod together may use, as sgpud's helper has set
+    and the driver shows it; null: nothing, see `limit_problem`, or NVIDIA's toolkit sets limits."""
+    limit_used: int | None = None
+    """Bytes that the driver counts against that; null: not known."""
+    limit_late: bool = False
+    """Whether it was set after the containers had started: what they had by then is not counted."""
+    limit_problem: str = ""
+    """Why its pod's memory is not limited although it is to be, or empty."""
 
 
 @frozen
@@ -162,7 +172,8 @@ class GpuStateView:
     use_problem: str
     """Why the use of its containers is unknown, or empty."""
     enforcement: str = "none"
-    """What keeps its containers within the memory they were granted: toolkit, watch or none."""
+    """What keeps its containers within the memory they were granted: toolkit, dmem, misc, watch or
+    none."""
     enforcement_reason: str = ""
     """Why it is this, and nothing better."""
     enforcement_remedy: str = ""
@@ -277,6 +288,7 @@ def _containers(
         sizes = [part.bytes for part in parts]
         granted, memory = allowance(sizes, expected), used.used if used else None
         excess = over.get(container)
+        cap = node.capping.caps.get((first.uid, uuid), CapState())
         yield ContainerView(
             first.namespace,
             first.pod,
@@ -291,6 +303,10 @@ def _containers(
             used.utilisation if used else None,
             state.at - excess.since if state and excess else None,
             excess.verdict if excess else "",
+            cap.limit,
+            cap.used,
+            cap.late,
+            cap.problem,
         )
 
 

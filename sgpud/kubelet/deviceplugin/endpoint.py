@@ -18,10 +18,11 @@ from twisted.internet.defer import Deferred
 from sgpud.bridge import Reactor, in_thread
 from sgpud.core.errors import SgpudError
 from sgpud.core.sharing.share_id import MESSAGE_LIMIT
-from sgpud.kubelet.deviceplugin.servicer import SLACK, STREAMS, DevicePluginServicer
+from sgpud.kubelet.deviceplugin.servicer import SLACK, STARTS, STREAMS, DevicePluginServicer
 
-WORKERS = STREAMS + 6
-"""Three streams, a fourth while it is refused, and five calls at a time; more calls queue."""
+WORKERS = STREAMS + STARTS + 6
+"""Three streams, a fourth while it is refused, the starts of containers, which may wait, and five
+calls at a time; more calls queue."""
 FINISH_WITHIN = 0.2
 """Seconds for calls in flight when an endpoint retires: an Allocate that is cut fails its pod."""
 RECEIVE_LIMIT = 2 * MESSAGE_LIMIT + SLACK
@@ -127,6 +128,11 @@ class Endpoint:
     def prefers(self) -> bool:
         """Whether it offers GetPreferredAllocation."""
         return self._servicer.prefers
+
+    @property
+    def asks(self) -> bool:
+        """Whether it wants PreStartContainer."""
+        return self._servicer.asks
 
     def start(self) -> None:
         """Listen; EndpointError when that cannot be."""

@@ -22,10 +22,14 @@ _HEALTHY = b"\x12\x07Healthy"
 _UNHEALTHY = b"\x12\x09Unhealthy"
 
 
-def plugin_options(*, prefers: bool) -> bytes:
-    """The answer of GetDevicePluginOptions; `prefers`: it matters which ids the kubelet chooses."""
+def plugin_options(*, prefers: bool, asks: bool = False) -> bytes:
+    """The answer of GetDevicePluginOptions.
+
+    `prefers`: it matters which ids the kubelet chooses; `asks`: it is to ask before a container
+    starts.
+    """
     return api.DevicePluginOptions(
-        pre_start_required=False, get_preferred_allocation_available=prefers
+        pre_start_required=asks, get_preferred_allocation_available=prefers
     ).SerializeToString()
 
 

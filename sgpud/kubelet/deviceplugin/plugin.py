@@ -23,7 +23,7 @@ from sgpud.kubelet.deviceplugin.allocatable import Allocatable, AllocatableMonit
 from sgpud.kubelet.deviceplugin.endpoint import Endpoint, clear_stale, socket_name
 from sgpud.kubelet.deviceplugin.publisher import SnapshotPublisher
 from sgpud.kubelet.deviceplugin.registrar import Registrar
-from sgpud.kubelet.deviceplugin.servicer import DevicePluginServicer
+from sgpud.kubelet.deviceplugin.servicer import BeforeStart, DevicePluginServicer
 from sgpud.kubelet.directory import KUBELET_SOCKET
 
 LOOK_EVERY = 1.0
@@ -71,11 +71,14 @@ class DevicePlugin:
         observer: CallObserver,
         changed: Callable[[], None],
         ask: Callable[[Collection[str]], Deferred[Allocatable]],
+        before_start: BeforeStart | None = None,
     ) -> None:
         """`nonce` is part of every socket's name; `changed` is called after every transition.
 
-        `ask` asks the kubelet which ids of these resources are allocatable.
+        `ask` asks the kubelet which ids of these resources are allocatable. `before_start`: called
+        before a container starts, for the pools that are to be asked.
         """
+        self._before_start = before_start
         self._reactor = reactor
         self._publisher = publisher
         self._directory = directory
@@ -106,7 +109,7 @@ class DevicePlugin:
         self._wanted = frozenset(resources)
         self._settle()
         for resource, registrar in tuple(self._registrars.items()):
-            registrar.offers(prefers=self._prefers(resource))
+            registrar.offers(prefers=self._prefers(resource), asks=self._asks(resource))
 
     def clear_stale(self) -> list[str]:
         """Remove the sockets that an earlier run left in the directory; their names."""
@@ -186,6 +189,14 @@ class DevicePlugin:
             if resource in self._registrars:
                 self._registrars[resource].stop()
 
+    def _asks(self, resource: str) -> bool:
+        """Whether the kubelet is to ask before it starts a container."""
+        snapshot = self._publisher.snapshot
+        served = snapshot.pools.get(resource) if snapshot else None
+        return (
+            self._before_start is not None and served is not None and served.pool.asked_before_start
+        )
+
     def _start(self, resource: str) -> None:
         registrar = Registrar(
             resource,
@@ -213,6 +224,11 @@ class DevicePlugin:
         registrar = self._registrars[resource]
         observer = _ReactorCalls(self._reactor, registrar, generation, self._observer)
         servicer = DevicePluginServicer(
-            resource, self._publisher, observer, time.time, prefers=self._prefers(resource)
+            resource,
+            self._publisher,
+            observer,
+            time.time,
+            prefers=self._prefers(resource),
+            before_start=self._before_start if self._asks(resource) else None,
         )
         return Endpoint(self._directory / name, servicer, self._reactor)

@@ -56,6 +56,10 @@ class Listens(Protocol):
     def prefers(self) -> bool:
         """Whether it offers GetPreferredAllocation."""
 
+    @property
+    def asks(self) -> bool:
+        """Whether it wants PreStartContainer."""
+
     def start(self) -> None:
         """Listen, or raise EndpointError."""
 
@@ -122,9 +126,10 @@ class Registrar:
         self.handle(StopRequested())
         return self.stopped
 
-    def offers(self, *, prefers: bool) -> None:
-        """What the pool offers now; registers again if the kubelet was told otherwise."""
-        if self._endpoint is not None and self._endpoint.prefers is not prefers:
+    def offers(self, *, prefers: bool, asks: bool = False) -> None:
+        """What the pool offers and wants now; registers again if the kubelet was told otherwise."""
+        endpoint = self._endpoint
+        if endpoint is not None and (endpoint.prefers, endpoint.asks) != (prefers, asks):
             self.handle(OptionsChanged(self.state.generation))
 
     def end_unread(self) -> None:
@@ -196,7 +201,8 @@ class Registrar:
             endpoint=self._endpoint.path.name,
             resource_name=self.resource,
             options=api.DevicePluginOptions(
-                get_preferred_allocation_available=self._endpoint.prefers
+                pre_start_required=self._endpoint.asks,
+                get_preferred_allocation_available=self._endpoint.prefers,
             ),
         )
         self._call = self._ask(

@@ -7,8 +7,8 @@ one of them stops all pod admission on its node.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from threading import Lock
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from threading import BoundedSemaphore, Lock
 from typing import NoReturn, Protocol, TypeVar
 
 import grpc
@@ -28,10 +28,13 @@ from sgpud.core.allocation.allocate import (
 )
 from sgpud.core.allocation.decisions import failed, given, preferred, refused
 from sgpud.core.allocation.preference import Preference, prefer, prefer_free
+from sgpud.core.errors import SgpudError
+from sgpud.core.intset import IntSet
 from sgpud.core.planning.holdings import Grant
 from sgpud.core.planning.plan import Plan
 from sgpud.core.text import one_line
 from sgpud.kubelet.api import deviceplugin_pb2 as api
+from sgpud.kubelet.checkpoint import shares
 from sgpud.kubelet.deviceplugin.messages import (
     container_response,
     decoded,
@@ -42,13 +45,21 @@ from sgpud.kubelet.deviceplugin.messages import (
 from sgpud.kubelet.deviceplugin.publisher import ServedPool, Snapshot, SnapshotPublisher
 from sgpud.kubelet.incoming import IncomingCalls
 
-Asked = TypeVar("Asked", api.AllocateRequest, api.PreferredAllocationRequest)
+Asked = TypeVar(
+    "Asked",
+    api.AllocateRequest,
+    api.PreferredAllocationRequest,
+    api.PreStartContainerRequest,
+)
 
 SERVICE = "v1beta1.DevicePlugin"
 STREAMS = 3
 """ListAndWatch streams per endpoint at a time. Each holds a worker for its life, and one whose
 client never reads holds it in gRPC; one more is refused, so that the workers for Allocate never run
 out."""
+STARTS = 8
+"""Containers that are being started at a time: each holds a worker while it waits for the helper.
+For one more the kubelet asks again."""
 UNREAD_LOOKS = 60
 """Looks, a second apart, at a list message that is not read, until its stream is ended. A kubelet
 reads the next list once it has written its checkpoint: a slow disk is no reason to cut it."""
@@ -60,6 +71,12 @@ LOOKED_UP = 32
 """Shares of a preference, at most, that are looked up in the bytes of the request."""
 LEAST_PER_ID = 16
 """Bytes of a list message per id, at least: how many ids it can have."""
+
+
+BeforeStart = Callable[[str, Mapping[str, IntSet]], None]
+"""What is to be done before a container starts, with its resource and its shares by the stem of
+their ids. It may block; an SgpudError keeps the container from starting, and the kubelet asks
+again."""
 
 
 class ServicerObserver(Protocol):
@@ -100,9 +117,17 @@ class DevicePluginServicer:
         wall: Callable[[], float],
         *,
         prefers: bool = True,
+        before_start: BeforeStart | None = None,
     ) -> None:
-        """`wall` gives seconds since the epoch; `prefers`: it matters which ids are chosen."""
+        """`wall` gives seconds since the epoch; `prefers`: it matters which ids are chosen.
+
+        `before_start`: the kubelet is to ask before each start of a container, in which it is
+        called.
+        """
         self.prefers = prefers
+        self.asks = before_start is not None
+        self._before_start = before_start
+        self._starts = BoundedSemaphore(STARTS)
         self._resource = resource
         self._publisher = publisher
         self._decided = publisher.decisions
@@ -123,7 +148,7 @@ class DevicePluginServicer:
                 "ListAndWatch": stream(self._list_and_watch),
                 "GetPreferredAllocation": unary(self._prefer),
                 "Allocate": unary(self._allocate),
-                "PreStartContainer": unary(lambda _request, _context: b""),
+                "PreStartContainer": unary(self._start),
             },
         )
 
@@ -207,7 +232,7 @@ class DevicePluginServicer:
             other.context.cancel()
 
     def _options(self, _request: bytes, _context: grpc.ServicerContext) -> bytes:
-        return plugin_options(prefers=self.prefers)
+        return plugin_options(prefers=self.prefers, asks=self.asks)
 
     def _prefer(self, request: bytes, context: grpc.ServicerContext) -> bytes:
         # All that are free, and among them those that must be in it.
@@ -265,6 +290,23 @@ class DevicePluginServicer:
         answer.container_responses.extend(container_response(one.answer) for one in granted)
         return answer.SerializeToString()
 
+    def _start(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        if self._before_start is None:
+            return b""
+        asked = self._parsed(api.PreStartContainerRequest, request, context, lists=0)
+        if not self._starts.acquire(blocking=False):
+            # It waits for the helper, and Allocate must not wait for a worker.
+            context.abort(
+                grpc.StatusCode.RESOURCE_EXHAUSTED, f"sgpud: {STARTS} containers are being started"
+            )
+        try:
+            self._before_start(self._resource, shares(asked.devices_ids, self._resource))
+        except SgpudError as problem:
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"sgpud: {one_line(str(problem))}")
+        finally:
+            self._starts.release()
+        return b""
+
     def _refused(self, ids: list[str], refusal: RefusedError) -> None:
         snapshot, now = self._publisher.snapshot, self._wall()
         served = snapshot.pools.get(self._resource) if snapshot else None
@@ -312,14 +354,18 @@ class DevicePluginServicer:
     def _parsed(
         self, message: type[Asked], request: bytes, context: grpc.ServicerContext, lists: int
     ) -> Asked:
-        """The request, if it is one that a kubelet can send; `lists`: how often it has each id."""
+        """The request, if it is one that a kubelet can send.
+
+        `lists`: how often it has each id, within the containers; 0: it is a list of ids itself.
+        """
         snapshot = self._publisher.snapshot
         served = snapshot.pools.get(self._resource) if snapshot else None
-        most = lists * (len(served.message.data) if served else 0) + SLACK
-        if len(request) > most or not has_few_fields(request, CONTAINERS):
+        most = max(1, lists) * (len(served.message.data) if served else 0) + SLACK
+        fields = CONTAINERS if lists else most
+        if len(request) > most or not has_few_fields(request, fields):
             _refuse_shape(context)
         asked = decoded(message, request, context)
-        if sum(map(_count, asked.container_requests)) > most // LEAST_PER_ID:
+        if _count(asked) > most // LEAST_PER_ID:
             _refuse_shape(context)
         return asked
 
@@ -350,11 +396,18 @@ def _lists(one: api.ContainerPreferredAllocationRequest) -> tuple[list[str], lis
     return list(one.available_deviceIDs), list(one.must_include_deviceIDs)
 
 
-def _count(one: api.ContainerAllocateRequest | api.ContainerPreferredAllocationRequest) -> int:
-    """How many ids there are in a container's request."""
-    if isinstance(one, api.ContainerAllocateRequest):
-        return len(one.devices_ids)
-    return len(one.available_deviceIDs) + len(one.must_include_deviceIDs)
+def _count(
+    asked: api.AllocateRequest | api.PreferredAllocationRequest | api.PreStartContainerRequest,
+) -> int:
+    """How many ids there are in a request."""
+    if isinstance(asked, api.PreStartContainerRequest):
+        return len(asked.devices_ids)
+    if isinstance(asked, api.AllocateRequest):
+        return sum(len(one.devices_ids) for one in asked.container_requests)
+    return sum(
+        len(one.available_deviceIDs) + len(one.must_include_deviceIDs)
+        for one in asked.container_requests
+    )
 
 
 def _refuse_shape(context: grpc.ServicerContext) -> NoReturn:

@@ -23,6 +23,7 @@ from sgpud.core.dra.prepare import PrepareRefusedError, injections, prepare
 from sgpud.core.dra.slices import Device
 from sgpud.core.errors import SgpudError
 from sgpud.core.gpu.gpu import Gpu
+from sgpud.core.limits.caps import CapTerms
 from sgpud.kubelet.api import dra_pb2 as api
 from sgpud.kubelet.api import drahealth_pb2 as health_api
 from sgpud.kubelet.api import pluginregistration_pb2 as registration_api
@@ -68,7 +69,7 @@ class DraSnapshot:
     """By UUID."""
     factors: Mapping[str, int] = field(factory=dict)
     """Into how many places each GPU is shared, by UUID."""
-    cap_factor: float = 0.0
+    cap_terms: CapTerms | None = None
     """As in Plan."""
 
 
@@ -124,8 +125,14 @@ class DraServicer:
         claims: Claims,
         observer: CallsObserved,
         wall: Callable[[], float],
+        before_start: Callable[[PreparedClaim], None],
     ) -> None:
-        """`wall` gives seconds since the epoch."""
+        """`wall` gives seconds since the epoch.
+
+        `before_start` is called for each claim that was prepared. It may block; an SgpudError keeps
+        the pod from starting, and the kubelet asks again.
+        """
+        self._before_start = before_start
         self._driver = driver
         self._store = store
         self._claims = claims
@@ -213,6 +220,7 @@ class DraServicer:
             name = f"{claim.namespace}/{claim.name}"
             try:
                 found = self._prepared(claim.namespace, claim.name, claim.uid, end)
+                self._before_start(found.prepared)
             except SgpudError as problem:
                 reason = problem.reason if isinstance(problem, PrepareRefusedError) else "failed"
                 entry.error = f"sgpud: {problem}"
@@ -305,7 +313,7 @@ class DraServicer:
             snapshot.factors,
             snapshot.choice,
             snapshot.host,
-            snapshot.cap_factor,
+            snapshot.cap_terms,
         )
         return injected(made, self._driver, edits)
 

@@ -20,6 +20,7 @@ from sgpud.serve.metrics.families import MetricFamily, Rows, counter, gauge
 
 SHARE = ("resource", "gpu")
 CONTAINER = ("namespace", "pod", "container", "gpu")
+POD = ("namespace", "pod", "gpu")
 
 
 def states(gpu: PoolGpuView) -> Mapping[str, int]:
@@ -61,6 +62,20 @@ def _container(
         return found.items()
 
     return rows
+
+
+def _limits(seen: NodeView) -> Rows:
+    """The cap of each pod on each GPU; those of two pods with the same name are added."""
+    caps = {
+        (one.namespace, one.pod or one.uid, gpu.uuid, one.uid): one.limit
+        for gpu in seen.gpus
+        for one in gpu.containers
+        if one.limit is not None
+    }
+    found: defaultdict[tuple[str, str, str], float] = defaultdict(float)
+    for (namespace, pod, gpu, _), limit in caps.items():
+        found[namespace, pod, gpu] += limit
+    return found.items()
 
 
 def _owned(of: Callable[[Sequence[ProcessView]], float | None]) -> Callable[[NodeView], Rows]:
@@ -256,12 +271,20 @@ GPUS: tuple[MetricFamily, ...] = (
         "sgpud_gpu_memory_enforcement",
         ("gpu", "enforcement"),
         "1 for what keeps containers within the memory they were granted of the GPU: toolkit (the"
-        " driver, by a limit that NVIDIA's container toolkit sets), watch or none.",
+        " driver, by a limit that NVIDIA's container toolkit sets), dmem or misc (the driver, by"
+        " one that sgpud's helper sets), watch or none.",
         lambda seen: (
             ((gpu.uuid, kind.value), gpu.enforcement == kind.value)
             for gpu in seen.gpus
             for kind in EnforcementKind
         ),
+    ),
+    gauge(
+        "sgpud_pod_memory_limit_bytes",
+        POD,
+        "Memory of the GPU that the pod may use, as sgpud's helper has set it; no sample without"
+        " such a limit.",
+        _limits,
     ),
     gauge(
         "sgpud_container_overuse_bytes",

@@ -12,6 +12,7 @@ from sgpud.core.dra.allocator import DeviceRequest, allocate_first_fit
 from sgpud.core.dra.claims import MEMORY, SHARES, AllocatedClaim, PreparedClaim, consumption
 from sgpud.core.dra.prepare import PrepareRefusedError, injections, prepare
 from sgpud.core.dra.slices import Device
+from sgpud.core.limits.caps import CapTerms
 from sgpud.core.sharing.rules import InjectionMethod
 from tests.core.dra.worlds import POOL, amount, claim, memory, of_node, places
 from tests.core.values import GIB, gpu, uuid
@@ -133,7 +134,8 @@ def test_a_claim_s_containers_get_a_memory_limit_where_it_can_hold() -> None:
     def limit(*amounts: int, method: InjectionMethod = InjectionMethod.CDI) -> str | None:
         parts = zip((ONE, TWO), map(amount, amounts), strict=False)
         choice = InjectionChoice(method, "set")
-        (found,) = injections(prepared(claim("a", *parts)), gpus, {}, choice, NodeHost(), 1.5)
+        made, terms = prepared(claim("a", *parts)), CapTerms(1.5)
+        (found,) = injections(made, gpus, {}, choice, NodeHost(), terms)
         return found.injection.envs.get("NVIDIA_GPU_MEMORY_LIMIT")
 
     assert limit(12 * GIB) == str(18 * 1024)

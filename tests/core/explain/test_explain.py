@@ -17,6 +17,7 @@ from sgpud.core.explain.explain import (
 from sgpud.core.gpu.gpu import UnreadableGpu
 from sgpud.core.health.node_health import UnknownGpuError
 from sgpud.core.intset import IntSet
+from sgpud.core.limits.pod_caps import CapFacts, CapState
 from sgpud.core.planning.holdings import CheckpointState, Holder
 from sgpud.core.planning.node import Node
 from sgpud.core.planning.plan import plan
@@ -112,6 +113,24 @@ def test_what_limits_memory_is_explained_for_memory_shares_and_their_holders() -
     for name in ("chat", "0"):
         assert said_of in said(explain(name, known(of=of)))
     assert "limits how much" not in said(explain("chat", known(CHAT)))
+
+
+@pytest.mark.parametrize(
+    ("state", "sentence"),
+    [
+        (CapState(4 * GIB, GIB), f"Its memory of {uuid(0)} is limited to 4GiB, of which 1GiB are"),
+        (CapState(4 * GIB, None, late=True), "is limited to 4GiB; what it had allocated before"),
+        (CapState(problem="no helper"), f"Its memory of {uuid(0)} is not limited: no helper."),
+        (CapState(problem="no helper", waits=True), "A container of it waits: [limits] memory is"),
+        (CapState(), "is not limited yet"),
+    ],
+)
+def test_what_limits_a_pod_is_explained(state: CapState, sentence: str) -> None:
+    caps = CapFacts(installed=True, caps={("uid-chat", uuid(0)): state})
+    there = node(sharing(injection=DELIVERY), GPUS, CheckpointState((CHAT, TWIN), 1001.0))
+    of = evolve(there, capping=caps)
+    assert sentence in said(explain("chat", known(of=of)))
+    assert "Its memory" not in said(explain("twin", known(of=of)))
 
 
 def test_overuse_is_explained_for_its_pod_and_its_gpu() -> None:

@@ -14,6 +14,7 @@ from sgpud.core.allocation.injection import GpuAccess, Injection, NodeHost
 from sgpud.core.intset import IntSet
 from sgpud.core.limits.caps import (
     MOST_CAPS,
+    CapTerms,
     cap_device,
     cap_of_device,
     cap_spec,
@@ -90,26 +91,28 @@ def test_drivers_from_615_on_can_limit_memory(driver: str, knows: bool) -> None:
 
 
 def test_the_cap_is_what_the_shares_stand_for_in_mib_times_the_factor() -> None:
-    assert memory_cap([(ONE, 12 * GIB)], 1.0) == 12 * 1024
-    assert memory_cap([(ONE, 12 * GIB)], 1.5) == 18 * 1024
-    assert memory_cap([(ONE, 12 * GIB)], 4.0) == 40 * 1024, "not more than the GPU has"
-    assert memory_cap([(ONE, GIB), (gpu(1), 2 * GIB)], 1.0) == 2 * 1024, "one value for all GPUs"
+    assert memory_cap([(ONE, 12 * GIB)], CapTerms(1.0)) == 12 * 1024
+    assert memory_cap([(ONE, 12 * GIB)], CapTerms(1.5)) == 18 * 1024
+    assert memory_cap([(ONE, 12 * GIB)], CapTerms(4.0)) == 40 * 1024, "not more than the GPU has"
+    assert memory_cap([(ONE, GIB), (gpu(1), 2 * GIB)], CapTerms(1.0)) == 2 * 1024, (
+        "one value for all GPUs"
+    )
 
 
 def test_what_promises_no_memory_or_cannot_be_limited_gets_no_cap() -> None:
-    assert memory_cap([], 1.0) == 0
-    assert memory_cap([(ONE, 0)], 1.0) == 0
-    assert memory_cap([(ONE, GIB), (gpu(1), 0)], 1.0) == 0
-    assert memory_cap([(mig(ONE, 1), GIB)], 1.0) == 0
-    assert memory_cap([(evolve(ONE, fake=True), GIB)], 1.0) == 0
-    assert memory_cap([(evolve(ONE, memory=None), GIB)], 1.0) == 0
+    assert memory_cap([], CapTerms(1.0)) == 0
+    assert memory_cap([(ONE, 0)], CapTerms(1.0)) == 0
+    assert memory_cap([(ONE, GIB), (gpu(1), 0)], CapTerms(1.0)) == 0
+    assert memory_cap([(mig(ONE, 1), GIB)], CapTerms(1.0)) == 0
+    assert memory_cap([(evolve(ONE, fake=True), GIB)], CapTerms(1.0)) == 0
+    assert memory_cap([(evolve(ONE, memory=None), GIB)], CapTerms(1.0)) == 0
 
 
 @given(st.integers(1, 80 * GIB), st.floats(1.0, 4.0))
 def test_no_cap_is_above_the_grant_times_the_factor_or_above_the_gpu(
     size: int, factor: float
 ) -> None:
-    cap = memory_cap([(ONE, size)], factor) * MIB
+    cap = memory_cap([(ONE, size)], CapTerms(factor)) * MIB
     assert cap <= min(size * factor, 40 * GIB)
 
 
@@ -169,7 +172,10 @@ def test_a_device_stays_for_as_long_as_a_container_has_it() -> None:
 
 
 def test_the_number_of_devices_is_bounded() -> None:
-    assert len(possible_caps({(ONE, MIB): 10_000, (gpu(1), MIB + 1): 10_000}, 1.0)) <= MOST_CAPS
+    assert (
+        len(possible_caps({(ONE, MIB): 10_000, (gpu(1), MIB + 1): 10_000}, CapTerms(1.0)))
+        <= MOST_CAPS
+    )
 
 
 @given(st.integers(1, 10**8))

@@ -9,7 +9,13 @@ from attrs import evolve
 
 from sgpud.core.allocation.injection import GpuAccess, InjectionChoice, NodeHost
 from sgpud.core.intset import IntSet
-from sgpud.core.limits.enforcement import Enforcement, EnforcementKind, enforcement
+from sgpud.core.limits.enforcement import (
+    Enforcement,
+    EnforcementKind,
+    enforcement,
+    limited_by_toolkit,
+)
+from sgpud.core.limits.pod_caps import CapFacts, GpuLimiting
 from sgpud.core.limits.settings import LimitSettings, MemoryLimits, OveruseAction
 from sgpud.core.planning.node import Node
 from sgpud.core.sharing.rules import FullGuardSettings, InjectionMethod, ShareTerms, Sharing
@@ -58,6 +64,44 @@ def test_the_report_says_that_a_pod_can_override_variables() -> None:
     found = of(host=evolve(HOST, caps_problem="cannot write /var/run/cdi/x: Read-only"))
     assert found.kind is EnforcementKind.TOOLKIT
     assert "cannot write /var/run/cdi/x" in found.reason
+
+
+def helper(backend: str = "", problem: str = "") -> CapFacts:
+    """What the helper has found out about the GPU."""
+    return CapFacts(installed=True, gpus={ONE.uuid: GpuLimiting(backend, problem)})
+
+
+@pytest.mark.parametrize("backend", ["dmem", "misc"])
+@pytest.mark.parametrize("method", [CDI, RUNTIME, InjectionMethod.DEVICE_NODES])
+def test_the_helper_does_without_toolkit_and_whatever_the_method(
+    backend: str, method: InjectionMethod
+) -> None:
+    host = NodeHost(cgroup_problem="", unlimited="no hook")
+    found = of(method, host=host, capping=helper(backend))
+    assert (found.kind.value, found.remedy) == (backend, "")
+    assert "the helper sets them for each pod" in found.reason
+
+
+def test_on_misc_the_toolkits_limit_of_each_container_counts() -> None:
+    assert of(capping=helper("misc")).kind is EnforcementKind.TOOLKIT
+    assert of(capping=helper("dmem")).kind is EnforcementKind.DMEM
+    known = evolve(node(Sharing(), [ONE, gpu(1)]), driver="615.71.09", host=HOST)
+    assert limited_by_toolkit(known, InjectionChoice(CDI, "test")) == {ONE.uuid}
+    assert limited_by_toolkit(known, None) == frozenset()
+
+
+def test_what_the_helper_cannot_is_told_with_its_reason() -> None:
+    away = helper(problem="the helper does not answer")
+    found = of(host=WITHOUT_HOOK, capping=away)
+    assert found.kind is EnforcementKind.WATCH
+    assert found.reason.endswith("; the helper does not answer")
+    assert "helper" not in of(driver="580.65.06", capping=away).reason
+    require = LimitSettings(MemoryLimits.REQUIRE)
+    found = of(host=WITHOUT_HOOK, capping=away, limits=require)
+    assert 'containers wait, since [limits] memory is "require"' in found.reason
+    assert of(capping=helper("dmem"), limits=LimitSettings(MemoryLimits.OFF)).kind is (
+        EnforcementKind.WATCH
+    )
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet import reactor as installed  # noqa: TID251 - it runs what is tested
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.threads import deferToThread
@@ -66,7 +66,9 @@ class PluginTest(TestCase):
             self.hears,
             self.changed,
             PodResourcesClient(books, reactor).allocatable,
+            lambda resource, _shares: self.begun.append(resource),
         )
+        self.begun: list[str] = []
         self.addCleanup(self.plugin.deactivate)
 
     def changed(self) -> None:
@@ -228,6 +230,26 @@ class PluginTest(TestCase):
         self.serve()
         yield self.live(POOL, times=3)
         assert [each.preferred for each in self.kubelet.registrations] == [True, False, True]
+
+    @inlineCallbacks
+    def test_a_pool_that_is_to_be_asked_before_a_start_is_registered_again(self) -> Steps:
+        self.start(GpuRule(uuid(1), resource=OTHER))
+        yield self.live(POOL, OTHER, times=2)
+        yield self.devices(POOL)
+        admit = self.kubelet.admit
+        yield deferToThread(admit, "uid-1", "default", "one", "main", {POOL: 1})
+        plan = planned(node(sharing(4, GpuRule(uuid(1), resource=OTHER)), GPUS))
+        asking = evolve(plan.pool(POOL) or plan.pools[0], asked_before_start=True)
+        pools = (asking, *(pool for pool in plan.pools if pool.resource != POOL))
+        assert self.publisher.put(evolve(plan, pools=pools))
+        self.plugin.update(pool.resource for pool in plan.pools)
+        yield self.live(POOL, OTHER, times=3)
+        assert [(each.resource, each.pre_start) for each in self.kubelet.registrations][2:] == [
+            (POOL, True)
+        ]
+        yield self.allocatable(4)
+        yield deferToThread(self.kubelet.prestart, "uid-1", "main")
+        assert self.begun == [POOL]
 
     # A rival for the same resource. --------------------------------------------------------------
 

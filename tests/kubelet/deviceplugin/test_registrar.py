@@ -38,6 +38,7 @@ class Endpoint:
     end: Deferred[None] | None = None
     """When given, the endpoint ends with it."""
     prefers: bool = True
+    asks: bool = False
 
     def start(self) -> None:
         if self.fails:
@@ -81,7 +82,7 @@ class RegistrarTest(SynchronousTestCase):
         self.kubelet = Kubelet(self.story)
         self.fails = False
         self.end: Deferred[None] | None = None
-        self.prefers = True
+        self.prefers, self.asks = True, False
         self.changes = 0
         self.registrar = Registrar(
             POOL, self.clock, self.endpoint, SOCKET, self.changed, self.kubelet.call
@@ -89,7 +90,7 @@ class RegistrarTest(SynchronousTestCase):
 
     def endpoint(self, generation: int) -> Endpoint:
         path = Path(f"/plugins/{generation}")
-        return Endpoint(path, self.story, self.fails, self.end, self.prefers)
+        return Endpoint(path, self.story, self.fails, self.end, self.prefers, self.asks)
 
     def changed(self) -> None:
         self.changes += 1
@@ -122,6 +123,14 @@ class RegistrarTest(SynchronousTestCase):
         assert request.resource_name == POOL
         assert request.options.get_preferred_allocation_available
         assert not request.options.pre_start_required
+
+    def test_what_is_wanted_before_a_start_is_told_again_when_it_changes(self) -> None:
+        self.live()
+        self.registrar.offers(prefers=True, asks=False)
+        assert len(self.kubelet.requests) == 1
+        self.asks = True
+        self.registrar.offers(prefers=True, asks=True)
+        assert [one.options.pre_start_required for one in self.kubelet.requests] == [False, True]
 
     def test_an_answer_and_a_stream_are_a_live_registration(self) -> None:
         with listening() as said:

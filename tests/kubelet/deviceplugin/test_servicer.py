@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import grpc
@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from sgpud.core.allocation.allocate import RefusalRule, RefusedError
 from sgpud.core.allocation.decisions import Decision, DecisionKind, GpuCount
 from sgpud.core.allocation.preference import prefer
+from sgpud.core.errors import SgpudError
 from sgpud.core.intset import IntSet
 from sgpud.core.planning.advance import advance
 from sgpud.core.planning.node import Node
@@ -27,7 +28,13 @@ from sgpud.core.sharing.share_id import share_id
 from sgpud.kubelet.api import deviceplugin_pb2 as api
 from sgpud.kubelet.deviceplugin.endpoint import SERVER_OPTIONS, WORKERS
 from sgpud.kubelet.deviceplugin.publisher import ServedPool, SnapshotPublisher
-from sgpud.kubelet.deviceplugin.servicer import SERVICE, STREAMS, DevicePluginServicer
+from sgpud.kubelet.deviceplugin.servicer import (
+    SERVICE,
+    STARTS,
+    STREAMS,
+    BeforeStart,
+    DevicePluginServicer,
+)
 from tests.core.values import (
     OTHER,
     POOL,
@@ -144,8 +151,15 @@ class Line:
 
 @pytest.fixture
 def line() -> Iterator[Line]:
+    with served() as made:
+        yield made
+
+
+@contextmanager
+def served(before_start: BeforeStart | None = None) -> Iterator[Line]:
+    """A servicer that is served; `before_start` as its own."""
     told, publisher = Told(), SnapshotPublisher()
-    servicer = DevicePluginServicer(POOL, publisher, told, lambda: WALL)
+    servicer = DevicePluginServicer(POOL, publisher, told, lambda: WALL, before_start=before_start)
     workers = ThreadPoolExecutor(WORKERS)
     server = grpc.server(workers, options=SERVER_OPTIONS)
     server.add_generic_rpc_handlers([servicer.handlers()])
@@ -644,3 +658,78 @@ def test_decisions_of_many_callers_at_once_are_all_kept(line: Line) -> None:
         list(callers.map(lambda number: line.allocate(ids(number % 2, number)), range(40)))
     parts: list[Decision] = list(line.publisher.decisions.all())
     assert sorted(one.parts[0].first for one in parts) == list(range(40))
+
+
+def starts(*wanted: str) -> bytes:
+    return api.PreStartContainerRequest(devices_ids=wanted).SerializeToString()
+
+
+def test_the_kubelet_is_told_whether_it_is_to_ask_before_a_start(line: Line) -> None:
+    line.serve(shared())
+    options = api.DevicePluginOptions.FromString(line.ask("GetDevicePluginOptions"))
+    assert not options.pre_start_required
+    assert line.ask("PreStartContainer", starts(share_id(uuid(0), 1))) == b""
+    with served(lambda _resource, _shares: None) as asking:
+        asking.serve(shared())
+        options = api.DevicePluginOptions.FromString(asking.ask("GetDevicePluginOptions"))
+        assert options.pre_start_required
+
+
+def test_before_a_start_it_is_told_the_resource_and_the_shares() -> None:
+    told: list[tuple[str, Mapping[str, IntSet]]] = []
+    with served(lambda resource, shares: told.append((resource, shares))) as line:
+        line.serve(shared())
+        wanted = [share_id(uuid(0), 1), share_id(uuid(0), 3), share_id(uuid(1), 0)]
+        assert line.ask("PreStartContainer", starts(*wanted)) == b""
+    assert told == [(POOL, {uuid(0): IntSet.of([1, 3]), uuid(1): IntSet.of([0])})]
+
+
+class NotNowError(SgpudError):
+    """It is not to start."""
+
+
+def test_an_error_keeps_the_container_from_starting_and_says_why() -> None:
+    def refuse(_resource: str, _shares: object) -> None:
+        raise NotNowError("no limit")
+
+    with served(refuse) as line:
+        line.serve(shared())
+        with pytest.raises(grpc.RpcError) as caught:
+            line.ask("PreStartContainer", starts(share_id(uuid(0), 1)))
+    assert (caught.value.code(), caught.value.details()) == (
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "sgpud: no limit",
+    )
+
+
+def test_a_start_that_hangs_holds_up_no_allocation() -> None:
+    """A start may wait for a helper that hangs; pod admission never does."""
+    began, release = SimpleQueue[None](), Event()
+
+    def hang(_resource: str, _shares: object) -> None:
+        began.put(None)
+        assert release.wait(WITHIN)
+
+    with served(hang) as line, ThreadPoolExecutor(STARTS) as callers:
+        line.serve(shared())
+        asked = starts(share_id(uuid(0), 1))
+        waiting = [callers.submit(line.ask, "PreStartContainer", asked) for _ in range(STARTS)]
+        for _ in waiting:
+            began.get(timeout=WITHIN)
+        with pytest.raises(grpc.RpcError) as caught:
+            line.ask("PreStartContainer", asked)
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert line.allocate([share_id(uuid(0), 0)]).container_responses
+        release.set()
+        assert [one.result(WITHIN) for one in waiting] == [b""] * STARTS
+
+
+@pytest.mark.parametrize("request_", [b"\xff", starts("x" * 200_000), starts(*["a"] * 60_000)])
+def test_a_start_that_no_kubelet_asks_for_is_refused(request_: bytes) -> None:
+    told: list[str] = []
+    with served(lambda resource, _shares: told.append(resource)) as line:
+        line.serve(shared())
+        with pytest.raises(grpc.RpcError) as caught:
+            line.ask("PreStartContainer", request_)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert told == []

@@ -1,0 +1,110 @@
+"""What the helper has set: a limit that is not recorded is somebody else's.
+
+Each limit is recorded before it is set, with what was there before, so that an end at any moment
+leaves none that looks like another's.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from contextlib import contextmanager
+
+from sgpud.limits.helper.cgroups import RefusedError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    Caps = dict[str, dict[str, Any]]
+
+NAME = "limits.json"
+
+
+class Record:
+    """The limits that were set, by cgroup; in a file, so that the next helper knows them.
+
+    For each cgroup: its inode, its pod, and for each GPU the bytes (several while it is being
+    changed) and whether the limit came late.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._path = os.path.join(folder, NAME)
+        self.caps: Caps = {}
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Read it, and keep other helpers of this node out meanwhile; RefusedError."""
+        try:
+            lock = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as problem:
+            raise RefusedError("record", f"{self._path}.lock: {problem.strerror}") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self.caps = self._read()
+            yield
+        finally:
+            os.close(lock)
+
+    def of(self, cgroup: str, inode: int, gpu: str) -> list[int]:
+        """The bytes that were set for this very cgroup, or none."""
+        known = self.caps.get(cgroup)
+        if known is None or known["inode"] != inode:
+            return []
+        return list(known["gpus"].get(gpu, {}).get("bytes", ()))
+
+    def is_late(self, cgroup: str, gpu: str) -> bool:
+        """Whether a limit that is recorded came late: it stays so."""
+        return bool(self.caps[cgroup]["gpus"][gpu]["late"])
+
+    def put(self, cgroup: str, inode: int, pod: str, gpu: str, cap: dict[str, Any]) -> None:
+        """Record a limit; RefusedError where that cannot be written."""
+        known = self.caps.get(cgroup)
+        if known is None or known["inode"] != inode:
+            known = self.caps[cgroup] = {"inode": inode, "pod": pod, "gpus": {}}
+        known["gpus"][gpu] = cap
+        self._write()
+
+    def drop(self, cgroup: str, gpu: str) -> None:
+        """Forget a limit; RefusedError where that cannot be written."""
+        known = self.caps.get(cgroup)
+        if known is not None and known["gpus"].pop(gpu, None) is not None:
+            if not known["gpus"]:
+                del self.caps[cgroup]
+            self._write()
+
+    def forget_gone(self) -> None:
+        """Forget the cgroups that are no more."""
+        gone = [path for path, known in self.caps.items() if _inode(path) != known["inode"]]
+        for path in gone:
+            del self.caps[path]
+        if gone:
+            self._write()
+
+    def _read(self) -> Caps:
+        try:
+            with open(self._path, encoding="utf-8") as file:
+                found = json.load(file)
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as problem:
+            raise RefusedError("record", f"{self._path}: {problem}: remove it") from None
+        return found if isinstance(found, dict) else {}
+
+    def _write(self) -> None:
+        draft = f"{self._path}.new"
+        try:
+            with open(draft, "w", encoding="utf-8") as file:
+                json.dump(self.caps, file)
+            os.replace(draft, self._path)
+        except OSError as problem:
+            raise RefusedError("record", f"{self._path}: {problem.strerror}") from None
+
+
+def _inode(path: str) -> int:
+    try:
+        return os.stat(path, follow_symlinks=False).st_ino
+    except OSError:
+        return 0
