@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attrs import define, field
 
-from sgpud.limits.helper.cgroups import RefusedError
+from sgpud.limits.helper.cgroups import LimitRefusedError
 from sgpud.limits.helper.nvml import UNLIMITED
 
 
@@ -57,7 +57,7 @@ class MiscModel(DmemModel):
     def set(self, gpu: str, cgroup: str, limit: int) -> None:
         """Set a limit; not below what counts already."""
         if limit < self.used(gpu, cgroup):
-            raise RefusedError("value", "less than is in use")
+            raise LimitRefusedError("value", "less than is in use")
         super().set(gpu, cgroup, limit)
         if limit == UNLIMITED:
             self.counted.pop((gpu, cgroup), None)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sgpud.limits.helper.cgroups import RefusedError
+from sgpud.limits.helper.cgroups import LimitRefusedError
 from sgpud.limits.helper.limiter import Limiter
 from sgpud.limits.helper.nvml import Nvml
 from sgpud.limits.helper.record import Record
@@ -32,7 +32,7 @@ def gpu() -> str:
     uuids = [line.split()[-1] for line in lines if line.startswith("GPU UUID")]
     try:
         Nvml()
-    except RefusedError as refusal:
+    except LimitRefusedError as refusal:
         pytest.skip(refusal.detail)
     return uuids[0] if uuids else GPU_A
 

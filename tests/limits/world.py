@@ -20,7 +20,7 @@ from sgpud.core.planning.holdings import Holder
 from sgpud.core.sharing.share_id import memory_stem
 from sgpud.kubelet.checkpoint import CheckpointError
 from sgpud.limits.client import AWAY, HelperError
-from sgpud.limits.helper.cgroups import RefusedError
+from sgpud.limits.helper.cgroups import LimitRefusedError
 from sgpud.limits.helper.limiter import Limiter
 from sgpud.limits.helper.record import Record
 from sgpud.limits.keeper import CapKeeper, CapOrders
@@ -183,14 +183,14 @@ class World:
 
     def _locate(self, _root: str, path: str, _pod: str) -> int:
         if path not in self.cgroups:
-            raise RefusedError("gone", f"there is no cgroup {path}")
+            raise LimitRefusedError("gone", f"there is no cgroup {path}")
         return self.cgroups[path]
 
     def call(self, _deadline: float, name: str, *arguments: Any) -> Sequence[int]:
         """What the helper's worker does."""
         self.failing -= 1
         if self.failing == 0:
-            raise RefusedError("nvml", f"{name} failed with 999")
+            raise LimitRefusedError("nvml", f"{name} failed with 999")
         return getattr(self.driver, name)(*arguments) or ()
 
 

@@ -18,7 +18,7 @@ SCRATCH = "sgpud-limits-probe"
 """The cgroup on which a probe tries to set a limit, below the root."""
 
 
-class RefusedError(Exception):
+class LimitRefusedError(Exception):
     """What is asked is not done: the kind of reason, and what a person should know."""
 
     def __init__(self, kind: str, detail: str) -> None:
@@ -27,42 +27,42 @@ class RefusedError(Exception):
 
 
 def pod_cgroup(root: str, path: str, uid: str) -> int:
-    """The inode of the cgroup `path`, which has to be that of the pod `uid`; RefusedError."""
+    """The inode of the cgroup `path`, which has to be that of the pod `uid`; LimitRefusedError."""
     prefix = root.rstrip("/") + "/"
     parts = path[len(prefix) :].split("/")
     if not path.startswith(prefix) or len(parts) > _DEEPEST or not all(map(_is_plain, parts)):
-        raise RefusedError("invalid", f"{path!r} is not a cgroup below {root}")
+        raise LimitRefusedError("invalid", f"{path!r} is not a cgroup below {root}")
     if not uid or pod_of(parts[-1]) != uid:
-        raise RefusedError("invalid", f"{path!r} is not the cgroup of pod {uid!r}")
+        raise LimitRefusedError("invalid", f"{path!r} is not the cgroup of pod {uid!r}")
     if not any("kubepods" in part for part in parts[:-1]):
-        raise RefusedError("invalid", f"{path!r} is not in a kubelet's cgroup of pods")
+        raise LimitRefusedError("invalid", f"{path!r} is not in a kubelet's cgroup of pods")
     try:
         # Step by step: a link anywhere in it is refused.
         folder = os.open(root, _FOLDER)
         for part in parts:
             folder = _below(folder, part)
     except FileNotFoundError:
-        raise RefusedError("gone", f"there is no cgroup {path}") from None
+        raise LimitRefusedError("gone", f"there is no cgroup {path}") from None
     except OSError as problem:
-        raise RefusedError("invalid", f"{path}: {problem.strerror}") from None
+        raise LimitRefusedError("invalid", f"{path}: {problem.strerror}") from None
     try:
         os.stat("cgroup.controllers", dir_fd=folder, follow_symlinks=False)
         return os.fstat(folder).st_ino
     except OSError:
-        raise RefusedError("invalid", f"{path} is not a cgroup of version 2") from None
+        raise LimitRefusedError("invalid", f"{path} is not a cgroup of version 2") from None
     finally:
         os.close(folder)
 
 
 @contextmanager
 def scratch(root: str) -> Iterator[tuple[str, str]]:
-    """Two cgroups, one in the other, that are gone afterwards; RefusedError."""
+    """Two cgroups, one in the other, that are gone afterwards; LimitRefusedError."""
     outer = f"{root.rstrip('/')}/{SCRATCH}"
     inner = f"{outer}/inner"
     try:
         os.makedirs(inner, exist_ok=True)
     except OSError as problem:
-        raise RefusedError("permission", f"cannot make {inner}: {problem.strerror}") from None
+        raise LimitRefusedError("permission", f"cannot make {inner}: {problem.strerror}") from None
     try:
         yield outer, inner
     finally:

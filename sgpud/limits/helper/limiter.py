@@ -19,7 +19,7 @@ import re
 import time
 from contextlib import suppress
 
-from sgpud.limits.helper.cgroups import RefusedError, pod_cgroup, scratch
+from sgpud.limits.helper.cgroups import LimitRefusedError, pod_cgroup, scratch
 from sgpud.limits.helper.nvml import UNLIMITED
 
 TYPE_CHECKING = False
@@ -63,7 +63,7 @@ class Limiter:
             op, said = self._op(request)
             with self._record.locked():
                 return {"ok": True, **op(said)}
-        except RefusedError as refusal:
+        except LimitRefusedError as refusal:
             return {"ok": False, "error": refusal.kind, "detail": refusal.detail}
 
     def _op(self, request: object) -> tuple[Callable[..., dict[str, Any]], dict[str, Any]]:
@@ -72,25 +72,25 @@ class Limiter:
             name = request.get("op")
             if isinstance(name, str) and name in ops:
                 return ops[name], request
-        raise RefusedError("invalid", f"not a request: op is one of {', '.join(ops)}")
+        raise LimitRefusedError("invalid", f"not a request: op is one of {', '.join(ops)}")
 
     def _set(self, request: Mapping[str, Any]) -> dict[str, Any]:
         pod, cgroup, gpu, inode = self._target(request)
         limit, late = request.get("bytes"), request.get("late", False)
         if type(limit) is not int or not _MIB <= limit < UNLIMITED or limit % _MIB:
-            raise RefusedError("invalid", f"bytes is a multiple of 1 MiB, not {limit!r}")
+            raise LimitRefusedError("invalid", f"bytes is a multiple of 1 MiB, not {limit!r}")
         if type(late) is not bool:
-            raise RefusedError("invalid", f"late is true or false, not {late!r}")
+            raise LimitRefusedError("invalid", f"late is true or false, not {late!r}")
         ours = self._record.of(cgroup, inode, gpu)
         found = self._limit(gpu, cgroup)
         if found not in {UNLIMITED, limit, *ours}:
-            raise RefusedError("foreign", f"somebody else has limited it to {found} bytes")
+            raise LimitRefusedError("foreign", f"somebody else has limited it to {found} bytes")
         late = late or (bool(ours) and self._record.is_late(cgroup, gpu))
         cap = {"bytes": list(dict.fromkeys((limit, *ours))), "late": late}
         self._record.put(cgroup, inode, pod, gpu, cap)
         try:
             self._put(gpu, cgroup, limit)
-        except RefusedError:
+        except LimitRefusedError:
             # Whatever it says: with what was recorded, the next try knows the limit as ours.
             if not ours and found == UNLIMITED:
                 self._undo(gpu, cgroup, limit)
@@ -103,18 +103,18 @@ class Limiter:
         read = self._limit(gpu, cgroup)
         if read != limit:
             # Some kernels accept a limit below what is in use, and keep the old one.
-            raise RefusedError("value", f"{limit} bytes were set, and the driver shows {read}")
+            raise LimitRefusedError("value", f"{limit} bytes were set, and the driver shows {read}")
 
     def _undo(self, gpu: str, cgroup: str, limit: int) -> None:
         """Forget a limit that could not be set, once it is certain that it is not there."""
-        with suppress(RefusedError):
+        with suppress(LimitRefusedError):
             if self._limit(gpu, cgroup) != limit:
                 self._record.drop(cgroup, gpu)
 
     def _clear(self, request: Mapping[str, Any]) -> dict[str, Any]:
         try:
             _, cgroup, gpu, inode = self._target(request)
-        except RefusedError as refusal:
+        except LimitRefusedError as refusal:
             if refusal.kind != "gone":
                 raise
             self._record.forget_gone()
@@ -136,7 +136,7 @@ class Limiter:
                     limit, used = self._worker.call(self._deadline, "get", gpu, cgroup)
                     if limit != UNLIMITED:
                         one |= {"limit": limit, "used": used}
-                except RefusedError as refusal:
+                except LimitRefusedError as refusal:
                     one["problem"] = refusal.detail
                 caps.append(one)
         return {"caps": caps}
@@ -144,13 +144,13 @@ class Limiter:
     def _probe(self, request: Mapping[str, Any]) -> dict[str, Any]:
         gpus = request.get("gpus")
         if not isinstance(gpus, list) or len(gpus) > _MOST_GPUS or not all(map(_is_gpu, gpus)):
-            raise RefusedError("invalid", "gpus is a list of UUIDs of GPUs")
+            raise LimitRefusedError("invalid", "gpus is a list of UUIDs of GPUs")
         return {"gpus": {gpu: self._probed(gpu) for gpu in gpus}}
 
     def _probed(self, gpu: str) -> dict[str, str]:
         try:
             return {"backend": self._tried(gpu), "problem": ""}
-        except RefusedError as refusal:
+        except LimitRefusedError as refusal:
             return {"backend": "", "problem": refusal.detail}
 
     def _tried(self, gpu: str) -> str:
@@ -163,7 +163,7 @@ class Limiter:
             self._worker.call(self._deadline, "set", gpu, outer, _TRIED)
             try:
                 if self._limit(gpu, outer) != _TRIED:
-                    raise RefusedError("unsupported", "a limit that was set cannot be read back")
+                    raise LimitRefusedError("unsupported", "a limit cannot be read back")
                 inherited = self._limit(gpu, inner) == _TRIED
             finally:
                 self._worker.call(self._deadline, "set", gpu, outer, UNLIMITED)
@@ -175,9 +175,9 @@ class Limiter:
     def _target(self, request: Mapping[str, Any]) -> tuple[str, str, str, int]:
         pod, cgroup, gpu = (request.get(name) for name in ("pod", "cgroup", "gpu"))
         if not isinstance(pod, str) or not isinstance(cgroup, str):
-            raise RefusedError("invalid", "pod and cgroup are texts")
+            raise LimitRefusedError("invalid", "pod and cgroup are texts")
         if not _is_gpu(gpu):
-            raise RefusedError("invalid", f"gpu is the UUID of a whole GPU, not {gpu!r}")
+            raise LimitRefusedError("invalid", f"gpu is the UUID of a whole GPU, not {gpu!r}")
         return pod, cgroup, str(gpu), self._locate(self._root, cgroup, pod)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 
-from sgpud.limits.helper.cgroups import RefusedError
+from sgpud.limits.helper.cgroups import LimitRefusedError
 
 UNLIMITED = 2**64 - 1
 _LIBRARY = "libnvidia-ml.so.1"
@@ -39,19 +39,19 @@ class _Get(ctypes.Structure):
 
 
 class Nvml:
-    """NVIDIA's library, initialised; RefusedError where that cannot be."""
+    """NVIDIA's library, initialised; LimitRefusedError where that cannot be."""
 
     def __init__(self) -> None:
         try:
             self._library = ctypes.CDLL(_LIBRARY)
         except OSError as problem:
-            raise RefusedError("unsupported", f"no NVIDIA driver: {problem}") from None
+            raise LimitRefusedError("unsupported", f"no NVIDIA driver: {problem}") from None
         if not hasattr(self._library, "nvmlDeviceSetMemoryLimits_v1"):
-            raise RefusedError("unsupported", "the driver is older than 615")
+            raise LimitRefusedError("unsupported", "the driver is older than 615")
         self._checked("nvmlInitWithFlags", 0)
 
     def set(self, gpu: str, path: str, limit: int) -> None:
-        """Limit a cgroup to so many bytes, or to UNLIMITED; RefusedError.
+        """Limit a cgroup to so many bytes, or to UNLIMITED; LimitRefusedError.
 
         The soft limit stays 0: on dmem it would add up in every ancestor, and never be subtracted.
         """
@@ -59,7 +59,7 @@ class Nvml:
         self._checked("nvmlDeviceSetMemoryLimits_v1", self._handle(gpu), ctypes.byref(asked))
 
     def get(self, gpu: str, path: str) -> tuple[int, int]:
-        """The limit in bytes, or UNLIMITED, and what is used of it; RefusedError.
+        """The limit in bytes, or UNLIMITED, and what is used of it; LimitRefusedError.
 
         Where a cgroup has no limit of its own, misc tells that of the nearest ancestor with one.
         """
@@ -85,4 +85,4 @@ class Nvml:
         kind, detail = _MEANINGS.get(code, ("nvml", f"{name} failed with {code}"))
         if name not in {"nvmlDeviceSetMemoryLimits_v1", "nvmlDeviceGetMemoryLimits_v1"}:
             kind, detail = "nvml", f"{name} failed with {code}"
-        raise RefusedError(kind, detail)
+        raise LimitRefusedError(kind, detail)

@@ -11,7 +11,7 @@ import json
 import os
 from contextlib import contextmanager
 
-from sgpud.limits.helper.cgroups import RefusedError
+from sgpud.limits.helper.cgroups import LimitRefusedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,11 +36,11 @@ class Record:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Read it, and keep other helpers of this node out meanwhile; RefusedError."""
+        """Read it, and keep other helpers of this node out meanwhile; LimitRefusedError."""
         try:
             lock = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as problem:
-            raise RefusedError("record", f"{self._path}.lock: {problem.strerror}") from None
+            raise LimitRefusedError("record", f"{self._path}.lock: {problem.strerror}") from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             self.caps = self._read()
@@ -60,7 +60,7 @@ class Record:
         return bool(self.caps[cgroup]["gpus"][gpu]["late"])
 
     def put(self, cgroup: str, inode: int, pod: str, gpu: str, cap: dict[str, Any]) -> None:
-        """Record a limit; RefusedError where that cannot be written."""
+        """Record a limit; LimitRefusedError where that cannot be written."""
         known = self.caps.get(cgroup)
         if known is None or known["inode"] != inode:
             known = self.caps[cgroup] = {"inode": inode, "pod": pod, "gpus": {}}
@@ -68,7 +68,7 @@ class Record:
         self._write()
 
     def drop(self, cgroup: str, gpu: str) -> None:
-        """Forget a limit; RefusedError where that cannot be written."""
+        """Forget a limit; LimitRefusedError where that cannot be written."""
         known = self.caps.get(cgroup)
         if known is not None and known["gpus"].pop(gpu, None) is not None:
             if not known["gpus"]:
@@ -90,7 +90,7 @@ class Record:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as problem:
-            raise RefusedError("record", f"{self._path}: {problem}: remove it") from None
+            raise LimitRefusedError("record", f"{self._path}: {problem}: remove it") from None
         return found if isinstance(found, dict) else {}
 
     def _write(self) -> None:
@@ -100,7 +100,7 @@ class Record:
                 json.dump(self.caps, file)
             os.replace(draft, self._path)
         except OSError as problem:
-            raise RefusedError("record", f"{self._path}: {problem.strerror}") from None
+            raise LimitRefusedError("record", f"{self._path}: {problem.strerror}") from None
 
 
 def _inode(path: str) -> int:

@@ -9,7 +9,7 @@ import select
 import signal
 import time
 
-from sgpud.limits.helper.cgroups import RefusedError
+from sgpud.limits.helper.cgroups import LimitRefusedError
 from sgpud.limits.helper.nvml import Nvml
 
 TYPE_CHECKING = False
@@ -38,7 +38,7 @@ class Worker:
         self._hung: list[int] = []
 
     def call(self, deadline: float, name: str, *arguments: object) -> list[int]:
-        """What a method of Nvml returns; RefusedError. `deadline`: in monotonic seconds."""
+        """What a method of Nvml returns; LimitRefusedError. `deadline`: in monotonic seconds."""
         self._used = time.monotonic()
         if not self._pid:
             self._start()
@@ -49,11 +49,11 @@ class Worker:
             answer = None
         if answer is None:
             self._end()
-            raise RefusedError("nvml", f"{name}: the process that calls NVML has ended")
+            raise LimitRefusedError("nvml", f"{name}: the process that calls NVML has ended")
         if "kind" in answer:
             if answer["kind"] in {"nvml", "unsupported"}:
                 self._end()  # the driver may be another one by the next call
-            raise RefusedError(answer["kind"], answer["detail"])
+            raise LimitRefusedError(answer["kind"], answer["detail"])
         return list(answer["result"])
 
     def rest(self) -> None:
@@ -65,7 +65,7 @@ class Worker:
     def _start(self) -> None:
         self._reap()
         if len(self._hung) >= MOST_HUNG:
-            raise RefusedError("hung", "calls to NVML do not return: see `sgpud doctor`, or reboot")
+            raise LimitRefusedError("hung", "calls to NVML do not return: see `sgpud doctor`")
         asked, told = os.pipe(), os.pipe()
         parent = os.getpid()
         self._pid = os.fork()
@@ -80,7 +80,7 @@ class Worker:
             left = deadline - time.monotonic()
             if left <= 0 or not select.select([self._from], [], [], left)[0]:
                 self._end()
-                raise RefusedError("hung", "a call to NVML did not return in time")
+                raise LimitRefusedError("hung", "a call to NVML did not return in time")
             data = os.read(self._from, 65536)
             if not data:
                 return None
@@ -132,6 +132,6 @@ def _answer() -> None:
                 name, *arguments = json.loads(line)
                 result = getattr(nvml, name)(*arguments)
                 answer: dict[str, object] = {"result": result or ()}
-            except RefusedError as refusal:
+            except LimitRefusedError as refusal:
                 answer = {"kind": refusal.kind, "detail": refusal.detail}
             os.write(3, json.dumps(answer).encode() + b"\n")
