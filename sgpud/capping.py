@@ -14,10 +14,10 @@ from sgpud.core.planning.holdings import Holder
 from sgpud.core.planning.node import Node
 from sgpud.core.planning.plan import Plan
 from sgpud.kubelet.cgroups import pod_cgroup
-from sgpud.kubelet.checkpoint import CheckpointError, read
+from sgpud.kubelet.checkpoint import CheckpointError, read, read_pod
 from sgpud.kubelet.directory import CHECKPOINT
 from sgpud.limits.client import HelperClient
-from sgpud.limits.keeper import CapKeeper, CapOrders
+from sgpud.limits.keeper import CapKeeper, CapOrders, PodReader
 
 HELPER = "limits.sock"
 """The helper's socket in the run directory."""
@@ -44,8 +44,7 @@ def cap_keeper(
     return CapKeeper(
         reactor,
         HelperClient(run / HELPER),
-        holders,
-        lambda uid: pod_cgroup(root, uid),
+        PodReader(holders, partial(read_pod, path), lambda uid: pod_cgroup(root, uid)),
         learned,
         work=partial(in_thread, reactor),
     )

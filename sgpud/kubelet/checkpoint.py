@@ -69,6 +69,29 @@ def read(path: Path, *, registered: bool = False) -> CheckpointState:
     return CheckpointState(holders, written, ids)
 
 
+def read_pod(path: Path, resource: str, held: Mapping[str, IntSet]) -> tuple[Holder, ...]:
+    """The holders of the pod of which a container holds exactly these shares; errors as `read`.
+
+    Empty where there is no such pod, or more than one. The entries of other pods are not parsed.
+    """
+    found = _content(path)
+    try:
+        entries = _get(_data(found[0]), "PodDeviceEntries", list) if found else None
+    except ValueError as problem:
+        raise CheckpointError(path, str(problem)) from problem
+    known = [entry for entry in entries or () if isinstance(entry, dict)]
+    pods = {
+        _get(entry, "PodUID", str)
+        for entry in known
+        if entry.get("ResourceName") == resource
+        and shares(_ids(entry.get("DeviceIDs")), resource) == held
+    }
+    if len(pods) != 1:
+        return ()
+    mine = (entry for entry in known if entry.get("PodUID") in pods)
+    return tuple(holder for entry in mine if (holder := _holder(entry)))
+
+
 def registered_ids(path: Path) -> dict[str, tuple[str, ...]]:
     """The ids of every resource, of whichever plugin, that were registered; errors as `read`."""
     found = _content(path)

@@ -32,7 +32,6 @@ from sgpud.core.limits.pod_caps import (
     GpuLimiting,
     PodGpu,
     changes,
-    holder_of,
     pod_caps,
 )
 from sgpud.core.limits.settings import MemoryLimits
@@ -78,11 +77,16 @@ class NotLimitedError(SgpudError):
 
 
 @frozen
-class _Surroundings:
-    """What is read of the node: both raise or return None for what is not known."""
+class PodReader:
+    """What is read of the pods of this node, in threads."""
 
     holders: Callable[[], Sequence[Holder]]
+    """What the kubelet's checkpoint says; SgpudError where it cannot be read."""
+    pod: Callable[[str, Mapping[str, IntSet]], Sequence[Holder]]
+    """What the pod holds of which a container holds exactly these shares of a resource; empty where
+    that is not certain. SgpudError likewise."""
     cgroup: Callable[[str], Path | None]
+    """The cgroup of the pod with a UID; None where there is none."""
 
 
 class CapHelper(Protocol):
@@ -114,24 +118,21 @@ class CapKeeper:
         self,
         reactor: Reactor,
         helper: CapHelper,
-        holders: Callable[[], Sequence[Holder]],
-        cgroup: Callable[[str], Path | None],
+        pods: PodReader,
         learned: Callable[[CapFacts], None],
         wall: Callable[[], float] = time.time,
         known_within: float = KNOWN_WITHIN,
         work: Callable[[Callable[[], CapFacts]], Deferred[CapFacts]] = execute,
     ) -> None:
-        """`holders` reads the kubelet's checkpoint; SgpudError where that cannot be read.
+        """`learned` is called on the reactor with what has changed.
 
-        `cgroup` finds the cgroup of a pod by its UID. Both are called in threads. `learned` is
-        called on the reactor with what has changed. `wall` gives seconds since the epoch;
-        `known_within`: seconds for the kubelet's books to name a container that starts. `work` runs
-        what would block the reactor, in a thread.
+        `wall` gives seconds since the epoch; `known_within`: seconds for the kubelet to name
+        a container that starts. `work` runs what would block the reactor, in a thread.
         """
         self._work = work
         self._reactor = reactor
         self._helper = helper
-        self._node = _Surroundings(holders, cgroup)
+        self._node = pods
         self._learned = learned
         self._wall = wall
         self._known_within = known_within
@@ -217,11 +218,9 @@ class CapKeeper:
     def _mine(self, resource: str, shares: Mapping[str, IntSet]) -> Sequence[Holder] | None:
         """What the pod of the container with these shares holds; None: it is not known yet."""
         try:
-            holders = self._node.holders()
+            return self._node.pod(resource, shares) or None
         except SgpudError:
             return None
-        mine = holder_of(holders, resource, shares)
-        return [one for one in holders if one.pod == mine.pod] if mine else None
 
     def _awaited(self, look: Callable[[], _T | None]) -> _T | None:
         end = time.monotonic() + self._known_within

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sgpud.core.intset import IntSet
 from sgpud.core.planning.holdings import CheckpointState, Holder
 from sgpud.kubelet.api import deviceplugin_pb2 as api
-from sgpud.kubelet.checkpoint import LARGEST, CheckpointError, parse, read
+from sgpud.kubelet.checkpoint import LARGEST, CheckpointError, parse, read, read_pod
 from sgpud.testing.kubelet.checkpoint import PodDevices, Slot, encode
 from tests.core.values import OTHER, POOL, ids, uuid
 from tests.surroundings import descriptors, without_privilege
@@ -347,3 +347,32 @@ def test_reading_leaves_no_descriptor_behind(tmp_path: Path) -> None:
         with suppress(CheckpointError):
             read(path)
     assert descriptors() <= before
+
+
+def test_the_pod_of_a_container_with_exactly_these_shares_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "checkpoint"
+
+    def of(pod: str, container: str, *numbers: int, resource: str = POOL) -> object:
+        return {
+            "PodUID": pod,
+            "ContainerName": container,
+            "ResourceName": resource,
+            "DeviceIDs": {"-1": [f"{uuid(0)}::{number}" for number in numbers]},
+            "AllocResp": "",
+        }
+
+    def found(*numbers: int, resource: str = POOL) -> list[str]:
+        held = {uuid(0): IntSet.of(numbers)}
+        return [one.container for one in read_pod(file, resource, held)]
+
+    assert read_pod(file, POOL, {}) == ()
+    entries = [of("a", "main", 0, 1), of("a", "more", 2), of("b", "other", 3)]
+    entries += [of("c", "twin", 4), of("d", "twin", 4), "garbage"]
+    file.write_text(json.dumps({"Data": {"PodDeviceEntries": entries}}))
+    assert found(0, 1) == ["main", "more"]
+    assert found(3) == ["other"]
+    assert (found(0), found(0, 1, resource=OTHER)) == ([], [])
+    assert found(4) == [], "whose it is is not certain"
+    file.write_text("{")
+    with pytest.raises(CheckpointError):
+        found(0)

@@ -23,7 +23,7 @@ from sgpud.limits.client import AWAY, HelperError
 from sgpud.limits.helper.cgroups import LimitRefusedError
 from sgpud.limits.helper.limiter import Limiter
 from sgpud.limits.helper.record import Record
-from sgpud.limits.keeper import CapKeeper, CapOrders
+from sgpud.limits.keeper import CapKeeper, CapOrders, PodReader
 from tests.core.values import GIB, gpu
 from tests.limits.models import DmemModel
 from tests.surroundings import FakeReactor
@@ -94,7 +94,12 @@ class World:
         """A daemon starts."""
         self.facts = CapFacts()
         self.keeper = CapKeeper(
-            self.reactor, self, self._holders, self._cgroup, self._learned, lambda: self.now, 0.0
+            self.reactor,
+            self,
+            PodReader(self._holders, self._pod, self._cgroup),
+            self._learned,
+            lambda: self.now,
+            0.0,
         )
         self.keeper.order(self.orders)
 
@@ -144,6 +149,11 @@ class World:
         if not self.readable:
             raise CheckpointError(Path("checkpoint"), "not JSON")
         return tuple(self.books)
+
+    def _pod(self, resource: str, shares: Mapping[str, IntSet]) -> Sequence[Holder]:
+        books = self._holders()
+        pods = {one.pod for one in books if (one.resource, one.shares) == (resource, shares)}
+        return [one for one in books if one.pod in pods] if len(pods) == 1 else []
 
     def _cgroup(self, pod: str) -> Path | None:
         return Path(path_of(pod)) if path_of(pod) in self.cgroups else None

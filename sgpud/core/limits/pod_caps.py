@@ -94,17 +94,6 @@ def can_be_capped(gpu: Gpu) -> str:
     return "" if gpu.memory else "NVML does not report its memory"
 
 
-def holder_of(
-    holders: Iterable[Holder], resource: str, shares: Mapping[str, IntSet]
-) -> Holder | None:
-    """The container that holds exactly these shares; None where that is not certain.
-
-    An init container's shares are another one's of the same pod later: either will do.
-    """
-    found = [one for one in holders if one.resource == resource and one.shares == shares]
-    return found[0] if len({one.pod for one in found}) == 1 else None
-
-
 def pod_caps(
     holders: Sequence[Holder], gpus: Mapping[str, Gpu], terms: CapTerms
 ) -> dict[str, int | str]:

@@ -7,7 +7,7 @@ from attrs import evolve
 
 from sgpud.core.intset import IntSet
 from sgpud.core.limits.caps import CapTerms
-from sgpud.core.limits.pod_caps import FoundCap, changes, holder_of, pod_caps
+from sgpud.core.limits.pod_caps import FoundCap, changes, pod_caps
 from sgpud.core.planning.holdings import Holder
 from tests.core.values import GIB, gpu, mig, uuid
 
@@ -70,16 +70,6 @@ def test_why_a_gpu_has_no_cap(found: object, holders: list[Holder], why: str) ->
     cap = pod_caps(holders, gpus, ONE)[A]  # type: ignore[arg-type]
     assert isinstance(cap, str)
     assert why in cap
-
-
-def test_the_container_with_exactly_these_shares_is_found() -> None:
-    mine, other = holds("a", 0, 1), evolve(holds("a", 2), pod="other")
-    assert holder_of([mine, other], POOL, {STEM: IntSet.of([0, 1])}) == mine
-    assert holder_of([mine, other], POOL, {STEM: IntSet.of([0])}) is None
-    assert holder_of([mine, other], "other", {STEM: IntSet.of([0, 1])}) is None
-    init = evolve(mine, container="init")
-    assert holder_of([init, mine], POOL, mine.shares) == init
-    assert holder_of([mine, evolve(mine, pod="other")], POOL, mine.shares) is None, "not certain"
 
 
 def cap(pod: str, size: int = GIB, limit: int | None = GIB) -> FoundCap:
