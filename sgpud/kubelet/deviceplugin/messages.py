@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import chain, pairwise
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import grpc
 from attrs import field, frozen
@@ -193,8 +193,21 @@ def container_response(answer: Injection) -> api.ContainerAllocateResponse:
     )
 
 
-def decoded(message: type[_M], request: bytes, context: grpc.ServicerContext) -> _M:
-    """A request as this message; the call ends with INVALID_ARGUMENT if it is not one."""
+def refuse_shape(context: grpc.ServicerContext) -> NoReturn:
+    """End the call: the request is not one that a kubelet sends."""
+    context.abort(
+        grpc.StatusCode.INVALID_ARGUMENT, "sgpud: the request is not one that a kubelet sends"
+    )
+    raise AssertionError  # abort has raised
+
+
+def decoded(message: type[_M], request: bytes, context: grpc.ServicerContext, most: int) -> _M:
+    """A request as this message, with at most `most` fields on its outer level.
+
+    The call ends with INVALID_ARGUMENT if it is not one.
+    """
+    if not has_few_fields(request, most):
+        refuse_shape(context)
     try:
         return message.FromString(request)
     except DecodeError:

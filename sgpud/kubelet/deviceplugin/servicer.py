@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import BoundedSemaphore, Lock
-from typing import NoReturn, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import grpc
 from attrs import define
@@ -38,9 +38,9 @@ from sgpud.kubelet.checkpoint import shares
 from sgpud.kubelet.deviceplugin.messages import (
     container_response,
     decoded,
-    has_few_fields,
     offers,
     plugin_options,
+    refuse_shape,
 )
 from sgpud.kubelet.deviceplugin.publisher import ServedPool, Snapshot, SnapshotPublisher
 from sgpud.kubelet.incoming import IncomingCalls
@@ -362,11 +362,11 @@ class DevicePluginServicer:
         served = snapshot.pools.get(self._resource) if snapshot else None
         most = max(1, lists) * (len(served.message.data) if served else 0) + SLACK
         fields = CONTAINERS if lists else most
-        if len(request) > most or not has_few_fields(request, fields):
-            _refuse_shape(context)
-        asked = decoded(message, request, context)
+        if len(request) > most:
+            refuse_shape(context)
+        asked = decoded(message, request, context, fields)
         if _count(asked) > most // LEAST_PER_ID:
-            _refuse_shape(context)
+            refuse_shape(context)
         return asked
 
 
@@ -408,10 +408,3 @@ def _count(
         len(one.available_deviceIDs) + len(one.must_include_deviceIDs)
         for one in asked.container_requests
     )
-
-
-def _refuse_shape(context: grpc.ServicerContext) -> NoReturn:
-    context.abort(
-        grpc.StatusCode.INVALID_ARGUMENT, "sgpud: the request is not one that a kubelet sends"
-    )
-    raise AssertionError  # abort has raised

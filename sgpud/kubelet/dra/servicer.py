@@ -52,8 +52,13 @@ LEFTOVER_AFTER = 60
 """Seconds after which the kubelet has a prepared claim on record."""
 HEALTH_TIMEOUT = 30
 """Seconds after which the kubelet takes a device for unknown of which it hears nothing."""
+CLAIMS = 1024
+"""Claims in one call, at most: the kubelet sends those of one pod."""
+STATUS_FIELDS = 8
+"""Fields of the status of a registration, at most: it has two."""
 STREAMS = 4
-"""Health streams at a time: the kubelet opens one for each version."""
+"""Health streams at a time; one more is refused. The kubelet opens one for each version, and who
+comes after it must neither end these nor use up the workers."""
 
 
 @frozen
@@ -203,7 +208,7 @@ class DraServicer:
         ).SerializeToString()
 
     def _notified(self, request: bytes, context: grpc.ServicerContext) -> bytes:
-        status = decoded(registration_api.RegistrationStatus, request, context)
+        status = decoded(registration_api.RegistrationStatus, request, context, STATUS_FIELDS)
         problem = "" if status.plugin_registered else status.error or "no reason was given"
         self._observer.registered(problem)
         return b""
@@ -211,7 +216,7 @@ class DraServicer:
     # Claims. -------------------------------------------------------------------------------------
 
     def _prepare_all(self, request: bytes, context: grpc.ServicerContext) -> bytes:
-        asked = decoded(api.NodePrepareResourcesRequest, request, context)
+        asked = decoded(api.NodePrepareResourcesRequest, request, context, CLAIMS)
         answer = api.NodePrepareResourcesResponse()
         end = monotonic() + ANSWER_WITHIN
         for claim in asked.claims:
@@ -318,7 +323,7 @@ class DraServicer:
         return injected(made, self._driver, edits)
 
     def _unprepare_all(self, request: bytes, context: grpc.ServicerContext) -> bytes:
-        asked = decoded(api.NodeUnprepareResourcesRequest, request, context)
+        asked = decoded(api.NodeUnprepareResourcesRequest, request, context, CLAIMS)
         answer = api.NodeUnprepareResourcesResponse()
         for claim in asked.claims:
             entry = answer.claims[claim.uid]
@@ -338,11 +343,12 @@ class DraServicer:
         if not context.add_callback(follower.close):
             return
         with self._lock:
-            self._streams.append(follower)
-            oldest = self._streams.pop(0) if len(self._streams) > STREAMS else None
+            room = len(self._streams) < STREAMS
+            if room:
+                self._streams.append(follower)
             closed = self._closed
-        if oldest is not None:
-            oldest.close()
+        if not room:
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"sgpud: {STREAMS} streams live")
         if closed:
             follower.close()
         try:
