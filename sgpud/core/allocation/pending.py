@@ -35,10 +35,14 @@ class PendingGrants:
     """Memory shares, by stem and number: the GPU, the bytes, and when."""
     _used: dict[str, int] = field(factory=dict)
     """Bytes that they take of each GPU, beside what the plan counts."""
+    _ended: dict[str, IntSet] = field(factory=dict)
+    """Memory shares, by stem, of containers that have ended, beside those that were given again."""
 
     def copy(self) -> PendingGrants:
         """The same grants, to be added to apart."""
-        return PendingGrants(dict(self._given), dict(self._bound), dict(self._used))
+        return PendingGrants(
+            dict(self._given), dict(self._bound), dict(self._used), dict(self._ended)
+        )
 
     def note(self, grant: Grant, pool: Pool) -> None:
         """Count a grant of this pool."""
@@ -70,9 +74,9 @@ class PendingGrants:
     def left(self, pool: Pool, asked: Mapping[str, IntSet], at: float) -> MemoryLeft:
         """What there is for whoever is given these memory shares, numbers by stem, at `at`.
 
-        Whoever held one has ended, and its memory is free. But shares that were given a moment ago
-        may be an init container's, which is still to run: their memory is free on their GPU only,
-        for the container that takes them over.
+        Whoever held one has ended, and all its memory is free. But shares that were given a moment
+        ago may be an init container's, which is still to run: their memory is free on their GPU
+        only, for the container that takes them over.
         """
         free = {group.uuid: group.left - self._used.get(group.uuid, 0) for group in pool.groups}
         own: dict[str, int] = {}
@@ -82,8 +86,23 @@ class PendingGrants:
                 uuid, size, since = self._bound[stem, number]
                 side = own if since > at - ADMISSION else free
                 side[uuid] = side.get(uuid, 0) + size
-            self._returned(pool, stem, numbers - IntSet.of(known), at, free, own)
+            ended = self._ended.get(stem, IntSet())
+            back = (numbers - IntSet.of(known) - ended) | self._ends_with(pool, stem, numbers, at)
+            self._returned(pool, stem, back, at, free, own)
         return MemoryLeft(free, own)
+
+    def _ends_with(self, pool: Pool, stem: str, numbers: IntSet, at: float) -> IntSet:
+        """What else those have held who held these shares, and have ended."""
+        others = IntSet.union(
+            one.numbers
+            for one in pool.containers
+            if one.stem == stem and one.at <= at - ADMISSION and one.numbers & numbers
+        )
+        if not others:
+            return others
+        fresh = IntSet.union(one.numbers for one in pool.fresh if one.stem == stem)
+        others = others - numbers - fresh - self._ended.get(stem, IntSet())
+        return IntSet.of([n for n in others if (stem, n) not in self._bound])
 
     def _returned(
         self,
@@ -111,6 +130,9 @@ class PendingGrants:
     def _bind(self, grant: Grant, pool: Pool) -> None:
         left = self.left(pool, grant.shares, grant.at)
         size = grant.sizes.get(grant.gpu, 0)
+        for stem, numbers in grant.shares.items():
+            more = self._ends_with(pool, stem, numbers, grant.at)
+            self._ended[stem] = self._ended.get(stem, IntSet()) | more
         for group in pool.groups:
             before = group.left - self._used.get(group.uuid, 0)
             self._used[group.uuid] = group.left - left.free.get(group.uuid, before)

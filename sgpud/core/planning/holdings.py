@@ -112,8 +112,8 @@ class MemoryLot:
 
 
 @frozen
-class FreshShares:
-    """Memory shares that were given so lately that their container may be an init container."""
+class GivenShares:
+    """Memory shares that were given at some time, bound to one GPU."""
 
     at: float
     """Seconds since the epoch."""
@@ -259,12 +259,30 @@ def memory_lots(
 
 def fresh_shares(
     checkpoint: CheckpointState, grants: Iterable[Grant], now: float
-) -> dict[str, tuple[FreshShares, ...]]:
-    """The memory shares that were given lately, by resource. `now`: seconds since the epoch."""
-    found: dict[str, list[FreshShares]] = {}
+) -> dict[str, tuple[GivenShares, ...]]:
+    """The memory shares that were given lately, by resource. `now`: seconds since the epoch.
+
+    So lately that their container may be an init container.
+    """
+    found: dict[str, list[GivenShares]] = {}
     for source, stem, numbers in _bound(checkpoint, tuple(grants)):
         if source.gpu and source.at > now - ADMISSION:
-            one = FreshShares(source.at, source.gpu, stem, numbers)
+            one = GivenShares(source.at, source.gpu, stem, numbers)
+            found.setdefault(source.resource, []).append(one)
+    return {resource: tuple(some) for resource, some in found.items()}
+
+
+def container_shares(
+    checkpoint: CheckpointState, grants: Iterable[Grant]
+) -> dict[str, tuple[GivenShares, ...]]:
+    """The memory shares of each container that the checkpoint names, by resource.
+
+    They end together: what is given again of them is the news that the container has ended.
+    """
+    found: dict[str, list[GivenShares]] = {}
+    for source, stem, numbers in _bound(checkpoint, tuple(grants)):
+        if source.gpu and isinstance(source, Holder):
+            one = GivenShares(source.at, source.gpu, stem, numbers)
             found.setdefault(source.resource, []).append(one)
     return {resource: tuple(some) for resource, some in found.items()}
 
@@ -364,13 +382,17 @@ def _bound(
 ) -> Iterator[tuple[Holder | Grant, str, IntSet]]:
     """What everybody holds, without the memory shares that have changed hands since.
 
-    A share that is given again is no longer its first holder's, unless that may be an init
-    container of the same pod. Places are of their GPU, whoever holds them.
+    A container of which a share is given again has ended, with all that it held, unless it may be
+    an init container of the same pod. Places are of their GPU, whoever holds them.
     """
     later = _Regiven(grants)
     for holder in checkpoint.holders:
         gone = later.after(max(checkpoint.written, holder.since + ADMISSION)) if holder.gpu else {}
-        yield from _left_of(holder, gone)
+        if not any(
+            numbers & gone.get((holder.resource, stem), IntSet())
+            for stem, numbers in (holder.shares.items() if gone else ())
+        ):
+            yield from _left_of(holder, {})
     oldest = min((grant.at for grant in grants if grant.gpu), default=float("inf"))
     newer = [holder for holder in checkpoint.holders if holder.gpu and holder.since > oldest]
     for grant in grants:

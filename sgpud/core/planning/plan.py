@@ -21,10 +21,11 @@ from sgpud.core.intset import IntSet
 from sgpud.core.limits.caps import CapTerms
 from sgpud.core.planning.advance import withheld
 from sgpud.core.planning.holdings import (
-    FreshShares,
+    GivenShares,
     HeldShares,
     Key,
     MemoryLot,
+    container_shares,
     elsewhere,
     fresh_shares,
     held,
@@ -145,7 +146,9 @@ class Pool:
     """What several shares in one container mean; always the same GPU for memory shares."""
     own: GpuShares | None = None
     """The ids of memory shares, which name no GPU, listed as if they were of one."""
-    fresh: tuple[FreshShares, ...] = ()
+    containers: tuple[GivenShares, ...] = ()
+    """The memory shares of each container that the checkpoint names."""
+    fresh: tuple[GivenShares, ...] = ()
     """The memory shares that were given lately."""
     size: int = 0
     """Bytes of one share; 0: shares are places."""
@@ -210,6 +213,7 @@ def plan(node: Node, now: float) -> Plan | None:
         groups.setdefault(resource, [])
     lots = memory_lots(checkpoint, node.grants)
     fresh = fresh_shares(checkpoint, node.grants, now)
+    containers = container_shares(checkpoint, node.grants)
     own: dict[str, GpuShares] = {}
     memory = (key for key, partition in partitions.items() if partition.size and partition.shares)
     known = {*node.listing.blocks, *memory, *lots}
@@ -232,6 +236,7 @@ def plan(node: Node, now: float) -> Plan | None:
                 own.get(resource),
                 dropped=resource not in configured,
             ),
+            containers=containers.get(resource, ()),
             fresh=fresh.get(resource, ()),
             asked_before_start=node.asked_before_start
             and any(group.size for group in groups[resource]),

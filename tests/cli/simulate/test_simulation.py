@@ -134,13 +134,14 @@ def test_the_next_gpu_is_visible_only_after_the_next_report() -> None:
 def test_the_scheduler_counts_shares_of_an_ended_pod_until_the_next_report() -> None:
     """The ended pod's shares are requested no more, and still listed: their sum fits nowhere."""
     config = evolve(MEMORY, reserve_memory=30 * GIB)
-    outcome = play(config, pod(0, 8, 101), pod(20, 8), pod(40, 1), pod(101.4, 9))
+    # GPU 0 has 9 of 10 from 101 s on, and 10 when the pod with one share ends.
+    outcome = play(config, pod(0, 8, 101), pod(20, 8), pod(40, 1, 80), pod(101.4, 10))
     last = outcome.entries[3]
     assert last.end is PodOutcome.PLACED
     assert last.failures
     assert {failure.rule for failure in last.failures} <= {"room", "kubelet"}
     assert last.placed is not None
-    assert last.placed <= 101.4 + 30
+    assert 120 <= last.placed <= 120 + 60
 
 
 def test_pools_are_simulated_side_by_side() -> None:

@@ -312,8 +312,29 @@ def test_whoever_held_a_share_that_is_given_again_has_ended() -> None:
     # Nowhere are 35 free: with the 30 of the first pod GPU 0 is empty.
     granted = allocate(found, pool, places, tokens(*range(30), *range(60, 65)), at=2000.0)
     assert on(granted) == 0
+    # With all that it held, whichever of its shares the kubelet chose.
+    some = allocate(found, pool, places, tokens(*range(20), *range(60, 75)), at=2000.0)
+    assert on(some) == 0
     with pytest.raises(RefusedError):
-        allocate(found, pool, places, tokens(*range(20), *range(60, 75)), at=2000.0)
+        allocate(found, pool, places, tokens(*range(60, 71)), at=2000.0)
+
+
+def test_what_an_ended_container_held_is_free_once() -> None:
+    of = node(memory(), [gpu(0)], held_on(30))
+    found, pool, places = served(of)
+    pending = PendingGrants()
+    first = choose(found, pool, requested(places, tokens(*range(5))), pending, 2000.0)
+    grant = first.grant(POOL, 2000.0)
+    pending.note(grant, pool)
+    assert pending.left(pool, {}, 2000.0).of(uuid(0)) == 35 * GIB
+    again = requested(places, tokens(*range(5, 10)))
+    assert pending.left(pool, {STEM: IntSet.span(5, 10)}, 2000.0).of(uuid(0)) == 35 * GIB
+    pending.note(choose(found, pool, again, pending, 2000.0).grant(POOL, 2000.0), pool)
+    assert pending.left(pool, {}, 2000.0).of(uuid(0)) == 30 * GIB
+    # The plan that follows counts it as ended, too, although the books are old.
+    after = planned(advance(evolve(of, grants=(grant,)), 0.5, 2000.5), now=2000.5)
+    assert [group.left for group in pool_of(after).groups] == [35 * GIB]
+    assert IntSet.span(0, 30) & own(after).listed == IntSet.span(0, 30)
 
 
 def test_a_reload_makes_nothing_of_what_is_given_again_larger_than_its_gpu() -> None:
@@ -321,9 +342,10 @@ def test_a_reload_makes_nothing_of_what_is_given_again_larger_than_its_gpu() -> 
     of = node(memory(2 * GIB), [gpu(0)], checkpoint(*held_on(20).holders))
     found, pool, places = served(of)
     assert allocate(found, pool, places, tokens(*range(10)), at=2000.0).sizes == {uuid(0): 2 * GIB}
+    # 20 GiB are free, and 20 GiB come back.
+    assert allocate(found, pool, places, tokens(*range(16), *range(20, 24)), at=2000.0).gpu
     with pytest.raises(RefusedError):
-        # 20 GiB are free, 16 GiB come back, and 40 GiB are asked for.
-        allocate(found, pool, places, tokens(*range(16), *range(20, 24)), at=2000.0)
+        allocate(found, pool, places, tokens(*range(16), *range(20, 25)), at=2000.0)
 
 
 def test_a_grant_counts_in_the_instant_in_which_it_is_given() -> None:

@@ -25,7 +25,7 @@ from sgpud.core.errors import SgpudError
 from sgpud.core.gpu.gpu import Gpu
 from sgpud.core.intset import IntSet
 from sgpud.core.planning.advance import advance
-from sgpud.core.planning.holdings import CheckpointState, MemoryLot
+from sgpud.core.planning.holdings import CheckpointState, GivenShares, MemoryLot
 from sgpud.core.planning.node import Node
 from sgpud.core.planning.plan import GpuShares, Plan, Pool, awaits, plan, pooled
 from sgpud.core.sharing.rules import Advertise, Sharing
@@ -181,7 +181,7 @@ class SimulatedNode:
         """Start a pod with memory shares.
 
         The kubelet chooses any of the free ids. Those of pods whose end sgpud has not seen are
-        among them, here as large a part as of all.
+        among them, here as large a part as of all; whoever has held one of them has ended.
         """
         pool = served.pool
         ended = [known - held for known, held in zip(served.known, served.held, strict=True)]
@@ -198,7 +198,13 @@ class SimulatedNode:
         rest = shares - sum(map(len, taken))
         numbers = IntSet.union((*taken, IntSet.union(spans).unused(rest)))
         request = Request(("share",) * shares, {len(groups): numbers})
-        bound = evolve(pool, groups=tuple(groups))
+        stem = memory_stem(pool.resource)
+        over = tuple(
+            GivenShares(float("-inf"), group.uuid, stem, span - span.lowest(len(span) - part))
+            for group, span, part in zip(groups, spans, ended, strict=True)
+            if part
+        )
+        bound = evolve(pool, groups=tuple(groups), containers=over)
         try:
             found = choose(self._plan, bound, request, PendingGrants(), now)
         except RefusedError:
@@ -207,8 +213,11 @@ class SimulatedNode:
             raise
         uuid = found.taken[0][0].uuid
         position = next(at for at, group in enumerate(groups) if group.uuid == uuid)
-        # What was asked for has changed hands, whoever held it.
-        served.known = [known - len(part) for known, part in zip(served.known, taken, strict=True)]
+        # Whoever held what was asked for has ended.
+        served.known = [
+            known - (part if asked else 0)
+            for known, part, asked in zip(served.known, ended, taken, strict=True)
+        ]
         served.known[position] += shares
         served.held[position] += shares
         self._turn = now + GRANT_TURN if self._turn is None else self._turn
