@@ -58,7 +58,7 @@ def driver() -> Iterator[Driver]:
     told = Told()
     # Whatever is refused by its shape reads no claim, and stores none.
     store, claims = cast("ClaimStore", None), cast("Claims", None)
-    servicer = DraServicer("gpu.example.com", store, claims, told, lambda: 0.0)
+    servicer = DraServicer("gpu.example.com", store, claims, told, lambda: 0.0, lambda _: None)
     with short_folder() as folder:
         server = listen(folder / "a.sock", servicer.handlers(), WORKERS, "dra")
         with grpc.insecure_channel(f"unix:{folder / 'a.sock'}") as channel:
