@@ -20,6 +20,7 @@ from benchmarks.dra import dra
 from benchmarks.eyes import eyes
 from benchmarks.health import health
 from benchmarks.imports import imports
+from benchmarks.limits import limits
 from benchmarks.memory import memory
 from benchmarks.report import NotMeasuredError, Number
 from benchmarks.resources import probe, resources
@@ -48,6 +49,7 @@ MEASUREMENTS: Mapping[str, Measurement] = {
     "probe": probe,
     "eyes": eyes,
     "health": health,
+    "limits": limits,
     "dra": dra,
 }
 

@@ -337,7 +337,8 @@ def _context(config: Config) -> Iterator[Violation]:
                 path,
                 f"is {format_size(size)}: where limits.memory applies, CUDA does not start in a"
                 " container with a single share, since its context alone takes up to"
-                f" {format_size(CUDA_CONTEXT)}. Use a larger size, or have pods request several",
+                f" {format_size(CUDA_CONTEXT)}. Use a larger size, have pods request several, or"
+                " set limits.memory_context",
             )
 
 

@@ -100,6 +100,8 @@ def _answer(connection: socket.socket, limiter: Limiter) -> None:
         if not data:
             break
         received += data
+    if not received:
+        return  # who only looks whether somebody listens
     try:
         request = json.loads(received)
     except (ValueError, RecursionError):
