@@ -87,6 +87,8 @@ class Daemon:
     name: str = "sgpud"
     settings: tuple[str, ...] = ()
     """Keys that are set over the file, as `--set` takes them."""
+    options: tuple[str, ...] = ()
+    """More options of `sgpud run`."""
     wrap: Callable[..., Sequence[str]] = lambda *words: words
     """Makes of a command line one that runs elsewhere, e.g. in a node's namespaces."""
     _running: _Running | None = None
@@ -116,6 +118,7 @@ class Daemon:
         notified = _Notified(address)
         command = [sys.executable, "-m", "sgpud", "run"]
         command += [word for setting in self.settings for word in ("--set", setting)]
+        command += self.options
         command += ["--config", str(self._home / "sgpud.toml")]
         command += ["--fake-gpus", str(self._home / "gpus.toml")]
         command += ["--plugin-dir", str(self.plugin_dir)]

@@ -317,6 +317,8 @@ def test_a_node_is_switched_without_a_drain(cluster: Cluster) -> None:
         (gpu,) = told(cluster, "old")["SGPUD_GPU_UUIDS"].split(",")
         cluster.kubectl("cordon", HOSTNAME)
         plugin.stop()
+        # "old" holds a share of the device plugin.
+        plugin.options = ("--force",)
         plugin.settings = (
             'kubelet.api="dra"',
             f'dra.kubeconfig="{cluster.control.kubeconfig("kubelet")}"',
