@@ -96,7 +96,7 @@ class Dra:
             RecordFolder(state / "claims"),
             cdi,
             boot_id(),
-            lambda: reactor.callFromThread(self._soon.at_most, TOGETHER, self._claims_changed),
+            lambda: reactor.callFromThread(self._claims_came),
         )
         self._counts = DraCounts(reactor, self._registered)
         self._servicer = DraServicer(
@@ -273,9 +273,13 @@ class Dra:
         self._claims_changed()
         self._named.find(self._config.dra.node_name)
 
+    def _claims_came(self) -> None:
+        """Claims were prepared or unprepared; the plan follows soon, with what comes meanwhile."""
+        self._front.claims_changed()
+        self._soon.at_most(TOGETHER, self._claims_changed)
+
     def _claims_changed(self) -> None:
         if self._is_loaded:
-            self._front.claims_changed()
             node = self._node or Node()
             self._learned(claims_as_holders(self._store.claims, node, self._checkpoint))
 

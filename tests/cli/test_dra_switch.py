@@ -141,9 +141,12 @@ def test_back_waits_for_the_claims() -> None:
     world = World("dra")
     world.claims = ["prod/train"]
     world.at[30.0] = world.claims.clear
+    # One that was allocated before the GPUs had their taints is prepared late.
+    world.at[35.0] = lambda: world.claims.append("prod/late")
+    world.at[40.0] = world.claims.clear
     world.switch("device-plugin")
     assert world.steps == ["look", "free", "restart"]
-    assert world.now >= 30
+    assert world.now >= 52
     assert world.said[0] == "Waiting for 1 claim to end: prod/train"
 
 

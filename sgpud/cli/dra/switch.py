@@ -142,8 +142,19 @@ class Switch:
             self.pause(LOOK_EVERY)
 
     def _wait_for_claims(self) -> None:
-        while claims := self.daemon.step("free")["claims"]:
-            self._tell(f"Waiting for {several(len(claims), 'claim')} to end: {', '.join(claims)}")
+        """Wait until there has been no claim for a while: one may have been allocated before."""
+        since: float | None = None
+        while True:
+            claims = self.daemon.step("free")["claims"]
+            now = self.seconds()
+            since = None if claims else now if since is None else since
+            if since is not None and now - since >= PERIODS * self.period:
+                return
+            self._tell(
+                f"Waiting for {several(len(claims), 'claim')} to end: {', '.join(claims)}"
+                if claims
+                else "Waiting whether a claim comes that was allocated before"
+            )
             self.pause(LOOK_EVERY)
 
     def _wait_for_daemon(self, target: str) -> None:

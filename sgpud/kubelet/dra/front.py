@@ -90,7 +90,7 @@ class DraFront:
         self._wanted: frozenset[str] = frozenset()
         self._state = RegistrationState()
         self._again, self._heart, self._guards = (Timer(reactor) for _ in range(3))
-        self._guarding = False
+        self._guarding = self._watched = False
         self.registered = 0
         """Registrations that the kubelet reported as successful."""
         self.report = HealthReport("")
@@ -135,7 +135,7 @@ class DraFront:
 
     def deactivate(self) -> Deferred[None]:
         """Unregister and end every call; slices and CDI specs stay. Fires when that is done."""
-        self._active = False
+        self._active = self._watched = False
         self._watcher.close()
         for timer in (self._again, self._heart, self._guards):
             timer.cancel()
@@ -243,6 +243,12 @@ class DraFront:
     def _watch_specs(self) -> None:
         if self._store.folder.is_dir():
             self._watcher.watch([self._store.folder])
+            if not self._watched:
+                # A spec may have been lost just before.
+                self._watched = True
+                self._hinted()
+        else:
+            self._watched = False
 
     def _hinted(self) -> None:
         if self._active and not self._guarding:

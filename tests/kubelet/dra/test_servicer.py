@@ -48,7 +48,12 @@ class World:
         injected = InjectedClaim(PreparedClaim(claim, {}, NOW), "{}", ())
         self.store.add(lambda _: injected)
         self.servicer = DraServicer(
-            "gpu.example.com", self.store, NoReader(), Nobody(), lambda: self.wall
+            "gpu.example.com",
+            self.store,
+            NoReader(),
+            Nobody(),
+            lambda: self.wall,
+            lambda _: None,
         )
 
     @property
