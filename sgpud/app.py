@@ -166,7 +166,7 @@ class Daemon:
                 nonce,
                 self._publisher,
                 pod_resources,
-                PluginCalls(self._counters, self._holders, self._late.soon),
+                PluginCalls(self._counters, self._holders, self._late.soon, self._cluster),
                 self._learned,
                 self._announcer.changed,
                 self._caps,
@@ -327,6 +327,7 @@ class Daemon:
         if self._logs is not None:
             self._logs.set_level(config.log.level.value)
             self._source.set_measure_every(config.sharing.measure_every)
+            self._cluster.configured(config)
         if self._dra is not None:
             self._dra.configured(config)
         self._look()
@@ -348,8 +349,10 @@ class Daemon:
         self._full_log.look(node)
         self._counters.overused(self._overuse_log.look(node))
         self._caps.order(cap_orders(node, self._reconciler.plan))
+        self._cluster.reconciled(node)
         if self._dra is not None:
             self._dra.reconciled(node, self._reconciler.plan)
+            self._cluster.evict(self._dra.evictions(node))
         elif self._served:
             self._listing_store.keep(node.listing)
             self._host.offer_caps(self._cap_devices(node))

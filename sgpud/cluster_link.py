@@ -9,13 +9,18 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
+from attrs import evolve
+
 from sgpud.bridge import Reactor, Timer
 from sgpud.config.values import ApiServerUse, Config
+from sgpud.core.allocation.allocate import RefusedError
+from sgpud.core.planning.node import Node
 from sgpud.core.status.view import ClusterView
 
 if TYPE_CHECKING:
     from sgpud.cluster.credentials import Credentials
     from sgpud.cluster_parts import ClusterParts
+    from sgpud.core.cluster.events import ObjectReference
     from sgpud.core.cluster.pods import PodsChange
 
 PARTS = "sgpud.cluster_parts"
@@ -56,6 +61,10 @@ class ClusterLink:
         self._looked = False
         self._parts: ClusterParts | None = None
         self._begin = Timer(reactor)
+        self._used = config.kubelet.api_server
+        self._node: Node | None = None
+        self._first: Node | None = None
+        """With what was known of the GPUs at first: Events tell what has changed since."""
 
     def late(self) -> tuple[str, ...]:
         """The modules that are imported after the first list: none where it is not used."""
@@ -83,6 +92,44 @@ class ClusterLink:
         if self._parts is not None:
             self._parts.stop()
 
+    def configured(self, config: Config) -> None:
+        """The configuration in use; what needs a restart is not looked at."""
+        self._config = evolve(config, kubelet=evolve(config.kubelet, api_server=self._used))
+
+    def reconciled(self, node: Node) -> None:
+        """The node as it is now."""
+        if self._first is None and node.gpus is not None:
+            self._first = node
+        self._node = node
+        if self._parts is not None:
+            self._parts.reconciled(node)
+
+    def refused(self, refusal: RefusedError) -> None:
+        """The device plugin has refused shares."""
+        if self._parts is not None:
+            # The kubelet cuts the message that it gives the pod.
+            self._parts.shares_refused(f"{refusal.rule.value}: {refusal.text}")
+
+    def claim_refused(self, claim: str, reason: str, problem: str) -> None:
+        """A claim (NAMESPACE/NAME) was not prepared."""
+        if self._parts is not None:
+            self._parts.claim_refused(claim, reason, problem)
+
+    @property
+    def fast_status(self) -> bool:
+        """Whether the Node is to show the number of memory shares at once."""
+        return self._parts is not None and self._config.kubelet.fast_status
+
+    def allocatable(self, numbers: Mapping[str, int]) -> None:
+        """The numbers of memory shares that the kubelet's books and the lists agree on."""
+        if self._parts is not None:
+            self._parts.allocatable(numbers if self._config.kubelet.fast_status else {})
+
+    def evict(self, pods: Mapping[ObjectReference, str]) -> None:
+        """Evict these pods, each for its reason, and no others."""
+        if self._parts is not None:
+            self._parts.evict(pods)
+
     def _open(self) -> None:
         if not self.late() or self._credentials is None:
             return
@@ -91,6 +138,9 @@ class ClusterLink:
         self._parts = ClusterParts(
             self._reactor, self._credentials, self._environment, self._learned, self._changed
         )
+        for node in (self._first, self._node):
+            if node is not None:
+                self._parts.reconciled(node)
         self._parts.start(self._config.dra.node_name)
 
     def _learned(self, change: PodsChange) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from attrs import evolve
+from attrs import evolve, frozen
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
@@ -22,7 +22,9 @@ from sgpud.cluster.node_name import NodeName
 from sgpud.cluster.slices import SlicePublisher
 from sgpud.config.dra_settings import dra_settings
 from sgpud.config.values import Config
+from sgpud.core.cluster.events import ObjectReference
 from sgpud.core.dra.claims import PreparedClaim
+from sgpud.core.dra.evictions import pods_to_evict
 from sgpud.core.dra.holders import (
     claims_as_holders,
     live_plugin_holders,
@@ -60,6 +62,21 @@ TOGETHER = 0.1
 """Seconds in which claims that come and go make one plan: it costs as much as preparing one."""
 
 
+@frozen
+class DaemonObserver:
+    """What the driver tells the daemon."""
+
+    learned: Callable[[CheckpointState], None]
+    """The holders."""
+    changed: Callable[[], None]
+    """Something that people see has changed."""
+    before_claim: Callable[[str, Sequence[Holder]], None]
+    """Called in a worker, before the containers of a pod start, with the pod's UID and all holders;
+    an SgpudError keeps them from starting."""
+    refused: Callable[[str, str, str], None]
+    """A claim was not prepared: its name, the reason, the problem."""
+
+
 class Dra:
     """Everything that serves DRA on this node; a Front of `Serving`."""
 
@@ -72,20 +89,14 @@ class Dra:
         environment: Mapping[str, str],
         state: Path,
         nonce: str,
-        learned: Callable[[CheckpointState], None],
-        changed: Callable[[], None],
-        before_claim: Callable[[str, Sequence[Holder]], None],
+        observer: DaemonObserver,
     ) -> None:
-        """`state` is the state directory.
-
-        `learned` is told the holders; `changed` that something people see has changed.
-        `before_claim` is called in a worker, before the containers of a pod start, with the pod's
-        UID and all holders; an SgpudError keeps them from starting.
-        """
-        self._before_claim = before_claim
+        """`state` is the state directory."""
+        self._before_claim = observer.before_claim
+        changed = observer.changed
         self._reactor = reactor
         self._config = config
-        self._learned = learned
+        self._learned = observer.learned
         self._told = changed
         dra = config.dra
         self._credentials = Credentials(dra.kubeconfig, environment, time.time)
@@ -98,7 +109,7 @@ class Dra:
             boot_id(),
             lambda: reactor.callFromThread(self._claims_came),
         )
-        self._counts = DraCounts(reactor, self._registered)
+        self._counts = DraCounts(reactor, self._registered, observer.refused)
         self._servicer = DraServicer(
             dra.driver, self._store, self._reader, self._counts, time.time, self._before_start
         )
@@ -230,6 +241,12 @@ class Dra:
         self._checkpoint = checkpoint
         self._claims_changed()
 
+    def evictions(self, node: Node) -> Mapping[ObjectReference, str]:
+        """The pods that `[dra] evict` has evicted and no taint evicts, each with its reason."""
+        if not dra_settings(self._config).evict_unhealthy:
+            return {}
+        return pods_to_evict(self._store.claims, node)
+
     def configured(self, config: Config) -> None:
         """The configuration in use; a change of what needs a restart is not looked at."""
         self._config = config
@@ -329,10 +346,16 @@ class DraCounts:
 
     _log = Logger()
 
-    def __init__(self, reactor: Reactor, registered: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        reactor: Reactor,
+        registered: Callable[[str], None],
+        refused: Callable[[str, str, str], None],
+    ) -> None:
         """`registered` is told what the kubelet says of the registration."""
         self._reactor = reactor
         self._registered = registered
+        self._refused = refused
         self.prepared_count = 0
         self.prepared_seconds = 0.0
         self.refusals: dict[str, int] = {}
@@ -355,6 +378,7 @@ class DraCounts:
 
     def _refuse(self, claim: str, reason: str, problem: str) -> None:
         self.refusals[reason] = self.refusals.get(reason, 0) + 1
+        self._refused(claim, reason, problem)
         self._log.warn(
             "Not preparing claim {claim}: {problem}. Its pod waits; the kubelet tries again",
             claim=claim,

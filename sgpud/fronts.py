@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 from sgpud.bridge import Reactor
+from sgpud.cluster_link import ClusterLink
 from sgpud.config.values import Config, KubeletApi
 from sgpud.core.allocation.allocate import RefusedError
 from sgpud.core.planning.holdings import CheckpointState
@@ -37,10 +38,12 @@ class PluginCalls:
     counters: EventCounters
     holders: HolderTracker
     first_list: Callable[[], None]
+    cluster: ClusterLink
 
     def refused(self, resource: str, refusal: RefusedError) -> None:
         """Allocate refused a container."""
         self.counters.refused(resource, refusal)
+        self.cluster.refused(refusal)
         if not refusal.invalid:
             # The kubelet chose from what sgpud listed: have the list follow.
             self.holders.look()
@@ -49,6 +52,15 @@ class PluginCalls:
         """A list was sent."""
         self.counters.listed(resource)
         self.first_list()
+
+    def allocatable(self, numbers: Mapping[str, int]) -> None:
+        """The kubelet's books and the lists agree on these numbers of memory shares."""
+        self.cluster.allocatable(numbers)
+
+    @property
+    def prompt(self) -> bool:
+        """Whether a change of them is to be seen at once."""
+        return self.cluster.fast_status
 
 
 @frozen
@@ -82,7 +94,7 @@ def front(api: KubeletApi, parts: FrontParts) -> tuple[Front, Dra | None]:
             parts.caps.before_start,
         )
         return plugin, None
-    from sgpud.dra import Dra  # noqa: PLC0415 - a device plugin does without TLS
+    from sgpud.dra import DaemonObserver, Dra  # noqa: PLC0415 - a device plugin does without TLS
 
     dra = Dra(
         parts.reactor,
@@ -90,9 +102,12 @@ def front(api: KubeletApi, parts: FrontParts) -> tuple[Front, Dra | None]:
         parts.environment,
         parts.state,
         parts.nonce,
-        parts.learned,
-        parts.changed,
-        parts.caps.before_claim,
+        DaemonObserver(
+            parts.learned,
+            parts.changed,
+            parts.caps.before_claim,
+            parts.calls.cluster.claim_refused,
+        ),
     )
     return dra, dra
 

@@ -86,6 +86,7 @@ def build(document: dict[str, Any]) -> Config:
         kubelet=KubeletSettings(
             KubeletApi(kubelet["api"]),
             ApiServerUse(kubelet["api_server"]),
+            kubelet["fast_status"],
             kubelet["plugin_directory"],
             kubelet["pod_resources"],
         ),

@@ -9,7 +9,7 @@ from attrs import evolve
 
 from sgpud.config.schema.check import Violation
 from sgpud.config.schema.kinds import show
-from sgpud.config.values import Config, DraConfig, KubeletApi
+from sgpud.config.values import ApiServerUse, Config, DraConfig, Evict, KubeletApi
 from sgpud.core.allocation.injection import variable_prefix
 from sgpud.core.gpu.gpu import glob_matches, looks_like_uuid, pci_address, uuid_key
 from sgpud.core.health.causes import HealthPolicy
@@ -111,6 +111,7 @@ def advice(config: Config) -> Iterator[Violation]:
     yield from _context(config)
     yield from _container(config.sharing)
     yield from _dra(config)
+    yield from _fast_status(config)
     if config.sharing.numa and _shares_memory(config.sharing):
         yield _warning(
             ("kubelet", "numa"),
@@ -360,6 +361,17 @@ def _container(sharing: Sharing) -> Iterator[Violation]:
             )
 
 
+def _fast_status(config: Config) -> Iterator[Violation]:
+    """A fast status of what never changes, or without an API server."""
+    kubelet = config.kubelet
+    if not kubelet.fast_status or kubelet.api is KubeletApi.DRA:
+        return
+    if not _shares_memory(config.sharing):
+        yield _warning(("kubelet", "fast_status"), "is not used without share_memory: remove it")
+    elif kubelet.api_server is ApiServerUse.NEVER:
+        yield _warning(("kubelet", "fast_status"), 'has no effect while api_server is "never"')
+
+
 def _dra(config: Config) -> Iterator[Violation]:
     """What Dynamic Resource Allocation cannot do, and keys that only it reads."""
     sharing, dra = config.sharing, config.dra
@@ -372,6 +384,17 @@ def _dra(config: Config) -> Iterator[Violation]:
                 " node_name: remove the rest",
             )
         return
+    if config.kubelet.fast_status:
+        yield _warning(
+            ("kubelet", "fast_status"),
+            'is not used with [kubelet] api = "dra", where the Node shows no shares: remove it',
+        )
+    if dra.evict is Evict.UNHEALTHY and config.kubelet.api_server is ApiServerUse.NEVER:
+        yield _warning(
+            ("dra", "evict"),
+            'evicts pods with a claim only while [kubelet] api_server is "never": pods with limits'
+            " stay on an unhealthy GPU",
+        )
     if sharing.multiple in (Multiple.SAME, Multiple.ANY):
         yield _warning(
             ("sharing", "multiple"),

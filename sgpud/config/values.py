@@ -82,6 +82,8 @@ class KubeletSettings:
 
     api: KubeletApi = KubeletApi.DEVICE_PLUGIN
     api_server: ApiServerUse = ApiServerUse.AUTO
+    fast_status: bool = False
+    """Whether the Node shows a changed number of memory shares before the kubelet reports it."""
     plugin_directory: str = PLUGIN_DIRECTORY
     pod_resources: str = POD_RESOURCES
     """Path of the podresources socket."""

@@ -78,6 +78,7 @@ VALID: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "kubelet": {
         "api": st.sampled_from(["device-plugin", "dra"]),
         "api_server": st.sampled_from(["auto", "never"]),
+        "fast_status": st.booleans(),
         "numa": st.booleans(),
         "plugin_directory": st.sampled_from(FOLDERS),
         "pod_resources": st.sampled_from(FOLDERS),

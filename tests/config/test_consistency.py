@@ -80,6 +80,26 @@ def test_an_entry_that_can_match_no_instance_is_told_how_nvml_names_one(
     ("text", "place", "says"),
     [
         ("[kubelet]\nnuma = true", "f:2: warning: kubelet.numa: ", "without asking sgpud"),
+        (
+            "[kubelet]\nfast_status = true",
+            "f:2: warning: kubelet.fast_status: ",
+            "is not used without share_memory",
+        ),
+        (
+            "[sharing]\nshare_memory = '1GiB'\n[kubelet]\nfast_status = true\napi_server = 'never'",
+            "f:4: warning: kubelet.fast_status: ",
+            'while api_server is "never"',
+        ),
+        (
+            "[kubelet]\napi = 'dra'\nfast_status = true",
+            "f:3: warning: kubelet.fast_status: ",
+            "where the Node shows no shares",
+        ),
+        (
+            "[kubelet]\napi = 'dra'\napi_server = 'never'\n[dra]\nevict = 'unhealthy'",
+            "f:5: warning: dra.evict: ",
+            "pods with limits stay",
+        ),
         ("[dra]\nnode_name = 'a'\norder = 'fixed'", "f:1: warning: dra: ", "remove the rest"),
         (
             "[sharing]\nmultiple = 'same'\nplacement = 'packed'\n[kubelet]\nnuma = true",

@@ -13,11 +13,9 @@ from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.daemon.node import Node
 from tests.daemon.process import Process
 from tests.daemon.record import WITHIN
+from tests.daemon.with_api_server import followed, serving, start
 
 pytestmark = pytest.mark.slow
-MEMORY = "deepomatic.com/shared-gpu-gib"
-TOTAL = 60
-"""GiB of both GPUs that can be given, with 1 GiB a share."""
 
 
 @pytest.fixture
@@ -26,28 +24,6 @@ def api() -> Iterator[ApiServer]:
     server.start()
     yield server
     server.stop()
-
-
-def serving(node: Node, kubelet: StandInKubelet, api: ApiServer, kubelet_keys: str = "") -> Process:
-    """A daemon with memory shares and the API server's kubeconfig."""
-    access = api.write_kubeconfig(node.root / "kubeconfig")
-    node.configure(
-        resource=MEMORY,
-        sharing='share_memory = "1GiB"\nplacement = "packed"',
-        kubelet=kubelet_keys,
-        rest=f'[dra]\nkubeconfig = "{access}"\nnode_name = "{api.node}"\n',
-        factor=100,
-    )
-    process = node.start()
-    kubelet.next_registration(WITHIN)
-    kubelet.next_devices(MEMORY, WITHIN)
-    return process
-
-
-def start(kubelet: StandInKubelet, api: ApiServer, name: str, count: int) -> None:
-    """A pod that the scheduler has bound, admitted."""
-    api.core.add_pod(name, uid=f"uid-{name}")
-    kubelet.admit(f"uid-{name}", "default", name, "main", {MEMORY: count})
 
 
 def end(kubelet: StandInKubelet, api: ApiServer, name: str) -> None:
@@ -70,12 +46,6 @@ def eventually(process: Process, names: set[str]) -> None:
     while holders(process) != names:
         assert time.monotonic() < end, (holders(process), names)
         pause.wait(0.05)
-
-
-def followed(api: ApiServer) -> None:
-    """Wait until the pods are watched."""
-    watches = "watch=1"
-    assert api.wait(lambda: any("/pods?" in path and watches in path for _, path in api.calls))
 
 
 def test_names_come_from_the_api_server_and_ends_make_room(

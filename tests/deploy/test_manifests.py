@@ -30,6 +30,12 @@ WAYS = [
 ]
 
 
+CLUSTER_WIDE = (
+    *("ClusterRole", "ClusterRoleBinding"),
+    *("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"),
+)
+
+
 @pytest.fixture(params=WAYS, ids=lambda way: "-".join((way[0], way[1], *way[2])))
 def rendered(request: pytest.FixtureRequest, renderer: Renderer) -> Rendered:
     way, overlay, components = request.param
@@ -58,10 +64,10 @@ def test_what_every_installation_has(rendered: Rendered) -> None:
     if "pod-monitor" in rendered.name:
         expected += ["ConfigMap", "PodMonitor", "PrometheusRule"]
     if "api-server" in rendered.name:
-        expected += ["ClusterRole", "ClusterRoleBinding"]
+        expected += CLUSTER_WIDE
     assert kinds == sorted(expected)
     for each in rendered.objects:
-        if each["kind"] not in ("Namespace", "ClusterRole", "ClusterRoleBinding"):
+        if each["kind"] not in ("Namespace", *CLUSTER_WIDE):
             assert each["metadata"]["namespace"] == "sgpud"
 
 

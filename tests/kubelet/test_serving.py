@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,13 @@ class Deaf:
 
     def listed(self, resource: str) -> None:
         pass
+
+    def allocatable(self, numbers: Mapping[str, int]) -> None:
+        pass
+
+    @property
+    def prompt(self) -> bool:
+        return False
 
 
 class Busy:

@@ -70,8 +70,10 @@ DRA = (
         "evict",
         choice(Evict),
         Evict.NEVER.value,
-        'Whether pods are evicted from an unhealthy GPU: "never", or "unhealthy", with a taint'
-        " NoExecute. Kubernetes does that to pods with a claim, and never to pods with limits.",
+        'Whether pods are evicted from an unhealthy GPU: "never", or "unhealthy". Pods with a claim'
+        " are evicted by Kubernetes, for a taint NoExecute; pods with limits by sgpud through the"
+        " Eviction API, which honours PodDisruptionBudgets. That takes [kubelet] api_server and the"
+        " right to create pods/eviction; status names what it cannot evict.",
     ),
     Key(
         "default_memory",

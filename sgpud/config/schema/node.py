@@ -106,11 +106,21 @@ KUBELET = (
         'Whether sgpud uses the API server for more than api = "dra" needs:\n'
         '- "auto": where it has credentials and a network: the service account of its pod, the'
         " kubeconfig that [dra] kubeconfig names, or the kubelet's own. It learns the names and the"
-        " ends of this node's pods when the scheduler does; docs/clusters.md says what else, and"
-        " which rights it takes\n"
+        " ends of this node's pods when the scheduler does, writes Events on pods and the Node, and"
+        " the Node's condition SharedGPUUnhealthy. docs/clusters.md lists the rights\n"
         '- "never": it learns them from the kubelet alone\n'
         "Without credentials the two are the same.",
         restart=True,
+    ),
+    Key(
+        "fast_status",
+        Boolean(),
+        default=False,
+        doc="Whether the Node shows a changed number of memory shares at once. The kubelet reports"
+        " it up to 10 s later, and until then the scheduler binds pods by the old one, which fail"
+        " on the node. sgpud patches the allocatable of its own resources, at most five times a"
+        " second, with numbers that the kubelet's own books show already. It takes credentials"
+        " (api_server) and the right to patch nodes/status; only for the device plugin.",
     ),
     Key(
         "numa",

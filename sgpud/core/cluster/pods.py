@@ -7,10 +7,12 @@ from typing import Any
 
 from attrs import field, frozen
 
-from sgpud.core.cluster.events import ObjectReference, pod_reference
+from sgpud.core.cluster.events import LONGEST, ObjectReference, pod_reference
 
 MIRROR = "kubernetes.io/config.mirror"
 """The annotation of a static pod's mirror: the UID by which the kubelet knows the pod."""
+NOT_ADMITTED = "UnexpectedAdmissionError"
+"""The kubelet's reason for a pod that a device plugin refused."""
 _FINISHED = ("Succeeded", "Failed")
 
 
@@ -24,6 +26,10 @@ class ClusterPod:
     name: str
     finished: bool = False
     """Whether all its containers have ended, and none is started again."""
+    claims: frozenset[str] = frozenset()
+    """Names of its ResourceClaims, that for its limits included."""
+    refusal: str = ""
+    """Why the kubelet did not admit it, where a device plugin refused it something."""
 
     @property
     def reference(self) -> ObjectReference:
@@ -40,6 +46,12 @@ class PodsChange:
     ended: frozenset[str] = frozenset()
     """UIDs of those that have finished, or are gone, since the last change."""
 
+    @property
+    def refused(self) -> tuple[ClusterPod, ...]:
+        """Those that have ended since they were not admitted."""
+        ended = (self.pods.get(uid) for uid in sorted(self.ended))
+        return tuple(pod for pod in ended if pod is not None and pod.refusal)
+
 
 def pod_of(document: Mapping[str, Any]) -> ClusterPod:
     """A pod; KeyError or TypeError if it is none.
@@ -48,13 +60,18 @@ def pod_of(document: Mapping[str, Any]) -> ClusterPod:
     restart policy, and with its init containers done or given up. A container that has ended says
     nothing of its pod.
     """
-    metadata = document["metadata"]
+    metadata, status = document["metadata"], document.get("status") or {}
+    named = [*(status.get("resourceClaimStatuses") or ())]
+    named.append(status.get("extendedResourceClaimStatus") or {})
+    refused = status.get("reason") == NOT_ADMITTED
     mirrored = (metadata.get("annotations") or {}).get(MIRROR)
     return ClusterPod(
         str(mirrored or metadata["uid"]),
         str(metadata["namespace"]),
         str(metadata["name"]),
-        (document.get("status") or {}).get("phase") in _FINISHED,
+        status.get("phase") in _FINISHED,
+        frozenset(str(one["resourceClaimName"]) for one in named if one.get("resourceClaimName")),
+        str(status.get("message", ""))[:LONGEST] if refused else "",
     )
 
 

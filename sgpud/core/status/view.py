@@ -131,6 +131,12 @@ class ClusterView:
     """Whether names and ends of this node's pods come from there."""
     problems: tuple[str, ...] = ()
     """What does not work; sgpud does without it."""
+    events: int = 0
+    """Events written since the process began."""
+    allocatable_writes: int = 0
+    """Writes of the Node's allocatable shares ([kubelet] fast_status)."""
+    evicted: int = 0
+    """Pods that are being evicted now."""
 
 
 @frozen

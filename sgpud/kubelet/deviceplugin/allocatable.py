@@ -43,7 +43,8 @@ class ListedIds:
 
     every: Collection[str] = field(factory=frozenset)
     """Its ids, healthy or not: a set or a dictionary."""
-    any_healthy: bool = False
+    healthy: int = 0
+    """How many are Healthy."""
 
 
 class AllocatableObserver(Protocol):
@@ -58,6 +59,12 @@ class AllocatableObserver(Protocol):
 
     def allocatable_read(self, resource: str, event: AllocatableRead) -> None:
         """The allocatable ids of a pool were read."""
+
+    def books_read(self, numbers: Mapping[str, int]) -> bool:
+        """How many ids are allocatable, of the pools of which the books show what is listed.
+
+        Whether the books of the others are to be read again soon.
+        """
 
 
 @frozen
@@ -139,6 +146,7 @@ class AllocatableMonitor:
         if young:
             self._failures = 0
         if not known:
+            self._observer.books_read({})
             self._check_in(EVERY_SUSPECT if young else EVERY)
             return
         self._asked_at = now
@@ -166,12 +174,14 @@ class AllocatableMonitor:
         # A duration counts only if it was observed without a gap.
         self._shown = {name: _Shown(one.generation, None, 0.0) for name, one in self._shown.items()}
         self._took = 0.0
+        self._observer.books_read({})
         self._check_in(min(MAX_INTERVAL, EVERY * 2.0 ** min(self._failures, 10)))
 
     def _compare(self, allocatable: Allocatable, asked: Mapping[str, _Shown]) -> None:
         now = self._reactor.seconds()
         self._failures = 0
         suspect = False
+        agreed: dict[str, int] = {}
         for resource, before in asked.items():
             found = allocatable.get(resource, frozenset())
             listed = self._observer.listed(resource)
@@ -183,9 +193,11 @@ class AllocatableMonitor:
                 if found
                 else AllocatableOwner.NOTHING
             )
+            if not others and len(found) == listed.healthy:
+                agreed[resource] = len(found)
             since = before.since if before.shows is shows else now
             self._shown[resource] = _Shown(before.generation, shows, since)
-            if shows is not AllocatableOwner.OURS and (listed.any_healthy or others):
+            if shows is not AllocatableOwner.OURS and (bool(listed.healthy) or others):
                 suspect = suspect or now - since < SETTLES_WITHIN or bool(others)
             self._observer.allocatable_read(
                 resource,
@@ -193,9 +205,11 @@ class AllocatableMonitor:
                     before.generation,
                     shows,
                     now - since,
-                    listed.any_healthy,
+                    bool(listed.healthy),
                     min(others, default=""),
                 ),
             )
+        if self._observer.books_read(agreed) and len(agreed) < len(asked):
+            suspect = True
         closely = MIN_INTERVAL if now < self._close_until else EVERY
         self._check_in(min(closely, EVERY_SUSPECT) if suspect else closely)

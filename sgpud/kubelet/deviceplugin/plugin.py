@@ -39,6 +39,13 @@ class CallObserver(Protocol):
     def listed(self, resource: str) -> None:
         """A list message was sent."""
 
+    def allocatable(self, numbers: Mapping[str, int]) -> None:
+        """The numbers of memory shares that the kubelet's books and the lists agree on."""
+
+    @property
+    def prompt(self) -> bool:
+        """Whether it is to be told of a change at once."""
+
 
 @frozen
 class _ReactorCalls:
@@ -48,6 +55,8 @@ class _ReactorCalls:
     registrar: Registrar
     generation: int
     observer: CallObserver
+    hint: Callable[[], None]
+    """Have the allocatable ids read soon."""
 
     def streams(self, live: int) -> None:
         self.reactor.callFromThread(self.registrar.handle, StreamsChanged(self.generation, live))
@@ -56,7 +65,12 @@ class _ReactorCalls:
         self.reactor.callFromThread(self.observer.refused, resource, refusal)
 
     def listed(self, resource: str) -> None:
-        self.reactor.callFromThread(self.observer.listed, resource)
+        self.reactor.callFromThread(self._listed, resource)
+
+    def _listed(self, resource: str) -> None:
+        self.observer.listed(resource)
+        if self.observer.prompt:
+            self.hint()
 
 
 class DevicePlugin:
@@ -157,13 +171,27 @@ class DevicePlugin:
         served = snapshot.pools.get(resource) if snapshot else None
         if served is None:
             return ListedIds()
-        return ListedIds(served.index.places, any(group.healthy for group in served.pool.groups))
+        return ListedIds(
+            served.index.places, sum(len(group.healthy) for group in served.pool.lists)
+        )
 
     def allocatable_read(self, resource: str, event: AllocatableRead) -> None:
         """The allocatable ids of a pool were read."""
         registrar = self._registrars.get(resource)
         if registrar is not None:
             registrar.handle(event)
+
+    def books_read(self, numbers: Mapping[str, int]) -> bool:
+        """The pools of which the kubelet's books show what is listed."""
+        snapshot = self._publisher.snapshot
+        pools = snapshot.pools if snapshot else {}
+        memory = {
+            name: number
+            for name, number in numbers.items()
+            if name in pools and pools[name].pool.memory
+        }
+        self._observer.allocatable(memory)
+        return self._observer.prompt
 
     def _look(self) -> None:
         self._looking.set(LOOK_EVERY, self._look)
@@ -222,7 +250,9 @@ class DevicePlugin:
         self._generations += 1
         name = socket_name(resource, self._nonce, self._generations)
         registrar = self._registrars[resource]
-        observer = _ReactorCalls(self._reactor, registrar, generation, self._observer)
+        observer = _ReactorCalls(
+            self._reactor, registrar, generation, self._observer, self._allocatable.hint
+        )
         servicer = DevicePluginServicer(
             resource,
             self._publisher,

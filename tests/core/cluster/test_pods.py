@@ -82,3 +82,23 @@ def test_another_pod_of_the_same_name_is_another_pod() -> None:
     change = changed({"a": A}, again, deleted=False)
     assert dict(change.pods) == {"a": A, "d": again}
     assert changed(change.pods, A, deleted=True).pods == {"d": again}
+
+
+def test_the_claims_of_a_pod_are_known() -> None:
+    found = pod_of(
+        document(
+            "Pending",
+            resourceClaimStatuses=[{"name": "g", "resourceClaimName": "pod-a-g"}, {"name": "h"}],
+            extendedResourceClaimStatus={"resourceClaimName": "pod-a-extended-resources-x"},
+        )
+    )
+    assert found.claims == {"pod-a-g", "pod-a-extended-resources-x"}
+
+
+def test_a_pod_that_was_refused_on_the_node_says_why() -> None:
+    refused = document("Failed", reason="UnexpectedAdmissionError", message="room: no")
+    other = document("Failed", reason="Evicted", message="low on memory")
+    assert (pod_of(refused).refusal, pod_of(other).refusal) == ("room: no", "")
+    change = listed({}, [pod_of(refused), B])
+    assert [pod.refusal for pod in change.refused] == ["room: no"]
+    assert changed(change.pods, pod_of(refused), deleted=True).refused == ()

@@ -39,12 +39,18 @@ class Pools:
     registrations: dict[str, RegistrationState] = field(factory=lambda: {POOL: LIVE})
     healthy: bool = True
     events: list[tuple[str, AllocatableRead]] = field(factory=list)
+    agreed: list[dict[str, int]] = field(factory=list)
+    prompt: bool = False
 
     def listed(self, _resource: str) -> ListedIds:
-        return ListedIds(OURS, self.healthy)
+        return ListedIds(OURS, len(OURS) if self.healthy else 0)
 
     def allocatable_read(self, resource: str, event: AllocatableRead) -> None:
         self.events.append((resource, event))
+
+    def books_read(self, numbers: Mapping[str, int]) -> bool:
+        self.agreed.append(dict(numbers))
+        return self.prompt
 
     @property
     def shown(self) -> list[tuple[AllocatableOwner, float]]:
@@ -217,3 +223,35 @@ class BooksTest(SynchronousTestCase):
         self.seconds(60)
         assert len(self.asked) == 1
         assert self.clock.getDelayedCalls() == []
+
+    # The numbers. --------------------------------------------------------------------------------
+
+    def respond(self, *shown: str) -> None:
+        """Answer the next question at once: a slow answer has the kubelet asked more seldom."""
+        while not self.asked or self.asked[-1].called:
+            self.seconds(1 / 32)
+        self.asked[-1].callback({POOL: frozenset(shown)})
+
+    def test_a_number_is_told_only_where_the_books_show_what_is_listed(self) -> None:
+        self.respond(*OURS)
+        assert self.pools.agreed[-1] == {POOL: 2}
+        for shown in ([min(OURS)], [*OURS, "another::0"], [min(OURS), "another::0"], []):
+            self.respond(*shown)
+            assert self.pools.agreed[-1] == {}
+        self.respond(*OURS)
+        assert self.pools.agreed[-1] == {POOL: 2}
+
+    def test_while_the_kubelet_cannot_be_asked_no_number_is_known(self) -> None:
+        self.respond(*OURS)
+        self.seconds(1.25)
+        self.asked[-1].errback(ValueError("no"))
+        assert self.pools.agreed[-1] == {}
+
+    def test_books_that_lag_behind_are_read_again_soon_where_that_matters(self) -> None:
+        for prompt in (False, True):
+            self.pools.prompt = prompt
+            self.respond(*OURS)
+            self.respond(min(OURS))
+            count = len(self.asked)
+            self.seconds(0.5)
+            assert len(self.asked) == count + prompt

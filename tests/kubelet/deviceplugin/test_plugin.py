@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from attrs import define, evolve, field
@@ -41,6 +42,13 @@ class Hears:
 
     def listed(self, resource: str) -> None:
         self.lists.append(resource)
+
+    def allocatable(self, numbers: Mapping[str, int]) -> None:
+        assert not numbers, "these are places"
+
+    @property
+    def prompt(self) -> bool:
+        return False
 
 
 class PluginTest(TestCase):
