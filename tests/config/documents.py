@@ -55,8 +55,9 @@ VALID: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "mounts": st.lists(_mount, max_size=1),
     },
     "limits": {
-        "memory": st.sampled_from(["auto", "off"]),
+        "memory": st.sampled_from(["auto", "require", "off"]),
         "limit_factor": st.sampled_from([1, 1.0, 1.25, 4]),
+        "memory_context": st.sampled_from(["0", "512MiB", "1GiB"]),
         "overuse": st.sampled_from(["report", "off"]),
         "tolerance": st.sampled_from(["512MiB", "0"]),
         "over_for": st.sampled_from(["30s", "0"]),
