@@ -17,7 +17,7 @@ from benchmarks.machine import children, memory
 from benchmarks.node import Node
 from benchmarks.report import NotMeasuredError, Number, Target, median, percentile
 from benchmarks.resources import stub_library
-from sgpud.capping import HELPER
+from sgpud.composition.caps import HELPER
 from sgpud.core.gpu.gpu import Gpu
 from sgpud.core.intset import IntSet
 from sgpud.core.limits.caps import CapTerms

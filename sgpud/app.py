@@ -16,8 +16,9 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from sgpud.bridge import OneAtATime, Reactor, Timer, in_thread
-from sgpud.capping import cap_keeper, cap_orders
-from sgpud.cluster_link import ClusterLink
+from sgpud.composition.caps import cap_keeper, cap_orders
+from sgpud.composition.cluster_link import ClusterLink
+from sgpud.composition.fronts import FrontParts, PluginCalls, front, holders_of
 from sgpud.config.values import Config, LogSettings
 from sgpud.core.planning.holdings import CheckpointState
 from sgpud.core.planning.node import Node, checkpoint_read
@@ -26,7 +27,6 @@ from sgpud.core.sharing.rules import InjectionMethod
 from sgpud.core.status.view import InstanceView, NodeView, Timestamps, view
 from sgpud.files import boot_id
 from sgpud.folder_watcher import FolderWatcher
-from sgpud.fronts import FrontParts, PluginCalls, front, holders_of
 from sgpud.gpus.host import HostWatch
 from sgpud.gpus.source import source
 from sgpud.imports import LateImports
@@ -58,8 +58,8 @@ from sgpud.serve.logging.output import LogOutput
 from sgpud.serve.systemd import Systemd
 
 if TYPE_CHECKING:
+    from sgpud.composition.dra import Dra
     from sgpud.core.explain.explain import Evidence
-    from sgpud.dra import Dra
 
 PARTS = ("reconciler", "GPU monitor", "holder tracker", "plugin directory watcher")
 LATE = ("sgpud.core.explain.explain", "twisted.web.iweb", "sgpud.serve.http.site")

@@ -204,9 +204,10 @@ def test_the_command_does_without_pyopenssl() -> None:
     code = (
         "import sys; sys.modules['OpenSSL'] = None;"  # as the command does
         "import sgpud.cli.main, sgpud.__main__ as _; from sgpud import app;"
-        "print(sorted(m for m in sys.modules if m.startswith(('sgpud.cluster.', 'sgpud.dra',"
-        " 'sgpud.cluster_parts', 'sgpud.core.cluster', 'sgpud.kubelet.dra', 'sgpud.core.dra'))));"
-        "import sgpud.dra; print(sys.modules['OpenSSL'], 'cryptography' in sys.modules)"
+        "late = ('sgpud.cluster.', 'sgpud.composition.dra', 'sgpud.composition.cluster_parts',"
+        " 'sgpud.core.cluster', 'sgpud.kubelet.dra', 'sgpud.core.dra');"
+        "print(sorted(m for m in sys.modules if m.startswith(late)));"
+        "import sgpud.composition.dra; print(sys.modules['OpenSSL'], 'cryptography' in sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True

@@ -19,11 +19,11 @@ from sgpud.core.status.view import ClusterView
 
 if TYPE_CHECKING:
     from sgpud.cluster.credentials import Credentials
-    from sgpud.cluster_parts import ClusterParts
+    from sgpud.composition.cluster_parts import ClusterParts
     from sgpud.core.cluster.events import ObjectReference
     from sgpud.core.cluster.pods import PodsChange
 
-PARTS = "sgpud.cluster_parts"
+PARTS = "sgpud.composition.cluster_parts"
 """What is imported where there are credentials."""
 AFTER = 1.0
 """Seconds from the beginning of serving until anything is asked: pods come first."""
@@ -133,7 +133,7 @@ class ClusterLink:
     def _open(self) -> None:
         if not self.late() or self._credentials is None:
             return
-        from sgpud.cluster_parts import ClusterParts  # noqa: PLC0415 - only with credentials
+        from sgpud.composition.cluster_parts import ClusterParts  # noqa: PLC0415 - only with credentials
 
         self._parts = ClusterParts(
             self._reactor, self._credentials, self._environment, self._learned, self._changed

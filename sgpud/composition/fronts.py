@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 from sgpud.bridge import Reactor
-from sgpud.cluster_link import ClusterLink
+from sgpud.composition.cluster_link import ClusterLink
 from sgpud.config.values import Config, KubeletApi
 from sgpud.core.allocation.allocate import RefusedError
 from sgpud.core.planning.holdings import CheckpointState
@@ -25,7 +25,7 @@ from sgpud.limits.keeper import CapKeeper
 from sgpud.node.counters import EventCounters
 
 if TYPE_CHECKING:
-    from sgpud.dra import Dra
+    from sgpud.composition.dra import Dra
 
 MOST_NAMED = 3
 """Holders that are named in a message."""
@@ -94,7 +94,7 @@ def front(api: KubeletApi, parts: FrontParts) -> tuple[Front, Dra | None]:
             parts.caps.before_start,
         )
         return plugin, None
-    from sgpud.dra import DaemonObserver, Dra  # noqa: PLC0415 - a device plugin does without TLS
+    from sgpud.composition.dra import DaemonObserver, Dra  # noqa: PLC0415 - a device plugin does without TLS
 
     dra = Dra(
         parts.reactor,

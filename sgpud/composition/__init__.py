@@ -1,0 +1,1 @@
+"""The larger parts of the daemon, each built and connected; `app` puts them together."""
