@@ -64,7 +64,7 @@ def promtool(found: str, *words: str, folder: Path = MONITORING) -> str:
 
 @on_one_stack
 def test_prometheus_accepts_the_rules(need_tool: Callable[[str], str]) -> None:
-    assert "SUCCESS: 12 rules found" in promtool(
+    assert "SUCCESS: 13 rules found" in promtool(
         need_tool("promtool"), "check", "rules", ALERTS.name
     )
 

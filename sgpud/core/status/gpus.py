@@ -16,6 +16,7 @@ from sgpud.core.health.node_health import health_of
 from sgpud.core.limits.enforcement import enforcement
 from sgpud.core.limits.overuse import allowance
 from sgpud.core.limits.pod_caps import CapState
+from sgpud.core.limits.settings import MemoryLimits
 from sgpud.core.planning.full_guard import FRESH_FOR, MISSED
 from sgpud.core.planning.node import Node
 from sgpud.core.status.pools import HolderView
@@ -178,6 +179,8 @@ class GpuStateView:
     """Why it is this, and nothing better."""
     enforcement_remedy: str = ""
     """What a person can do for better, or empty."""
+    limit_required: bool = False
+    """Whether `[limits] memory = "require"`: containers start only if their memory is limited."""
 
 
 @frozen
@@ -229,6 +232,7 @@ def gpu_states(
                 enforcement=enforced.kind.value,
                 enforcement_reason=enforced.reason,
                 enforcement_remedy=enforced.remedy,
+                limit_required=node.limits.memory is MemoryLimits.REQUIRE,
             )
         )
     return tuple(found)

@@ -280,6 +280,12 @@ GPUS: tuple[MetricFamily, ...] = (
         ),
     ),
     gauge(
+        "sgpud_gpu_memory_limit_required",
+        ("gpu",),
+        'Whether containers start only if their memory on the GPU is limited (memory = "require").',
+        lambda seen: (((gpu.uuid,), gpu.limit_required) for gpu in seen.gpus),
+    ),
+    gauge(
         "sgpud_pod_memory_limit_bytes",
         POD,
         "Memory of the GPU that the pod may use, as sgpud's helper has set it; no sample without"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from attrs import evolve
 
 from sgpud.core.gpu.observations import GpuProcess, GpuProcesses, ProcessOwner, Sample, Usage
 from sgpud.core.health.machine import HealthPhase
 from sgpud.core.intset import IntSet
+from sgpud.core.limits.settings import LimitSettings, MemoryLimits
 from sgpud.core.planning.holdings import CheckpointState, Holder
 from sgpud.core.planning.node import Node, measured
 from sgpud.core.status.gpus import ContainerView, GpuStateView, gpu_states, usage_view
@@ -292,3 +294,10 @@ def test_a_container_with_shares_beside_a_claim_uses_its_shares() -> None:
     claim, shares = evolve(holds(TRAIN, "gpu", GIB), claim=True), holds(TRAIN, "main", GIB)
     found = of(usage((GpuProcess(1, GIB, 40), inside(TRAIN, "main"))), claim, shares)
     assert {each.container: each.used for each in found.containers} == {"gpu": 0, "main": GIB}
+
+
+@pytest.mark.parametrize("memory", MemoryLimits)
+def test_a_gpu_says_whether_a_limit_of_memory_is_required(memory: MemoryLimits) -> None:
+    of = evolve(node(sharing(4), [gpu(0)]), limits=LimitSettings(memory=memory))
+    (state,) = gpu_states(of, {}, None, 0.0)
+    assert state.limit_required == (memory is MemoryLimits.REQUIRE)

@@ -108,6 +108,12 @@ def test_what_limits_memory_is_exported() -> None:
         assert f"sgpud_gpu_memory_enforcement{{{labels}}} {value}" in found
 
 
+@pytest.mark.parametrize("required", [True, False])
+def test_whether_a_limit_is_required_is_exported(*, required: bool) -> None:
+    view = evolve(VIEW, gpus=(evolve(STATE, limit_required=required),))
+    assert values(view, "sgpud_gpu_memory_limit_required") == [float(required)]
+
+
 def test_overuse_is_exported_of_those_that_it_is_found_of() -> None:
     assert values(VIEW, "sgpud_container_overuse_bytes") == []
     one = evolve(CONTAINER, over_for=45.0, verdict="x")
