@@ -315,7 +315,7 @@ class Daemon:
             self._announcer.show()
             if dead:
                 self._log.error(
-                    "Failed: {parts}. Without a recovery the watchdog of systemd restarts sgpud",
+                    "Failed: {parts}. If they do not recover, systemd's watchdog restarts sgpud",
                     parts=", ".join(dead),
                 )
         return not dead

@@ -157,7 +157,7 @@ class _Guard:
         if not at_key:
             return
         if not isinstance(event, yaml.ScalarEvent) or (event.implicit[0] and event.value in _NULLS):
-            raise YamlError(line, "a key that is not a text")
+            raise YamlError(line, "a key that is not a string")
         if event.value in inside.keys:
             raise YamlError(line, f"duplicate key {event.value}")
         inside.keys.add(event.value)

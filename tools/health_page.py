@@ -65,14 +65,16 @@ are withheld, held ones stay Healthy.
 - A cause that needs a reset or a reboot never ends by time. It ends when the reset was seen
   (the driver was reloaded, or its recovery action is none again), when the node was rebooted,
   or when the operator runs `sgpud heal`. Reloading the driver does not end a reboot cause.
-- {flaps} falls within {window:.0f} minutes double the hold-down, and each further one again.
+- {flaps} failures within {window:.0f} minutes double the hold-down, and each further one
+  doubles it again.
 - Its causes and cordons are kept in the state directory. A restart of sgpud or of the
   kubelet changes nothing. A boot counts as the reset and the reboot, once: what comes back after
   it, without a healthy time between, stays until `sgpud heal`.
 
 ## Recovery action
 
-NVML's field 230, which drivers from R565 on tell, with each probe; XID 154 says that it changed.
+NVML's field 230, which drivers from R565 on report, read with each probe; XID 154 says that it
+changed.
 
 {recovery}
 

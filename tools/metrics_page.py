@@ -18,10 +18,10 @@ PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
 _PAGE = """\
 # Metrics
 
-`/metrics` is there on the socket `/run/sgpud/status.sock`, and on `[http] listen` where set,
+`/metrics` is served on the socket `/run/sgpud/status.sock`, and on `[http] listen` if set,
 for every machine that can reach it. It is made from the same snapshot as the
 [status document](status.md), at each scrape: what is gone has no series, and what was measured has
-one while it is fresh. A number that is not known has none; none is ever 0 for that.
+one while it is fresh. An unknown number has no sample, and is never shown as 0.
 
 This page is made from the code: `python -m tools.metrics_page`.
 
@@ -52,7 +52,7 @@ def page() -> str:
 
 
 def _table(families: Iterable[MetricFamily]) -> str:
-    return "\n".join(["| metric | labels | what it tells |", "|---|---|---|", *_rows(families)])
+    return "\n".join(["| metric | labels | meaning |", "|---|---|---|", *_rows(families)])
 
 
 def _rows(families: Iterable[MetricFamily]) -> Iterator[str]:

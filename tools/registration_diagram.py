@@ -30,7 +30,7 @@ ids are allocatable. While they are another plugin's, sgpud sends no list and sa
 doctor, `/readyz`, `sgpud_pool_superseded`). Once they have been gone for {missing:g} s it ends its
 endpoint and registers a new one: in the other order the kubelet would end the new one. A list that
 sgpud sends meanwhile shows its ids again, while the kubelet sends every pod to the plugin that has
-ended. So it also registers anew when its ids come back after they were not shown, and looks ten
+ended. So it also registers again when its ids come back after they were not shown, and checks ten
 times a second for 5 s after another plugin's socket has appeared. If podresources cannot be asked,
 the stream alone is enough.
 

@@ -142,7 +142,7 @@ def _add_run_options(run: argparse.ArgumentParser) -> None:
     run.add_argument(
         "--force",
         action="store_true",
-        help="change [kubelet] api even while pods hold GPUs that the other one gave them",
+        help="change [kubelet] api even while pods hold what the other one granted",
     )
     run.add_argument("--watch-config", action="store_true", help="reload when the file changes")
 
@@ -150,9 +150,9 @@ def _add_run_options(run: argparse.ArgumentParser) -> None:
 def _add_dra_options(dra: argparse.ArgumentParser) -> None:
     text = (
         "class: print the DeviceClasses of a configuration, one for each resource name, for"
-        " `kubectl apply -f -`; switch: go over to the [kubelet] api that the configuration says,"
-        " step by step and without a drain, ^C calls it off; remove-slices: delete the"
-        " ResourceSlices of this node, unless claims are held"
+        " `kubectl apply -f -`; switch: switch this node to the [kubelet] api of the configuration,"
+        " step by step and without a drain, ^C cancels; remove-slices: delete the ResourceSlices of"
+        " this node, unless claims are held"
     )
     dra.add_argument("what", choices=["class", "switch", "remove-slices"], help=text)
     dra.add_argument("--config", metavar="FILE", help=f"configuration file ({CONFIG})")
@@ -162,7 +162,7 @@ def _add_dra_options(dra: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help=f"remove-slices: directory of the saved state ({STATE})",
     )
-    dra.add_argument("--force", action="store_true", help="remove-slices: although claims are held")
+    dra.add_argument("--force", action="store_true", help="remove-slices: even if claims are held")
     dra.add_argument(
         "--status-period",
         type=_seconds,
@@ -174,7 +174,10 @@ def _add_dra_options(dra: argparse.ArgumentParser) -> None:
 
 def _add_helper_options(helper: argparse.ArgumentParser) -> None:
     helper.add_argument(
-        "--state-dir", default=STATE, metavar="DIR", help=f"directory of its record ({STATE})"
+        "--state-dir",
+        default=STATE,
+        metavar="DIR",
+        help=f"directory of the helper's record ({STATE})",
     )
     helper.add_argument(
         "--cgroup-root",
@@ -275,5 +278,7 @@ def command_line() -> argparse.ArgumentParser:
     converted.add_argument(
         "file", metavar="FILE", help="of NVIDIA's or GKE's plugin, or a GKE node pool; - is stdin"
     )
-    converted.add_argument("--entry", metavar="NAME", help="configuration to convert, of several")
+    converted.add_argument(
+        "--entry", metavar="NAME", help="the configuration to convert, if FILE has several"
+    )
     return parser

@@ -110,7 +110,7 @@ class NodeStatusWriter:
     def _died(self, failure: Failure) -> float | None:
         if failure.check(CancelledError):
             return None
-        self._log.failure("Writing {what} has failed", failure, what=self._what)
+        self._log.failure("Writing {what} failed", failure, what=self._what)
         self._not_before = self._clock.seconds() + LONGEST_PAUSE
         return LONGEST_PAUSE
 

@@ -68,8 +68,8 @@ class PodWatcher:
         self._tell(f"cannot {doing} the pods of this node: {error}", following=False)
 
     def _died(self, failure: Failure) -> None:
-        self._log.failure("Following the pods of this node has failed", failure)
-        self._tell(f"following the pods of this node has failed: {failure.value!r}")
+        self._log.failure("Watching the pods of this node failed", failure)
+        self._tell(f"watching the pods of this node failed: {failure.value!r}")
 
     def _tell(self, problem: str, *, following: bool = False) -> None:
         if (problem, following) == (self.problem, self.following):
@@ -80,6 +80,6 @@ class PodWatcher:
                     "{problem}. Their names and ends come from the kubelet", problem=problem
                 )
             else:
-                self._log.info("The pods of this node are followed again")
+                self._log.info("Watching the pods of this node again")
         self.problem, self.following = problem, following
         self._on_problem()

@@ -284,7 +284,7 @@ class CapKeeper:
 
     def _seen(self, result: CapFacts | Failure) -> None:
         if isinstance(result, Failure):
-            self._log.failure("Cannot look at memory limits", failure=result)
+            self._log.failure("Cannot check memory limits", failure=result)
         elif not self._stopped.is_set():
             self._tell(evolve(result, caps={**result.caps, **self._noted}))
 
@@ -368,7 +368,7 @@ class CapKeeper:
             self._helper.clear(cap)
         except HelperError as error:
             self._log.warn(
-                "Cannot lift the limit of pod {pod}, which has ended: {problem}",
+                "Cannot clear the limit of pod {pod}, which has ended: {problem}",
                 pod=cap.pod,
                 problem=error.reason,
             )

@@ -79,11 +79,13 @@ class ApiSwitch:
         if what is not Switching.NO:
             self._lease.set(HOLD_FOR, self._silent)
         if what is not self._reconciler.node.switching:
-            self._log.info("Switching [kubelet] api: holding back {what}", what=what.value)
+            self._log.info("Switching [kubelet] api: withholding {what}", what=what.value)
             self._reconciler.update(switching=what)
 
     def _silent(self) -> None:
-        self._log.warn("`sgpud dra switch` was not heard of for {s:g} s: called off", s=HOLD_FOR)
+        self._log.warn(
+            "No sign of `sgpud dra switch` for {s:g} s: the switch is cancelled", s=HOLD_FOR
+        )
         self._reconciler.update(switching=Switching.NO)
 
     def _end(self) -> None:

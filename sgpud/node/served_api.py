@@ -39,13 +39,13 @@ class ServedApi:
             return configured
         who = self._holders(other)
         if who and force:
-            self._log.warn("Serving {api} in spite of {who}", api=configured.value, who=who)
+            self._log.warn("Serving {api} despite {who}", api=configured.value, who=who)
         elif who:
             self.served = other
             self.problem = (
                 f'[kubelet] api = "{configured.value}" is not in use, "{other.value}" is, because '
                 f"of {who}. Drain the node and restart sgpud, or run `sgpud dra switch`; "
-                "`sgpud run --force` changes it although they are there"
+                "`sgpud run --force` changes it anyway"
             )
             self._log.error("{problem}", problem=self.problem)
         return self.served

@@ -64,7 +64,7 @@ class Announcer:
         try:
             return summary(self._look())
         except Exception:  # noqa: BLE001 - whatever it is, the next one may succeed
-            self._log.failure("Cannot make the status line")
+            self._log.failure("Cannot build the status line")
             return "no status: see the log"
 
     def _cancel(self) -> None:

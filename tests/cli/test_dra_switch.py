@@ -122,7 +122,7 @@ def test_it_can_be_called_off_at_any_moment(when: float) -> None:
         world.switch("dra")
     assert world.steps[-1] == "none"
     assert (world.serves, world.listed) == ("device-plugin", 200)
-    assert world.said[-1] == "Called off: this node serves as before."
+    assert world.said[-1] == "Cancelled: this node serves as before."
 
 
 def test_an_api_server_that_is_away_calls_it_off() -> None:
@@ -154,7 +154,7 @@ def test_what_is_served_already_is_left_alone() -> None:
     world = World("dra")
     world.switch("dra")
     assert world.steps == ["look"]
-    assert world.said == ["This node serves dra already."]
+    assert world.said == ["This node already serves dra."]
 
 
 def test_a_daemon_that_does_not_come_back_is_named() -> None:

@@ -93,7 +93,7 @@ def test_without_the_right_it_is_said_once_and_nothing_is_missed_but_that(
     end(kubelet, api, "a")
     eventually(process, set())
     api.core.forbidden.clear()
-    process.said("The pods of this node are followed again")
+    process.said("Watching the pods of this node again")
     assert sum("cannot list the pods" in str(line) for line in process.log.items) == 1
 
 
@@ -103,7 +103,7 @@ def test_an_api_server_that_is_away_and_slow_is_followed_when_it_is_back(
     api.faults.append(ApiFault(503, times=2))
     process = serving(node, kubelet, api)
     process.said("cannot list the pods of this node: 503")
-    process.said("The pods of this node are followed again")
+    process.said("Watching the pods of this node again")
     start(kubelet, api, "a", 3)
     eventually(process, {"a"})
     port = api.port
@@ -116,7 +116,7 @@ def test_an_api_server_that_is_away_and_slow_is_followed_when_it_is_back(
     api.slow = 0.5
     api.forget_history()
     api.start(port)
-    process.said("The pods of this node are followed again", timeout=3 * WITHIN)
+    process.said("Watching the pods of this node again", timeout=3 * WITHIN)
     end(kubelet, api, "b")
     eventually(process, set())
 

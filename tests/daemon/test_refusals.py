@@ -22,7 +22,7 @@ FAILED = grpc.StatusCode.FAILED_PRECONDITION
 UNKNOWN = f"{A}::4000"
 LEFT = "GPU-00000000-0000-4000-8000-00000000000c::0"
 REQUESTS = [
-    ("distinct", (), INVALID, "nothing", ["no share was asked for"]),
+    ("distinct", (), INVALID, "nothing", ["no share was requested"]),
     ("distinct", (UNKNOWN,), INVALID, "unknown", [UNKNOWN, "not advertised here"]),
     ("distinct", (f"{A}::0", LEFT, UNKNOWN), INVALID, "unknown", [UNKNOWN, LEFT]),
     ("distinct", ("not an id",), INVALID, "unknown", ["not an id"]),

@@ -82,7 +82,7 @@ def test_force_serves_what_is_configured_and_does_not_offer_what_is_held(
     plugin(node, manager)
     manager.admit("uid", "prod", "train", "main", {RESOURCE: 1})
     node.processes[-1].end()
-    node.start(force=True).said("Serving dra in spite of 1 pod with shares of the device plugin")
+    node.start(force=True).said("Serving dra despite 1 pod with shares of the device plugin")
     node.wait(lambda: bool(node.api.slices), "a slice is published")
     node.wait(
         lambda: (
@@ -208,7 +208,7 @@ def test_a_node_is_switched_under_a_stream_of_pods_and_back(
         node.wait(
             lambda: all(taint in each for each in node.taints().values()), "the GPUs are tainted"
         )
-        second.said("Switching [kubelet] api: holding back free")
+        second.said("Switching [kubelet] api: withholding free")
         assert node.api.schedule("late", ONE, limits=True) is None
         assert second.running
         node.kubelet.unprepare(claims)
@@ -225,7 +225,7 @@ def test_an_abandoned_switch_is_called_off(node: DraNode, manager: StandInKubele
     process = node.processes[-1]
     process.ask("switch", step="free")
     manager.wait_for(lambda kubelet: kubelet.allocatable(RESOURCE) == 0, WITHIN)
-    process.said("was not heard of for 30 s: called off", timeout=90)
+    process.said("for 30 s: the switch is cancelled", timeout=90)
     manager.wait_for(lambda kubelet: kubelet.allocatable(RESOURCE) == 8, WITHIN)
 
 

@@ -260,7 +260,7 @@ def result(device: str, memory: str = "1Gi", driver: str = DRIVER, pool: str = "
         ([result("gpu-unknown")], "no GPU of this node is device gpu-unknown"),
         ([result(A.lower(), pool="node-2")], "pool node-2 is not on this node"),
         ([result(A.lower(), "-20Gi")], "is below 0"),
-        ([result(A.lower(), "25Gi")], "25GiB of memory asked, 24GiB of 24GiB left"),
+        ([result(A.lower(), "25Gi")], "25GiB of memory requested, 24GiB of 24GiB left"),
         ([result(A.lower(), "many")], "is not a quantity"),
     ],
 )

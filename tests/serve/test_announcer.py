@@ -94,7 +94,7 @@ def test_a_view_that_raises_is_logged_and_retried() -> None:
     whole, setting.view = setting.view, None  # type: ignore[assignment]
     with listening() as said:
         setting.announcer.show()
-    assert said.about("Cannot make the status line")
+    assert said.about("Cannot build the status line")
     setting.view = whole
     setting.clock.advance(CHECK_EVERY)
     assert setting.sent[-1] == "STATUS=standby; no driver"

@@ -193,7 +193,7 @@ def check_http(facts: NodeFacts) -> Iterator[Finding]:
             "Nobody can read the metrics and the page.",
             f"Run {ALLOW_HTTP}: it gives the service the network of the node, and restarts it."
             if shut
-            else "Have [http] listen name an address of this node and a free port; sgpud retries.",
+            else "Set [http] listen to an address of this node and a free port; sgpud retries.",
         )
 
 
@@ -205,7 +205,7 @@ def check_cluster(facts: NodeFacts) -> Iterator[Finding]:
                 "daemon",
                 Severity.WARNING,
                 f"API server: {problem}",
-                "sgpud does without it; docs/clusters.md says what is missed.",
+                "sgpud works without it; docs/clusters.md says what is missing.",
                 "Grant the right that it names (docs/clusters.md), or set [kubelet] api_server ="
                 ' "never".',
             )
@@ -228,7 +228,7 @@ def check_pools(facts: NodeFacts) -> Iterator[Finding]:
                 f"{pool['resource']}: {pool['problem']}",
                 "The kubelet asks that plugin, and the node shows its devices instead of sgpud's.",
                 "Remove the other device plugin from this node, or give sgpud's shares another name"
-                " ([sharing] resource). sgpud registers again within 3 s of its end.",
+                " ([sharing] resource). sgpud registers again within 3 s after it ends.",
             )
             continue
         problem = f": {pool['problem']}" if pool["problem"] else ""

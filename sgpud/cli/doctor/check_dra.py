@@ -41,7 +41,7 @@ def check_dra(facts: NodeFacts) -> Iterator[Finding]:
             "dra",
             Severity.ERROR,
             f"the Node shows {number} of {resource} as allocatable, by a device plugin",
-            "The scheduler uses that number, and DRA for none of the pods with limits.",
+            "For pods with limits the scheduler uses that number, and not DRA.",
             "Stop the other plugin; the number is 0 a few minutes after its end, or after a restart"
             " of the kubelet.",
         )
@@ -51,7 +51,7 @@ def check_dra(facts: NodeFacts) -> Iterator[Finding]:
                 "dra",
                 Severity.ERROR,
                 f"{driver['driver']}: {driver['problem']}",
-                "The scheduler may not see this node's GPUs as they are.",
+                "The scheduler may have outdated information about this node's GPUs.",
                 "Its log says more (journalctl -u sgpud).",
             )
 

@@ -91,7 +91,7 @@ def check_versions(facts: NodeFacts) -> Iterator[Finding]:
     loaded = (
         f"kernel module {driver.kernel}"
         if driver.kernel
-        else f"driver {driver.nvml} by NVML, the kernel does not tell"
+        else f"driver {driver.nvml} according to NVML, the kernel does not say"
     )
     others = {path: found for path, found in driver.libraries.items() if found != driver.version}
     if not others:

@@ -72,7 +72,7 @@ class Switch:
         """Switch to `target`; whatever ends it before that calls it off."""
         found = self.daemon.step("look")
         if found["serves"] == target:
-            self._tell(f"This node serves {target} already.")
+            self._tell(f"This node already serves {target}.")
             return
         try:
             if target == DRA:
@@ -82,7 +82,7 @@ class Switch:
             self.daemon.step("restart")
         except BaseException:
             self.daemon.step("none")
-            self._tell("Called off: this node serves as before.")
+            self._tell("Cancelled: this node serves as before.")
             raise
         self._wait_for_daemon(target)
 
@@ -153,7 +153,7 @@ class Switch:
             self._tell(
                 f"Waiting for {several(len(claims), 'claim')} to end: {', '.join(claims)}"
                 if claims
-                else "Waiting whether a claim comes that was allocated before"
+                else "Waiting for claims that may have been allocated before"
             )
             self.pause(LOOK_EVERY)
 
@@ -167,7 +167,7 @@ class Switch:
             if self.seconds() > end:
                 raise SwitchingError(
                     f"sgpud does not serve {target} yet ({why or f'it serves {serves}'}): see its"
-                    " log, and start it where nothing restarts it"
+                    " log, and start it if nothing restarts it"
                 )
             self.pause(LOOK_EVERY)
         self._tell(f"This node serves {target}.")

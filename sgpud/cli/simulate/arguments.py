@@ -44,7 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser, usual: str) -> None:
     window = "--trace: play arrivals from this time on, in seconds or e.g. 2h from the first"
     parser.add_argument("--from", type=_time, default=0.0, metavar="T", help=window, dest="start")
     parser.add_argument(
-        "--to", type=_time, default=math.inf, metavar="T", help="--trace: and before this time"
+        "--to",
+        type=_time,
+        default=math.inf,
+        metavar="T",
+        help="--trace: play arrivals before this time",
     )
     parser.add_argument(
         "--verbose", action="store_true", help="with --json, the failures of every pod too"

@@ -98,7 +98,7 @@ def seconds(value: object, longest: float = LONGEST) -> float:
         except DurationError as error:
             raise TimeError(f"is not a time: {error.reason}; or seconds as a number") from error
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise TimeError('is not a time, write seconds such as 90, or a text such as "15m"')
+        raise TimeError('is not a time, write seconds such as 90, or a string such as "15m"')
     found = float(value)
     if math.isnan(found):
         raise TimeError("is not a number, write seconds")

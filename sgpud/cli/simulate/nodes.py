@@ -47,7 +47,7 @@ def nodes(
     numbers = list(counts) if len(counts) > 1 else [*counts, 1][:1] * len(files)
     if len(numbers) != len(files):
         text = (
-            f"stands {len(numbers)} times beside {several(len(files), '--gpus')}: write it once,"
+            f"is given {len(numbers)} times for {several(len(files), '--gpus')}: give it once,"
             " or once for each"
         )
         raise ConfigError([Problem("--nodes", 0, "", text)])
@@ -68,7 +68,7 @@ def parse_nodes(text: bytes, file: str) -> list[tuple[Gpu, ...]]:
     reader.fieldnames = names
     missing = [name for name in _NEEDED if name not in names]
     if missing:
-        said = f"the column {missing[0]} is missing; needed are {', '.join(_NEEDED)}"
+        said = f"the column {missing[0]} is missing; required: {', '.join(_NEEDED)}"
         raise ConfigError([Problem(file, 1, "", said)])
     parts: dict[str, list[tuple[str, int, str]]] = {}
     problems = []
@@ -103,7 +103,7 @@ def _part(row: Mapping[str, str]) -> tuple[str, int, str]:
     if gpus == "0":
         return "", 0, ""
     if not row["product"] or not row["product"].isprintable():
-        raise ValueError("product: is missing or no name")
+        raise ValueError("product: is missing or not a name")
     try:
         memory = parse_size(row["memory"])
     except SizeError as error:

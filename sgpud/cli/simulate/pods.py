@@ -2,7 +2,7 @@
 
 [[pod]]
 name = "train"         # with count: train-1, train-2, …
-arrive = "10m"         # seconds as a number, or a text with its unit; 0
+arrive = "10m"         # seconds as a number, or a string with its unit; 0
 duration = "2h"        # or depart; left out: it runs for ever
 shares = 4             # 1; where shares stand for memory: as many as hold `memory`
 memory = "11GiB"       # what it uses on each GPU; left out: what its shares stand for
@@ -47,7 +47,7 @@ from sgpud.core.units import parse_size
 class DurationType:
     """A time: a number of seconds, or a text with a unit."""
 
-    words: str = 'seconds such as 90, or a text such as "15m"'
+    words: str = 'seconds such as 90, or a string such as "15m"'
 
     def wrong(self, value: object) -> str | None:
         """Wrong unless `seconds` takes it."""
@@ -124,12 +124,14 @@ def _contradictions(source: ConfigSource) -> Iterator[Problem]:
         arrive = seconds(entry.get("arrive", 0))
         total += entry.get("count", 1)
         found = {
-            "duration": "duration" in entry and "depart" in entry and "stands beside depart",
+            "duration": "duration" in entry
+            and "depart" in entry
+            and "cannot be combined with depart",
             "depart": "depart" in entry
             and seconds(entry["depart"]) < arrive
             and f"is before the pod arrives, at {arrive:g} s",
             "containers": _doubled(entry),
-            "every": "every" in entry and "count" not in entry and "does nothing without count",
+            "every": "every" in entry and "count" not in entry and "has no effect without count",
             "count": total > MOST_PODS and f"makes more than {MOST_PODS} pods in all",
         }
         for key, text in found.items():
@@ -144,7 +146,7 @@ def _doubled(entry: Mapping[str, Any]) -> str:
         return ""
     both = [key.name for key in _CONTAINER if key.name in entry]
     if both:
-        return f"stands beside {both[0]}: say it of each container"
+        return f"cannot be combined with {both[0]}: set it for each container"
     return "" if entry["containers"] else "is empty"
 
 

@@ -94,7 +94,7 @@ def load_trace(path: Path, options: TraceOptions | None = None) -> PodList:
         problem = Problem(str(path), 0, "", f"cannot be read: {error.strerror}")
         raise ConfigError([problem]) from error
     if len(raw) > MOST_BYTES:
-        problem = Problem(str(path), 0, "", f"is over {MOST_BYTES} bytes long")
+        problem = Problem(str(path), 0, "", f"is larger than {MOST_BYTES} bytes")
         raise ConfigError([problem])
     return parse_trace(raw, str(path), options)
 

@@ -18,8 +18,8 @@ DRA = (
         "driver",
         Text('name, e.g. "gpu.example.com"', driver_name),
         DRIVER,
-        "The name of the DRA driver, which DeviceClasses select by. Two sgpud of one node need two"
-        " names, and GPUs of their own.",
+        "The name of the DRA driver, by which DeviceClasses select. Two instances of sgpud on one"
+        " node need different names and different GPUs.",
         restart=True,
     ),
     Key(
@@ -28,8 +28,8 @@ DRA = (
         "",
         "The kubeconfig for the API server. Empty: the service account, in a pod; otherwise the"
         " kubelet's own (/etc/kubernetes/kubelet.conf, /var/lib/kubelet/kubeconfig or that of k3s)."
-        " The file is read again whenever it or what it names changes. [kubelet] api_server uses"
-        " it, too.",
+        " The file is read again whenever it, or a file that it names, changes. [kubelet]"
+        " api_server uses it too.",
         restart=True,
     ),
     Key(
@@ -58,28 +58,29 @@ DRA = (
         '- "packed": the GPU with the least room first, so that first fit is best fit\n'
         '- "spread": the GPU with the most room first\n'
         '- "fixed": by index\n'
-        "A new order is a write to the API server; reorder_every bounds how many there are.",
+        "Each new order is a write to the API server; reorder_every limits how often.",
     ),
     Key(
         "reorder_every",
         Text('duration, e.g. "10s"', duration(1.0, 3600.0)),
         "10s",
-        "How often the order of the GPUs is published at most, where nothing else has changed.",
+        "The shortest time between two new orders of the GPUs, if nothing else has changed.",
     ),
     Key(
         "evict",
         choice(Evict),
         Evict.NEVER.value,
         'Whether pods are evicted from an unhealthy GPU: "never", or "unhealthy". Pods with a claim'
-        " are evicted by Kubernetes, for a taint NoExecute; pods with limits by sgpud through the"
-        " Eviction API, which honours PodDisruptionBudgets. That takes [kubelet] api_server and the"
-        " right to create pods/eviction; status names what it cannot evict.",
+        " are evicted by Kubernetes, because of a NoExecute taint; pods with limits by sgpud,"
+        " through the Eviction API, which honours PodDisruptionBudgets. The latter needs [kubelet]"
+        " api_server and the right to create pods/eviction; `sgpud status` names the pods that"
+        " cannot be evicted.",
     ),
     Key(
         "default_memory",
         Text('size, e.g. "4GiB"', size()),
         "0",
-        "The memory that a pod gets that names no amount, as every pod with limits does. With 0"
-        " such a pod takes a place only; with [sharing] share_memory it takes one such share.",
+        "The memory reserved for a pod that requests no amount, such as every pod with limits. With"
+        " 0 such a pod takes only a place; with [sharing] share_memory it takes one such share.",
     ),
 )

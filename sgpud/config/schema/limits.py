@@ -31,14 +31,14 @@ LIMITS = (
         Number(1, 4),
         _DEFAULT.factor,
         "A container's limit is the memory that its shares represent times this, at most the whole"
-        " GPU. With more than 1, pods can together use more than the GPU has, and overuse below"
-        " is what tells.",
+        " GPU. With more than 1, pods can together use more than the GPU has; overuse below reports"
+        " it.",
     ),
     Key(
         "memory_context",
         Text('size, e.g. "600MiB"', size()),
         exact_size(_DEFAULT.context),
-        "What a limit has in addition for each container: CUDA itself takes 440 to 816 MiB in each"
+        "Added to a limit for each container: CUDA itself takes 440 to 816 MiB in each"
         " process (measured with driver 615), which counts within the limit.",
     ),
     Key(

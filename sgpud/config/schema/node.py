@@ -117,10 +117,10 @@ KUBELET = (
         Boolean(),
         default=False,
         doc="Whether the Node shows a changed number of memory shares at once. The kubelet reports"
-        " it up to 10 s later, and until then the scheduler binds pods by the old one, which fail"
-        " on the node. sgpud patches the allocatable of its own resources, at most five times a"
-        " second, with numbers that the kubelet's own books show already. It takes credentials"
-        " (api_server) and the right to patch nodes/status; only for the device plugin.",
+        " it up to 10 s later, and until then the scheduler binds pods by the old number, which"
+        " fail on the node. sgpud patches the allocatable of its own resources, at most five times"
+        " a second, once the kubelet itself counts the same. This needs credentials (api_server)"
+        " and the right to patch nodes/status; for the device plugin only.",
     ),
     Key(
         "numa",

@@ -260,7 +260,7 @@ def allocation(plan: Plan, pool: Pool, choice: ChosenGpu, at: float) -> Allocati
 
 def _places(index: IdIndex, ids: Sequence[str]) -> list[int]:
     if not ids:
-        raise RefusedError(RefusalRule.NOTHING, (), "no share was asked for")
+        raise RefusedError(RefusalRule.NOTHING, (), "no share was requested")
     found = [(item, index.places.get(item)) for item in ids]
     unknown = [item for item, place in found if place is None]
     if unknown:

@@ -162,7 +162,7 @@ def choose(
         f"nvidia-runtime: {runtime}; {reason}. {WAYS_OUT}"
         for uuid, reason in no_nodes.items()
     }
-    return InjectionChoice(InjectionMethod.DEVICE_NODES, "no other method is there", missing)
+    return InjectionChoice(InjectionMethod.DEVICE_NODES, "no other method is available", missing)
 
 
 def variable_prefix(resource: str, resources: Sequence[str]) -> str:

@@ -125,7 +125,7 @@ def _check_sums(
                 shown = format_size if name == MEMORY else str
                 raise PrepareRefusedError(
                     "capacity",
-                    f"{device}: {shown(want - had)} of {name} asked, "
+                    f"{device}: {shown(want - had)} of {name} requested, "
                     f"{shown(max(0, capacity.value - had))} of {shown(capacity.value)} left: a pod "
                     "that was force-deleted may still run",
                 )

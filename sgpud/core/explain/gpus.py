@@ -102,7 +102,7 @@ def _listed(resource: str, group: GpuShares, number: int) -> Iterator[str]:
     elif group.shown is not None and health == "Unhealthy":
         held = number in group.held
         why = ", because " + (
-            "the GPU that it is bound to is unhealthy" if held else "no GPU has room for so many"
+            "the GPU that it is bound to is unhealthy" if held else "no GPU has room for that many"
         )
     elif health == "Unhealthy":
         why = f", because {_STANDINGS[group.availability]}: {group.reason}"

@@ -55,7 +55,7 @@ class TooManyError(LimitError):
         """The arithmetic, and what to do."""
         return (
             f"{too_many(self.gpu, self.partition, self.reserve)} of {self.resource}, more than "
-            f"{LARGE_STATUS}: every id that a pod holds stands in its status. Raise share_memory "
+            f"{LARGE_STATUS}: the status of a pod lists every id that it holds. Raise share_memory "
             f"above {format_size(self.partition.usable // (LARGE_STATUS + 1))}, or set "
             "allow_large_status = true"
         )

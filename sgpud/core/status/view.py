@@ -130,7 +130,7 @@ class ClusterView:
     pods_followed: bool
     """Whether names and ends of this node's pods come from there."""
     problems: tuple[str, ...] = ()
-    """What does not work; sgpud does without it."""
+    """What does not work; sgpud works without it."""
     events: int = 0
     """Events written since the process began."""
     allocatable_writes: int = 0

@@ -86,7 +86,7 @@ _FILE = Table(
                         Key("reserved", Text('a size such as "512MiB"', size_fault), "0"),
                         Key("count", Integer(1, 64), 1),
                         Key("numa", Integer(0, 1023)),
-                        Key("compute", Text('a text such as "8.0"', _compute)),
+                        Key("compute", Text('a string such as "8.0"', _compute)),
                         Key("uuid", Text("a UUID in quotes", _uuid)),
                         Key(
                             "mig",

@@ -233,7 +233,7 @@ class Registrar:
 
         def gone(result: object) -> None:
             if isinstance(result, Failure):
-                self._log.failure("An endpoint did not retire in good order", failure=result)
+                self._log.failure("An endpoint did not stop cleanly", failure=result)
             self.handle(EndpointRetired(generation))
 
         endpoint.stop().addBoth(gone)

@@ -271,6 +271,6 @@ class DraFront:
         def done(result: object) -> None:
             self._guarding = False
             if isinstance(result, Failure):
-                self._log.failure("Looking at the CDI specs failed", result)
+                self._log.failure("Checking the CDI specs failed", result)
 
         in_thread(self._reactor, look).addBoth(done)

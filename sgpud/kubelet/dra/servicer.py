@@ -283,7 +283,7 @@ class DraServicer:
                 self._prepared(lost.namespace, lost.name, lost.uid, monotonic() + RESTORE_WITHIN)
             except SgpudError as problem:
                 self._log.warn(
-                    "Cannot restore claim {claim}, which the kubelet has as prepared: {problem}",
+                    "Cannot restore claim {claim}, which the kubelet lists as prepared: {problem}",
                     claim=name,
                     problem=str(problem),
                 )

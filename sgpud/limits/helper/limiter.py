@@ -175,7 +175,7 @@ class Limiter:
     def _target(self, request: Mapping[str, Any]) -> tuple[str, str, str, int]:
         pod, cgroup, gpu = (request.get(name) for name in ("pod", "cgroup", "gpu"))
         if not isinstance(pod, str) or not isinstance(cgroup, str):
-            raise LimitRefusedError("invalid", "pod and cgroup are texts")
+            raise LimitRefusedError("invalid", "pod and cgroup are strings")
         if not _is_gpu(gpu):
             raise LimitRefusedError("invalid", f"gpu is the UUID of a whole GPU, not {gpu!r}")
         return pod, cgroup, str(gpu), self._locate(self._root, cgroup, pod)

@@ -14,7 +14,7 @@ DRA: tuple[MetricFamily, ...] = (
     gauge(
         "sgpud_dra_slice_published",
         (),
-        "1 when the API server has the ResourceSlice of this node as it should be.",
+        "1 when the ResourceSlice of this node at the API server is up to date.",
         lambda seen: [((), each.published) for each in seen.dra],
     ),
     gauge(
@@ -47,7 +47,7 @@ DRA: tuple[MetricFamily, ...] = (
     counter(
         "sgpud_dra_api_errors",
         ("method", "status"),
-        "Failed calls to the API server; the status is that of HTTP, 0 where no answer came.",
+        "Failed calls to the API server; the status is that of HTTP, 0 if there was no answer.",
         lambda seen: (
             ((one.method, str(one.status)), one.count) for each in seen.dra for one in each.errors
         ),
@@ -55,7 +55,7 @@ DRA: tuple[MetricFamily, ...] = (
     MetricFamily(
         MetricType.SUMMARY,
         "sgpud_dra_prepare_seconds",
-        "Claims that were prepared, and the seconds that it took.",
+        "Claims that were prepared, and the seconds that this took.",
         (),
         lambda seen: [((), each.prepared) for each in seen.dra],
         _seconds,

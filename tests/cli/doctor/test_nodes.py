@@ -166,7 +166,8 @@ def test_the_version_that_nvml_alone_tells_is_the_drivers(node: FakeNode) -> Non
     found = {one.check: one.what for one in node.findings()}
     assert f"driver {VERSION} answers" in found["driver"]
     assert (
-        found["versions"] == f"driver {VERSION} by NVML, the kernel does not tell, library the same"
+        found["versions"]
+        == f"driver {VERSION} according to NVML, the kernel does not say, library the same"
     )
     assert node.bad() == {}
     node.spec("535.183.01")

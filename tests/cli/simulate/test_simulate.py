@@ -121,9 +121,9 @@ def test_of_many_pods_those_that_waited_are_listed(tmp_path: Path) -> None:
         ("[[pod]]\narrive = inf\n", 2, "pod.arrive: inf is too long"),
         ('[[pod]]\nduration = "5 days"\n', 2, "is not a time: the units are"),
         ("[[pod]]\nduration = true\n", 2, "pod.duration: true is not a time"),
-        ("[[pod]]\nduration = 1\ndepart = 1\n", 2, "pod.duration: stands beside depart"),
+        ("[[pod]]\nduration = 1\ndepart = 1\n", 2, "pod.duration: cannot be combined with depart"),
         ("[[pod]]\nshares = 0\n", 2, "pod.shares: 0 is out of range"),
-        ("[[pod]]\nevery = 5\n", 2, "pod.every: does nothing without count"),
+        ("[[pod]]\nevery = 5\n", 2, "pod.every: has no effect without count"),
         ("[[pod]]\ncount = 600000\n[[pod]]\ncount = 600000\n", 4, "makes more than 1000000 pods"),
         ("[[pod]]\nshare = 4\n", 2, "pod.share: is an unknown key; did you mean shares?"),
         ('[[pod]]\nname = "\\u001b[2J"\n', 2, "pod.name:"),
@@ -133,7 +133,7 @@ def test_of_many_pods_those_that_waited_are_listed(tmp_path: Path) -> None:
         ('[[pod]]\nmemory = "41GiB"\n', 1, "pod: 41 shares never fit"),
         ('[[pod]]\nmemory = "41GiB"\nshares = 1\n', 1, "memory: 41GiB is more than any GPU has"),
         ('[[pod]]\nresource = "example.com/other"\n', 1, "no GPU is shared as example.com/other"),
-        ("[[pod]]\nshares = 1\ncontainers = [{}]\n", 3, "stands beside shares"),
+        ("[[pod]]\nshares = 1\ncontainers = [{}]\n", 3, "cannot be combined with shares"),
         ("[[pod]]\ncontainers = []\n", 2, "pod.containers: is empty"),
         ("[[pod]]\ncontainers = [{shares = 0}]\n", 2, "0 is out of range"),
         ("[[pod]]\ncontainers = [{shares = 40}, {shares = 40}, {}]\n", 1, "never fit together"),
@@ -352,7 +352,7 @@ def test_nodes_that_differ_come_from_several_files(tmp_path: Path) -> None:
     assert [gpu["node"] for gpu in only["gpus"]] == [0, 0, 1, 1, 2]
     status, _, err = run(tmp_path, "[[pod]]\n", *more, "--nodes", "3")
     assert status == EX_CONFIG
-    assert "--nodes: stands 3 times beside 2 --gpus" in err
+    assert "--nodes: is given 3 times for 2 --gpus" in err
 
 
 def test_a_pod_goes_to_nodes_with_one_of_its_products(tmp_path: Path) -> None:

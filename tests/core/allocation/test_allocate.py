@@ -115,7 +115,7 @@ def test_a_grant_names_shares_and_terms() -> None:
 def test_nothing_is_refused() -> None:
     refusal = refused(fleet(), [])
     assert (refusal.rule, refusal.invalid) == (RefusalRule.NOTHING, True)
-    assert str(refusal) == "nothing: no share was asked for"
+    assert str(refusal) == "nothing: no share was requested"
 
 
 @given(

@@ -162,6 +162,6 @@ def test_each_request_gets_variables_of_its_own() -> None:
 def test_places_are_bounded_by_their_number() -> None:
     devices: tuple[Device, ...] = of_node(places(factor=1, count=1))
     first = prepare(claim("a", (devices[0].name, amount(0))), POOL, devices, {}, (), 0)
-    with pytest.raises(PrepareRefusedError, match="1 of shares asked, 0 of 1 left"):
+    with pytest.raises(PrepareRefusedError, match="1 of shares requested, 0 of 1 left"):
         prepare(claim("b", (devices[0].name, amount(0))), POOL, devices, {}, [first], 0)
     assert consumption([first])[uuid(0)][SHARES] == 1
