@@ -19,6 +19,7 @@ from sgpud.bridge import OneAtATime, Reactor, Timer, in_thread
 from sgpud.composition.caps import cap_keeper, cap_orders
 from sgpud.composition.cluster_link import ClusterLink
 from sgpud.composition.fronts import FrontParts, PluginCalls, front, holders_of
+from sgpud.composition.overuse import OveruseActions
 from sgpud.config.values import Config, LogSettings
 from sgpud.core.planning.holdings import CheckpointState
 from sgpud.core.planning.node import Node, checkpoint_read
@@ -46,7 +47,7 @@ from sgpud.node.reconciler import Reconciler
 from sgpud.node.reload import ConfigReloader, ReloadResult
 from sgpud.node.served_api import ServedApi
 from sgpud.node.store import StateDirectory
-from sgpud.node.transition_log import FullTransitionLog, MethodLog, OveruseLog
+from sgpud.node.transition_log import FullTransitionLog, MethodLog
 from sgpud.options import Options
 from sgpud.serve.announcer import Announcer
 from sgpud.serve.control.client import CONTROL
@@ -114,7 +115,7 @@ class Daemon:
             options.state, reactor, partial(in_thread, reactor), self._announcer.changed
         )
         self._listing_store, self._full_log = ListingStore(store), FullTransitionLog()
-        self._method_log, self._overuse_log = MethodLog(), OveruseLog()
+        self._method_log = MethodLog()
         self._configuration = ConfigReloader(
             options.config, options.overrides, self._reconciler, store, self._applied
         )
@@ -147,8 +148,14 @@ class Daemon:
             partial(in_thread, reactor),
         )
         self._cluster = ClusterLink(
-            reactor, config, environment, self._holders, self._announcer.changed
+            reactor,
+            config,
+            environment,
+            self._holders,
+            lambda spared: self._reconciler.update(spared=spared),
+            self._announcer.changed,
         )
+        self._overuse = OveruseActions(reactor, self._counters, self._cluster)
         self._late = LateImports(Timer(reactor), LATE, self._cluster.late)
         self._caps = cap_keeper(
             reactor, config, options.run, lambda caps: self._reconciler.update(capping=caps)
@@ -288,13 +295,14 @@ class Daemon:
     @property
     def _instance(self) -> InstanceView:
         unready = () if self._announcer.ready else ("it could not take over yet, see its log",)
+        noted = (self._served_api, self._status_server, self._overuse)
         return InstanceView(
             self._serving.state,
             str(self._serving.path),
             unready,
             self._dead,
             self._store.problem,
-            tuple(filter(None, (self._served_api.problem, self._status_server.problem))),
+            tuple(filter(None, (one.problem for one in noted))),
             (self._dra.view,) if self._dra else (),
             self._cluster.view,
         )
@@ -347,9 +355,9 @@ class Daemon:
     def _reconciled(self, node: Node) -> None:
         self._facts.reconciled(node)
         self._full_log.look(node)
-        self._counters.overused(self._overuse_log.look(node))
         self._caps.order(cap_orders(node, self._reconciler.plan))
         self._cluster.reconciled(node)
+        self._overuse.look(node)
         if self._dra is not None:
             self._dra.reconciled(node, self._reconciler.plan)
             self._cluster.evict(self._dra.evictions(node))
@@ -433,6 +441,8 @@ class Daemon:
 
     def _end(self, _: object) -> None:
         parts = (self._reconciler, self._holders, self._host, self._config_watcher, self._systemd)
-        self._stop_parts(*parts, self._pod_cgroups, self._switch, self._cluster, self._caps)
+        self._stop_parts(
+            *parts, self._pod_cgroups, self._switch, self._overuse, self._cluster, self._caps
+        )
         if self._stopped is not None:
             self._stopped.callback(None)

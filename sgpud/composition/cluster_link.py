@@ -6,7 +6,7 @@ The parts are imported where there are credentials only: a node without any spen
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from attrs import evolve
@@ -16,6 +16,7 @@ from sgpud.config.values import ApiServerUse, Config
 from sgpud.core.allocation.allocate import RefusedError
 from sgpud.core.planning.node import Node
 from sgpud.core.status.view import ClusterView
+from sgpud.node.transition_log import BegunOveruse
 
 if TYPE_CHECKING:
     from sgpud.cluster.credentials import Credentials
@@ -48,13 +49,19 @@ class ClusterLink:
         config: Config,
         environment: Mapping[str, str],
         follower: PodFollower,
+        spared: Callable[[Mapping[str, str]], None],
         changed: Callable[[], None],
     ) -> None:
-        """`changed` is called when the view has changed."""
+        """`spared` gets the pods that are never stopped for the memory that they use, and why.
+
+        `changed` is called when the view has changed.
+        """
         self._reactor = reactor
         self._config = config
         self._environment = environment
         self._follower = follower
+        self._on_spared = spared
+        self._spared: Mapping[str, str] = {}
         self._changed = changed
         self._credentials: Credentials | None = None
         """Once they were looked for, and are there."""
@@ -80,6 +87,12 @@ class ClusterLink:
     def view(self) -> tuple[ClusterView, ...]:
         """What people see of it; empty where it is not used."""
         return (self._parts.view,) if self._parts else ()
+
+    @property
+    def usable(self) -> bool:
+        """Whether there are credentials, as far as they were looked for, and they may be used."""
+        used = self._config.kubelet.api_server is ApiServerUse.AUTO
+        return used and (not self._looked or self._credentials is not None)
 
     def start(self) -> None:
         """Begin in a moment: this process serves."""
@@ -130,6 +143,17 @@ class ClusterLink:
         if self._parts is not None:
             self._parts.evict(pods)
 
+    def overused(self, begun: Iterable[BegunOveruse]) -> None:
+        """These containers have begun to overuse memory."""
+        if self._parts is not None:
+            for one in begun:
+                self._parts.overused(one)
+
+    def evict_overusers(self, pods: Mapping[str, str]) -> None:
+        """Evict these pods for overuse, by UID, each for its reason, and no others."""
+        if self._parts is not None:
+            self._parts.evict_overusers(pods)
+
     def _open(self) -> None:
         if not self.late() or self._credentials is None:
             return
@@ -146,5 +170,9 @@ class ClusterLink:
     def _learned(self, change: PodsChange) -> None:
         names = {uid: (pod.namespace, pod.name) for uid, pod in change.pods.items()}
         self._follower.pods_named(names)
+        spared = {uid: pod.spared for uid, pod in change.pods.items() if pod.spared}
+        if spared != self._spared:
+            self._spared = spared
+            self._on_spared(spared)
         if change.ended:
             self._follower.pods_ended(change.ended)

@@ -19,6 +19,7 @@ from sgpud.core.cluster.events import ClusterEvent, ObjectReference
 from sgpud.core.cluster.pods import PodsChange
 from sgpud.core.planning.node import Node
 from sgpud.core.status.view import ClusterView
+from sgpud.node.transition_log import BegunOveruse
 
 REFUSALS_KEPT = 50
 """Refusals that wait for their pod to be known."""
@@ -47,6 +48,8 @@ class ClusterParts:
         self._condition = ConditionWriter(reactor, self._writing, time.time, changed)
         self._allocatable = AllocatableWriter(reactor, self._writing, changed)
         self._evictor = Evictor(reactor, self._writing, self._evicted)
+        self._overuse_evictor = Evictor(reactor, self._writing, self._overuser_evicted)
+        self._overusers_evicted = 0
         self._unhealthy: Mapping[str, str] | None = None
         self._refusals: deque[str] = deque(maxlen=REFUSALS_KEPT)
         self._node: Node | None = None
@@ -61,15 +64,18 @@ class ClusterParts:
             self._condition.writer.problem,
             self._allocatable.writer.problem,
             self._evictor.problem,
+            self._overuse_evictor.problem,
         )
         evicted = EvictionResult.EVICTED
+        evictions = (*self._evictor.evictions, *self._overuse_evictor.evictions)
         return ClusterView(
             node=self._name.name,
             pods_followed=self._pods.following,
             problems=tuple(problem for problem in problems if problem),
             events=self._recorder.written,
             allocatable_writes=self._allocatable.writer.writes,
-            evicted=sum(one.result is evicted for one in self._evictor.evictions),
+            evicted=sum(one.result is evicted for one in evictions),
+            overuse_evictions=self._overusers_evicted,
         )
 
     def start(self, node: str) -> None:
@@ -78,7 +84,8 @@ class ClusterParts:
 
     def stop(self) -> None:
         """End everything."""
-        parts = (self._name, self._pods, self._recorder, self._evictor)
+        evictors = (self._evictor, self._overuse_evictor)
+        parts = (self._name, self._pods, self._recorder, *evictors)
         for part in (*parts, self._condition.writer, self._allocatable.writer):
             part.stop()
         self._watching.reset()
@@ -118,6 +125,25 @@ class ClusterParts:
         """Evict these pods, and no others."""
         self._evictor.evict(pods)
 
+    def overused(self, begun: BegunOveruse) -> None:
+        """A container has begun to overuse memory."""
+        uid, container = begun.container
+        pod = self._pods.pods.get(uid)
+        if pod is not None:
+            text = f"container {container} {begun.text}"
+            self._recorder.record(ClusterEvent(pod.reference, "MemoryOveruse", text))
+
+    def evict_overusers(self, pods: Mapping[str, str]) -> None:
+        """Evict these pods for overuse, by UID, and no others: of those that are known for certain.
+
+        While the pods are not followed, none is: it may have been spared since.
+        """
+        followed = self._pods.pods if self._pods.following else {}
+        known = {followed[uid]: why for uid, why in pods.items() if uid in followed}
+        self._overuse_evictor.evict(
+            {pod.reference: why for pod, why in known.items() if not (pod.finished or pod.spared)}
+        )
+
     def _named(self, node: str) -> None:
         self._pods.start(node)
         self._recorder.start(node)
@@ -141,6 +167,10 @@ class ClusterParts:
                         f"{text}. `sgpud explain {pod.name}` says more",
                     )
                     break
+
+    def _overuser_evicted(self, eviction: Eviction) -> None:
+        self._overusers_evicted += eviction.result is EvictionResult.EVICTED
+        self._evicted(eviction)
 
     def _evicted(self, eviction: Eviction) -> None:
         if eviction.result is EvictionResult.EVICTED:

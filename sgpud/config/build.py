@@ -132,10 +132,12 @@ def _limits(limits: dict[str, Any]) -> LimitSettings:
         float(limits["limit_factor"]),
         parse_size(limits["memory_context"]),
         OveruseAction(limits["overuse"]),
+        limits["dry_run"],
         parse_size(limits["tolerance"]),
         parse_duration(limits["over_for"]),
         None if pressure == ALWAYS else parse_amount(pressure),
         tuple(limits["spare"]),
+        parse_duration(limits["cool_down"]),
     )
 
 

@@ -16,7 +16,7 @@ from sgpud.core.health.causes import HealthPolicy
 from sgpud.core.health.xids import CLASSES
 from sgpud.core.json_checks import UUID
 from sgpud.core.limits.caps import CUDA_CONTEXT
-from sgpud.core.limits.settings import MemoryLimits
+from sgpud.core.limits.settings import MemoryLimits, OveruseAction
 from sgpud.core.sharing.rules import (
     FullGuardSettings,
     InjectionMethod,
@@ -109,6 +109,7 @@ def advice(config: Config) -> Iterator[Violation]:
     yield from _variables(config.sharing)
     yield from _memory(config.sharing)
     yield from _context(config)
+    yield from _overuse(config)
     yield from _container(config.sharing)
     yield from _dra(config)
     yield from _fast_status(config)
@@ -359,6 +360,17 @@ def _container(sharing: Sharing) -> Iterator[Violation]:
                 ("container", name),
                 f'is not used by method = "{injection.method.value}": remove it',
             )
+
+
+def _overuse(config: Config) -> Iterator[Violation]:
+    """Evictions without an API server to ask for them."""
+    never = config.kubelet.api_server is ApiServerUse.NEVER
+    if never and config.limits.overuse is OveruseAction.EVICT:
+        yield _warning(
+            ("limits", "overuse"),
+            'is "evict", but evicts nobody while [kubelet] api_server is "never": overuse is only'
+            " reported",
+        )
 
 
 def _fast_status(config: Config) -> Iterator[Violation]:

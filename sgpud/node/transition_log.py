@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from attrs import frozen
 from twisted.logger import Logger, LogLevel
 
 from sgpud.core.allocation.injection import InjectionChoice, NodeHost
@@ -13,7 +14,6 @@ from sgpud.core.health.machine import Health, HealthPhase
 from sgpud.core.limits.overuse import Excess
 from sgpud.core.planning.node import Node
 from sgpud.core.planning.plan import Plan
-from sgpud.core.units import format_size
 
 
 class FullTransitionLog:
@@ -39,6 +39,17 @@ class FullTransitionLog:
         self._full = full
 
 
+@frozen
+class BegunOveruse:
+    """A container has begun to overuse memory."""
+
+    gpu: str
+    container: Container
+    """Pod UID and name."""
+    text: str
+    """How, and what comes of it: the rest of a sentence about the container."""
+
+
 class OveruseLog:
     """Logs containers that use more memory than they were granted, or no longer do."""
 
@@ -48,25 +59,23 @@ class OveruseLog:
         """No container does at first."""
         self._known: dict[tuple[str, Container], Excess] = {}
 
-    def look(self, node: Node) -> list[str]:
-        """Log the changes since the last call; the GPU of each container that has begun."""
+    def look(self, node: Node) -> list[BegunOveruse]:
+        """Log the changes since the last call; those that have begun."""
         known = {
             (uuid, name): one
             for uuid, state in node.overuse.items()
             for name, one in state.overusers.items()
         }
         begun = [key for key in known if key not in self._known]
-        for uuid, name in begun:
-            one = known[uuid, name]
+        told = [
+            BegunOveruse(uuid, name, f"{one.told(uuid, node.overuse[uuid].at)}: {one.verdict}")
+            for uuid, name in begun
+            for one in (known[uuid, name],)
+        ]
+        for each in told:
+            one = known[each.gpu, each.container]
             self._log.warn(
-                "{container} has used {size} more memory of GPU {gpu} than the {granted} it was"
-                " granted for {seconds:.0f} s: {verdict}",
-                container=_container(name, one),
-                gpu=uuid,
-                size=format_size(one.size),
-                granted=format_size(one.granted),
-                seconds=node.overuse[uuid].at - one.since,
-                verdict=one.verdict,
+                "{container} {told}", container=_container(each.container, one), told=each.text
             )
         for (uuid, name), one in self._known.items():
             if (uuid, name) not in known:
@@ -77,7 +86,7 @@ class OveruseLog:
                     gpu=uuid,
                 )
         self._known = known
-        return [uuid for uuid, _ in begun]
+        return told
 
 
 def _container(name: Container, one: Excess) -> str:

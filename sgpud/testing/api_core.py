@@ -51,7 +51,12 @@ class CoreObjects:
     # What a test does. ---------------------------------------------------------------------------
 
     def add_pod(
-        self, name: str, namespace: str = "default", uid: str = "", phase: str = "Running"
+        self,
+        name: str,
+        namespace: str = "default",
+        uid: str = "",
+        phase: str = "Running",
+        annotations: Mapping[str, str] | None = None,
     ) -> Object:
         """A pod that is bound to the node."""
         pod: Object = {
@@ -61,6 +66,8 @@ class CoreObjects:
             "spec": {"nodeName": self.node, "restartPolicy": "Never"},
             "status": {"phase": phase},
         }
+        if annotations:
+            pod["metadata"]["annotations"] = dict(annotations)
         self.pods[namespace, name] = pod
         self.store(PODS, "ADDED", pod)
         return pod

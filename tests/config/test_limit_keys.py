@@ -23,14 +23,25 @@ def test_every_key_arrives_where_it_belongs() -> None:
         memory = "off"
         limit_factor = 1.5
         memory_context = "600MiB"
-        overuse = "off"
+        overuse = "evict"
+        dry_run = false
         tolerance = "1GiB"
         over_for = "2m"
         pressure = "always"
         spare = ["team/*", "a/b"]
+        cool_down = "5m"
     """
     assert parse(text, "f").limits == LimitSettings(
-        MemoryLimits.OFF, 1.5, 600 * 2**20, OveruseAction.OFF, 2**30, 120.0, None, ("team/*", "a/b")
+        MemoryLimits.OFF,
+        1.5,
+        600 * 2**20,
+        OveruseAction.EVICT,
+        dry_run=False,
+        tolerance=2**30,
+        over_for=120.0,
+        pressure=None,
+        spare=("team/*", "a/b"),
+        cool_down=300.0,
     )
     assert parse("[limits]\npressure = '4GiB'", "f").limits.pressure == Amount(4 * 2**30)
     assert parse("", "f").limits == LimitSettings()
@@ -51,7 +62,10 @@ def test_every_key_arrives_where_it_belongs() -> None:
         ("limit_factor = true", "number from 1 to 4"),
         ('limit_factor = "2"', "number from 1 to 4"),
         ("factor = 2", "limit_factor"),
-        ('overuse = "kill"', '"report" or "off"'),
+        ('overuse = "kill"', '"report", "evict" or "off"'),
+        ('dry_run = "no"', "true or false"),
+        ('cool_down = "1s"', 'use "5s" to "1h"'),
+        ('cool_down = "60"', "the unit is missing"),
         ('tolerance = "512MB"', 'write the unit as "MiB"'),
         ('over_for = "30"', "the unit is missing"),
         ('pressure = "often"', 'or "always"'),
@@ -65,6 +79,15 @@ def test_problems_are_reported_with_their_line(line: str, says: str) -> None:
     found = problem(f"[limits]\n{line}")
     assert found.startswith("f:2: limits")
     assert says in found
+
+
+def test_evictions_without_an_api_server_are_a_warning() -> None:
+    never = "[kubelet]\napi_server = 'never'\n[limits]\n"
+    (warning,) = parse(f"{never}overuse = 'evict'", "f").warnings
+    assert str(warning).startswith("f:4: warning: limits.overuse: ")
+    assert "evicts nobody" in str(warning)
+    assert not parse(f"{never}overuse = 'report'", "f").warnings
+    assert not parse("[limits]\noveruse = 'evict'", "f").warnings
 
 
 def test_a_share_smaller_than_a_cuda_context_is_a_warning() -> None:

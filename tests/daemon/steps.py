@@ -2,10 +2,13 @@
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from sgpud.testing.kubelet.records import Container
 from sgpud.testing.kubelet.stand_in import StandInKubelet
+from tests.cgroups import hierarchy, process
 from tests.daemon.node import OTHER, RESOURCE, Node, shares
 from tests.daemon.record import WITHIN
 
@@ -63,3 +66,15 @@ def until_it_holds(node: Node, about: str) -> dict[str, Any]:
         assert time.monotonic() < end, found
         found = explained(node, about)
     return found
+
+
+@contextmanager
+def waiting(paths: dict[str, str]) -> Iterator[dict[str, int]]:
+    """Processes in cgroups of these paths, by name: their ids."""
+    here = hierarchy("v2")
+    with ExitStack() as stack:
+        found = {}
+        for name, path in paths.items():
+            cgroup = stack.enter_context(here.cgroup(path)) if path else None
+            found[name] = stack.enter_context(process(cgroup))
+        yield found

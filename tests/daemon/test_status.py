@@ -7,19 +7,18 @@ import re
 import socket
 import stat
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from sgpud.serve.control.client import StatusError, read_status
 from sgpud.testing.kubelet.stand_in import StandInKubelet
-from tests.cgroups import hierarchy, process
 from tests.daemon.node import GPUS, RESOURCE, A, B, Node
 from tests.daemon.process import Process
 from tests.daemon.record import WITHIN
-from tests.daemon.steps import admit, became
+from tests.daemon.steps import admit, became, waiting
 from tests.daemon.web import free_port, get
 from tests.schema import problems
 from tools.status_schema import schema
@@ -48,18 +47,6 @@ def until(node: Node, wanted: Callable[[dict[str, Any]], object]) -> dict[str, A
                 return found
         wait.wait(0.1)
     raise AssertionError(json.dumps(found, indent=1))
-
-
-@contextmanager
-def waiting(paths: dict[str, str]) -> Iterator[dict[str, int]]:
-    """Processes in cgroups of these paths, by name: their ids."""
-    here = hierarchy("v2")
-    with ExitStack() as stack:
-        found = {}
-        for name, path in paths.items():
-            cgroup = stack.enter_context(here.cgroup(path)) if path else None
-            found[name] = stack.enter_context(process(cgroup))
-        yield found
 
 
 GOLDEN = """\

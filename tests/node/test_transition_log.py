@@ -50,7 +50,8 @@ def test_overuse_is_logged_when_it_begins_and_when_it_ends() -> None:
     with listening() as logged:
         assert log.look(early) == []
         assert logged.lines == []
-        assert log.look(long) == [uuid(0)]
+        (one,) = log.look(long)
+        assert (one.gpu, one.container) == (uuid(0), name)
         assert log.look(long) == []
         assert log.look(Node()) == []
     begun, ended = logged.lines

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from sgpud.config.schema.formats import amount_or_always, duration, pod_glob, size
-from sgpud.config.schema.kinds import Key, ListOf, Number, Text, choice
-from sgpud.core.limits.settings import LimitSettings, MemoryLimits, OveruseAction
+from sgpud.config.schema.kinds import Boolean, Key, ListOf, Number, Text, choice
+from sgpud.core.limits.settings import (
+    OVERUSE_ANNOTATION,
+    SPARE,
+    LimitSettings,
+    MemoryLimits,
+    OveruseAction,
+)
 from sgpud.core.units import exact_size, format_duration
 
 _DEFAULT = LimitSettings()
@@ -47,9 +53,29 @@ LIMITS = (
         _DEFAULT.overuse.value,
         "What sgpud does about a container that uses more GPU memory than its shares represent, or"
         " for shares without a size more than [sharing] expected_memory:\n"
-        '- "report": log it, and show it in status, metrics and explain\n'
+        '- "report": log it, show it in status, metrics and explain, and write an Event on the pod'
+        " where sgpud has credentials for the API server\n"
+        '- "evict": the same, and evict the pod of the one that exceeds its grant by more than any'
+        " other container of the GPU. PodDisruptionBudgets are honoured. It needs [kubelet]"
+        " api_server, and the right to create pods/eviction\n"
         '- "off": nothing\n'
-        "No pod is stopped for it.",
+        "Static pods, and pods with a critical priority or the annotation"
+        f' {OVERUSE_ANNOTATION}: "{SPARE}" are never evicted.',
+    ),
+    Key(
+        "dry_run",
+        Boolean(),
+        _DEFAULT.dry_run,
+        'With overuse = "evict": only say in log, status and explain which pods would be evicted.'
+        " Set it to false once these are the right ones.",
+    ),
+    Key(
+        "cool_down",
+        Text('duration, e.g. "60s"', duration(5, 3600)),
+        format_duration(_DEFAULT.cool_down),
+        'With overuse = "evict": for how long after an eviction for a GPU, and after the start of'
+        " sgpud, there is no other one for the same GPU. It begins when the evicted pod has freed"
+        " its memory.",
     ),
     Key(
         "tolerance",
@@ -78,7 +104,7 @@ LIMITS = (
             1000,
         ),
         list(_DEFAULT.spare),
-        "With overuse: pods that are reported, but never named as the one to stop, as"
-        " NAMESPACE/POD with wildcards * and ?. Static pods never are.",
+        "With overuse: pods that are reported, but never evicted or named as the one to stop, as"
+        " NAMESPACE/POD with wildcards * and ?.",
     ),
 )

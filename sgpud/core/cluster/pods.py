@@ -8,11 +8,14 @@ from typing import Any
 from attrs import field, frozen
 
 from sgpud.core.cluster.events import LONGEST, ObjectReference, pod_reference
+from sgpud.core.limits.settings import OVERUSE_ANNOTATION, SPARE
 
 MIRROR = "kubernetes.io/config.mirror"
 """The annotation of a static pod's mirror: the UID by which the kubelet knows the pod."""
 NOT_ADMITTED = "UnexpectedAdmissionError"
 """The kubelet's reason for a pod that a device plugin refused."""
+CRITICAL = 2_000_000_000
+"""Pods of this priority (system-cluster-critical) and above are critical, as for the kubelet."""
 _FINISHED = ("Succeeded", "Failed")
 
 
@@ -30,6 +33,8 @@ class ClusterPod:
     """Names of its ResourceClaims, that for its limits included."""
     refusal: str = ""
     """Why the kubelet did not admit it, where a device plugin refused it something."""
+    spared: str = ""
+    """Why it is never stopped for the memory that it uses, or empty."""
 
     @property
     def reference(self) -> ObjectReference:
@@ -64,7 +69,8 @@ def pod_of(document: Mapping[str, Any]) -> ClusterPod:
     named = [*(status.get("resourceClaimStatuses") or ())]
     named.append(status.get("extendedResourceClaimStatus") or {})
     refused = status.get("reason") == NOT_ADMITTED
-    mirrored = (metadata.get("annotations") or {}).get(MIRROR)
+    annotations = metadata.get("annotations") or {}
+    mirrored = annotations.get(MIRROR)
     return ClusterPod(
         str(mirrored or metadata["uid"]),
         str(metadata["namespace"]),
@@ -72,7 +78,17 @@ def pod_of(document: Mapping[str, Any]) -> ClusterPod:
         status.get("phase") in _FINISHED,
         frozenset(str(one["resourceClaimName"]) for one in named if one.get("resourceClaimName")),
         str(status.get("message", ""))[:LONGEST] if refused else "",
+        _spared(annotations, (document.get("spec") or {}).get("priority") or 0),
     )
+
+
+def _spared(annotations: Mapping[str, Any], priority: int) -> str:
+    if MIRROR in annotations:
+        return "a static pod"
+    if priority >= CRITICAL:
+        return f"a critical pod, of priority {priority}"
+    marked = annotations.get(OVERUSE_ANNOTATION) == SPARE
+    return f'its annotation {OVERUSE_ANNOTATION} is "{SPARE}"' if marked else ""
 
 
 def listed(before: Mapping[str, ClusterPod], pods: Iterable[ClusterPod]) -> PodsChange:

@@ -24,11 +24,13 @@ def used(node: Node, usage: Usage) -> Node:
         # Most of the time no GPU is under pressure, and nobody's processes are looked at.
         counted = [one for one in samples if one and pressed(one, node.limits)]
         owners = Attribution(checkpoint if counted else None)
+        spared = node.spared
         holders = _by_gpu(checkpoint.holders if counted else ())
         for seen in counted:
             use = gpu_use(seen.uuid, usage, owners)
             expected = sharing.guard_settings.expected
             uses = _uses(holders.get(seen.uuid, ()), use, seen.uuid, expected)
+            uses = tuple(evolve(one, spared=spared.get(one.container[0], "")) for one in uses)
             before = node.overuse.get(seen.uuid)
             gap = MISSED * sharing.measure_every
             state = step(before, evolve(seen, uses=uses), node.limits, gap)

@@ -7,7 +7,7 @@ It gets each sample and decides for each GPU by itself; it takes no action.
 - Overuse: every sample for `over_for` has found it over. A sample without it, or none for a while,
   and the time starts again.
 - The one to stop is the one with the largest excess, but none whose use is not known for certain,
-  no static pod, and none that the configuration spares.
+  no static or critical pod, and none that the configuration or its own annotation spares.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from attrs import field, frozen
 
 from sgpud.core.gpu.attribution import Container
 from sgpud.core.gpu.gpu import glob_matches
-from sgpud.core.limits.settings import LimitSettings
+from sgpud.core.limits.settings import LimitSettings, OveruseAction
+from sgpud.core.units import format_duration, format_size
 
 _STATIC = re.compile(r"[0-9a-f]{32}")
 """The UID of a static pod: the kubelet's hash of its manifest. Others have hyphens."""
@@ -39,6 +40,8 @@ class MemoryUse:
     """Bytes."""
     used: int | None
     """Bytes; None: it is not known for certain."""
+    spared: str = ""
+    """Why the API server's pod is never stopped, or empty."""
 
 
 @frozen
@@ -71,6 +74,13 @@ class Excess:
     def size(self) -> int:
         """Bytes beyond the grant."""
         return self.used - self.granted
+
+    def told(self, gpu: str, at: float) -> str:
+        """In words: how it exceeds its grant of this GPU, at a time."""
+        return (
+            f"has used {format_size(self.size)} more memory of GPU {gpu} than the"
+            f" {format_size(self.granted)} it was granted for {at - self.since:.0f} s"
+        )
 
 
 @frozen
@@ -124,10 +134,16 @@ def step(
     if not pressed(seen, settings):
         return OveruseState(seen.at)
     long = {name: one for name, one in over.items() if seen.at - one.since >= settings.over_for}
-    spared = {name: why for name, one in long.items() if (why := _spared(name, one, settings))}
+    said = {use.container: use.spared for use in seen.uses}
+    spared = {
+        name: f"it is spared: {why}"
+        for name, one in long.items()
+        if (why := said[name] or _spared(name, one, settings))
+    }
     able = [(-one.size, name) for name, one in long.items() if name not in spared]
     victim = min(able)[1] if able else None
-    verdicts = {name: spared.get(name) or (LARGEST if name == victim else SMALLER) for name in long}
+    largest = LARGEST + _consequence(settings)
+    verdicts = {name: spared.get(name) or (largest if name == victim else SMALLER) for name in long}
     return OveruseState(
         seen.at,
         {name: _judged(one, verdicts.get(name, "")) for name, one in over.items()},
@@ -142,6 +158,16 @@ def pressed(seen: GpuMemorySample, settings: LimitSettings) -> bool:
     return seen.used is not None and seen.used > settings.pressure.of(seen.total)
 
 
+def _consequence(settings: LimitSettings) -> str:
+    """What comes of being the largest."""
+    if settings.overuse is not OveruseAction.EVICT:
+        return ""
+    if settings.dry_run:
+        return "; without [limits] dry_run its pod would be evicted"
+    rest = format_duration(settings.cool_down)
+    return f"; its pod is evicted, {rest} after any other one for this GPU at the earliest"
+
+
 def _judged(one: Excess, verdict: str) -> Excess:
     return Excess(one.since, one.pod, one.granted, one.used, verdict)
 
@@ -149,8 +175,8 @@ def _judged(one: Excess, verdict: str) -> Excess:
 def _spared(name: Container, one: Excess, settings: LimitSettings) -> str:
     """Why nothing would be done to a container, or empty."""
     if _STATIC.fullmatch(name[0]):
-        return "it is spared: a static pod"
+        return "a static pod"
     if not one.pod:
-        return "it is spared: the name of its pod is not known yet"
+        return "the name of its pod is not known yet"
     match = next((each for each in settings.spare if glob_matches(each, one.pod)), None)
-    return f'it is spared by [limits] spare: "{match}"' if match else ""
+    return f'[limits] spare has "{match}"' if match else ""

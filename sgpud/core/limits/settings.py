@@ -9,6 +9,8 @@ from attrs import frozen
 from sgpud.core.limits.caps import CapTerms
 from sgpud.core.units import Amount
 
+OVERUSE_ANNOTATION, SPARE = "sgpud.deepomatic.com/overuse", "spare"
+"""The annotation of a pod to which nothing is done for the memory that it uses."""
 PRESSURE = Amount(percent=95.0)
 
 
@@ -27,6 +29,8 @@ class OveruseAction(Enum):
 
     REPORT = "report"
     """Log, status and metrics tell of it."""
+    EVICT = "evict"
+    """The pod of the one that exceeds its grant most is evicted, unless `dry_run` is set."""
     OFF = "off"
 
 
@@ -40,6 +44,8 @@ class LimitSettings:
     context: int = 0
     """Bytes that are added to it for the container's CUDA context."""
     overuse: OveruseAction = OveruseAction.REPORT
+    dry_run: bool = True
+    """Whether it is only said who would be evicted."""
     tolerance: int = 512 * 2**20
     """Bytes by which a container may exceed its grant."""
     over_for: float = 30.0
@@ -48,6 +54,8 @@ class LimitSettings:
     """It counts only while so much of its GPU's memory is used; None: always."""
     spare: tuple[str, ...] = ("kube-system/*",)
     """Globs on NAMESPACE/POD of those that nothing will be done to."""
+    cool_down: float = 60.0
+    """Seconds after an eviction in which there is no other one for the same GPU."""
 
     @property
     def cap_terms(self) -> CapTerms:

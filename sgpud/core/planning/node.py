@@ -81,6 +81,9 @@ class Node:
     """What the full-GPU guard has decided, by UUID."""
     overuse: Mapping[str, OveruseState] = field(factory=dict)
     """The GPUs of which containers use more than they were granted, by UUID."""
+    spared: Mapping[str, str] = field(factory=dict)
+    """Pods to which nothing is done for the memory that they use, by UID, and why: as far as the
+    API server tells."""
     capping: CapFacts = field(factory=CapFacts)
     """What is known of the memory caps of pods."""
     free_steps: Mapping[str, int] = field(factory=dict)

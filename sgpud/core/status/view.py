@@ -137,6 +137,8 @@ class ClusterView:
     """Writes of the Node's allocatable shares ([kubelet] fast_status)."""
     evicted: int = 0
     """Pods that are being evicted now."""
+    overuse_evictions: int = 0
+    """Pods that were evicted for overuse of memory since the process began."""
 
 
 @frozen

@@ -134,6 +134,12 @@ NODE: tuple[MetricFamily, ...] = (
         lambda seen: counted((rule.value for rule in RefusalRule), seen.counters.refusals),
     ),
     counter(
+        "sgpud_overuse_evictions",
+        (),
+        'Pods that were evicted for overuse of memory ([limits] overuse = "evict").',
+        lambda seen: [((), sum(one.overuse_evictions for one in seen.cluster))],
+    ),
+    counter(
         "sgpud_reloads",
         ("result",),
         "Reloads of the configuration, by result: applied, unchanged or refused.",

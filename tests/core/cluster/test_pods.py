@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from sgpud.core.cluster.pods import MIRROR, ClusterPod, changed, listed, pod_of
+from sgpud.core.limits.settings import OVERUSE_ANNOTATION, SPARE
 
 A, B, C = (ClusterPod(uid, "ns", f"pod-{uid}") for uid in "abc")
 
@@ -35,6 +36,26 @@ def document(phase: str | None, **status: Any) -> dict[str, Any]:
 )
 def test_a_pod_has_ended_when_its_phase_says_so(phase: str | None, ends: bool) -> None:  # noqa: FBT001
     assert pod_of(document(phase)) == ClusterPod("a", "ns", "pod-a", ends)
+
+
+@pytest.mark.parametrize(
+    ("annotations", "priority", "says"),
+    [
+        ({}, None, ""),
+        ({OVERUSE_ANNOTATION: "evict"}, 0, ""),
+        ({OVERUSE_ANNOTATION: SPARE}, 0, f'its annotation {OVERUSE_ANNOTATION} is "spare"'),
+        ({MIRROR: "x"}, None, "a static pod"),
+        ({}, 1_999_999_999, ""),
+        ({}, 2_000_000_000, "a critical pod, of priority 2000000000"),
+    ],
+)
+def test_who_is_spared_static_and_critical_pods_and_those_that_say_so(
+    annotations: dict[str, str], priority: int | None, says: str
+) -> None:
+    one = document("Running")
+    one["metadata"]["annotations"] = annotations
+    one["spec"] = {} if priority is None else {"priority": priority}
+    assert pod_of(one).spared == says
 
 
 def test_a_container_that_has_ended_is_no_end_of_its_pod() -> None:

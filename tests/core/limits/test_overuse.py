@@ -17,25 +17,21 @@ from sgpud.core.limits.overuse import (
     allowance,
     step,
 )
-from sgpud.core.limits.settings import LimitSettings
+from sgpud.core.limits.settings import LimitSettings, OveruseAction
 from sgpud.core.units import Amount
-from tests.core.values import GIB, uuid
+from tests.core.limits.overuse_histories import (
+    ALICE,
+    BOB,
+    EVERY,
+    GAP,
+    MIB,
+    history,
+    sample,
+    use,
+)
+from tests.core.values import GIB
 
-MIB = 2**20
 SETTINGS = LimitSettings()
-EVERY, GAP = 5.0, 15.0
-TOTAL = 40 * GIB
-ALICE, BOB = ("a-1", "main"), ("b-1", "main")
-
-
-def use(
-    container: Container, used: int | None, granted: int = 8 * GIB, pod: str = "team/pod"
-) -> MemoryUse:
-    return MemoryUse(container, pod, granted, used)
-
-
-def sample(at: float, *uses: MemoryUse, used: int | None = 39 * GIB) -> GpuMemorySample:
-    return GpuMemorySample(uuid(0), at, TOTAL, used, uses)
 
 
 def after(
@@ -125,6 +121,26 @@ def test_who_is_spared_is_reported_but_not_chosen(
     assert after(30.0, spared, use(BOB, 9 * GIB)).victim == BOB
 
 
+def test_who_is_spared_at_the_api_server_is_not_chosen_either() -> None:
+    spared = evolve(use(ALICE, 20 * GIB), spared="a critical pod")
+    state = after(30.0, spared, use(BOB, 9 * GIB))
+    assert state.victim == BOB
+    assert state.overusers[ALICE].verdict == "it is spared: a critical pod"
+
+
+def test_the_verdict_of_the_largest_says_what_comes_of_it() -> None:
+    evict = evolve(SETTINGS, overuse=OveruseAction.EVICT)
+    for settings, says in (
+        (evict, "; without [limits] dry_run its pod would be evicted"),
+        (
+            evolve(evict, dry_run=False),
+            "; its pod is evicted, 1m after any other one for this GPU at the earliest",
+        ),
+    ):
+        state = after(30.0, use(ALICE, 9 * GIB), settings=settings)
+        assert state.overusers[ALICE].verdict == LARGEST + says
+
+
 def test_what_was_granted_is_memory_and_for_places_what_is_expected() -> None:
     assert allowance([4 * GIB, GIB], 0) == 5 * GIB
     assert allowance([4 * GIB], GIB) == 4 * GIB
@@ -132,34 +148,6 @@ def test_what_was_granted_is_memory_and_for_places_what_is_expected() -> None:
     assert allowance([0], 2 * GIB) == 2 * GIB
     assert allowance([4 * GIB, 0], 2 * GIB) == 6 * GIB
     assert allowance([4 * GIB, 0], 0) is None
-
-
-def history(random: Random) -> tuple[LimitSettings, list[GpuMemorySample]]:
-    """A random GPU: containers come, grow, shrink, end and are lost sight of."""
-    settings = LimitSettings(
-        tolerance=random.choice([0, 512, 2048]) * MIB,
-        over_for=random.choice([0.0, 10.0, 30.0]),
-        pressure=random.choice([None, Amount(percent=50.0), Amount(30 * GIB)]),
-        spare=random.choice([(), ("kube-system/*",)]),
-    )
-    names: list[Container] = [("a-1", "x"), ("b-1", "x"), ("b-1", "y"), ("c" * 32, "x")]
-    pods = {name: random.choice(["team/web", "kube-system/web", ""]) for name in names}
-    grants = {name: random.randrange(1, 12) * GIB for name in names}
-    levels = dict.fromkeys(names, 0)
-    at, samples = 0.0, []
-    for _ in range(random.randrange(5, 20)):
-        at += random.choice([EVERY, EVERY, EVERY, EVERY, 3 * EVERY, 4 * EVERY])
-        for name in names:
-            if random.random() < 0.3:
-                levels[name] = random.randrange(0, 16 * 1024) * MIB
-        seen = [name for name in names if random.random() < 0.9]
-        uses = [
-            use(name, None if random.random() < 0.05 else levels[name], grants[name], pods[name])
-            for name in seen
-        ]
-        used = None if random.random() < 0.05 else min(TOTAL, sum(levels.values()) + 20 * GIB)
-        samples.append(sample(at, *uses, used=used))
-    return settings, samples
 
 
 class Model:

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sgpud.core.allocation.allocate import RefusalRule
 from sgpud.core.status.gpus import HealthView, UsageView
-from sgpud.core.status.view import ConfigurationView, Counters, NodeView
+from sgpud.core.status.view import ClusterView, ConfigurationView, Counters, NodeView
 from sgpud.serve.metrics.collector import FAMILIES, exposed, make_registry
 from tests.node_view import CONTAINER, GIB, GPU, POOL, STATE, VIEW
 from tools.metrics_page import PAGE, page
@@ -123,6 +123,12 @@ def test_overuse_is_exported_of_those_that_it_is_found_of() -> None:
     assert values(view, "sgpud_container_overuse_bytes") == [2 * GIB]
     assert values(view, "sgpud_overuse_total") == [3]
     assert values(VIEW, "sgpud_overuse_total") == [0], "there from the start, for a rate"
+
+
+def test_evictions_for_overuse_are_counted_with_an_api_server_or_without() -> None:
+    assert "sgpud_overuse_evictions_total 0.0" in lines(VIEW)
+    cluster = ClusterView("n1", pods_followed=True, overuse_evictions=2)
+    assert "sgpud_overuse_evictions_total 2.0" in lines(evolve(VIEW, cluster=(cluster,)))
 
 
 def test_unknown_values_have_no_series() -> None:
