@@ -34,7 +34,7 @@ ROWS = (
 _PAGE = """\
 # Health
 
-When a GPU is given out, when not, and how it comes back. Generated from the code by
+When a GPU is given out, when not, and how it recovers. Generated from the code by
 `python -m tools.health_page`: change `machine.py`, `causes.py` or `xids.py` in `sgpud/core/health`,
 not this page.
 
@@ -46,10 +46,10 @@ event that names a GPU instance concerns that instance alone.
 
 {states}
 
-*Withheld* shares are listed Unhealthy, so that no pod gets them any more; what a pod was chosen
-before is still given. *Kept* means that the share stays listed while a pod holds it. When NVML
-itself cannot be used (no driver, `sgpud release`), GPUs are unknown and not unhealthy: free shares
-are withheld, held ones stay Healthy.
+*Withheld* shares are listed Unhealthy, so that no pod gets them any more; one that the kubelet
+chose before that is still given. *Kept* means that the share stays listed while a pod holds it.
+When NVML itself cannot be used (no driver, `sgpud release`), GPUs are unknown and not unhealthy:
+free shares are withheld, held ones stay Healthy.
 
 ## The machine
 

@@ -23,7 +23,7 @@ for every machine that can reach it. It is made from the same snapshot as the
 [status document](status.md), at each scrape: what is gone has no series, and what was measured has
 one while it is fresh. An unknown number has no sample, and is never shown as 0.
 
-This page is made from the code: `python -m tools.metrics_page`.
+This page is generated from the code: `python -m tools.metrics_page`.
 
 ## GPUs, shares and containers
 

@@ -210,7 +210,9 @@ def command_line() -> argparse.ArgumentParser:
     text = "Run the privileged helper that sets memory limits (sgpud-limits.service)."
     _add_helper_options(add("limits-helper", commands.limits_helper, text))
     check = add("check-config", commands.check_config, "Check a configuration file.", as_json, sets)
-    check.add_argument("file", nargs="?", default=CONFIG, metavar="FILE")
+    check.add_argument(
+        "file", nargs="?", default=CONFIG, metavar="FILE", help=f"the file to check ({CONFIG})"
+    )
     rooted = argparse.ArgumentParser(add_help=False)
     rooted.add_argument(
         "--root", default="/", metavar="DIR", help="look at the node whose / is mounted at DIR"
@@ -276,7 +278,9 @@ def command_line() -> argparse.ArgumentParser:
         as_json,
     )
     converted.add_argument(
-        "file", metavar="FILE", help="of NVIDIA's or GKE's plugin, or a GKE node pool; - is stdin"
+        "file",
+        metavar="FILE",
+        help="configuration of NVIDIA's or GKE's plugin, or a GKE node pool; - is stdin",
     )
     converted.add_argument(
         "--entry", metavar="NAME", help="the configuration to convert, if FILE has several"

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser, usual: str) -> None:
     parser.add_argument(
         "--nodes", action="append", type=_several, default=[], metavar="N", help=text
     )
-    text = "nodes, as a CSV table with the columns product, gpus, memory and perhaps name"
+    text = "nodes, as a CSV table with the columns product, gpus, memory and, optionally, name"
     parser.add_argument("--nodes-csv", metavar="CSV", help=text)
     text = "play the pods with a scheduler that sees every GPU, too: " + ", ".join(POLICIES)
     parser.add_argument(
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser, usual: str) -> None:
         help="--trace: play arrivals before this time",
     )
     parser.add_argument(
-        "--verbose", action="store_true", help="with --json, the failures of every pod too"
+        "--verbose", action="store_true", help="with --json, also print the failures of every pod"
     )
     parser.add_argument("--config", action="append", default=[], metavar="FILE", help=text)
     text = "play the nodes with this [kubelet] api; repeat to compare both"
