@@ -262,7 +262,13 @@ def command_line() -> argparse.ArgumentParser:
     listed.add_argument(
         "--config", metavar="FILE", help=f"configuration file ({CONFIG}, if it exists)"
     )
-    listed.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    listed.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="override a key of the file; repeatable",
+    )
     played = add(
         "simulate",
         commands.simulate,

@@ -234,8 +234,8 @@ class Dra:
         if is_known and checkpoint.holders and not self._warned:
             self._warned = True
             self._log.warn(
-                "{count} containers hold shares that the device plugin gave them. What they hold is"
-                " not offered through DRA; it is when they end",
+                "{count} containers hold shares that the device plugin granted. What they hold is"
+                " offered through DRA only after they end",
                 count=len(checkpoint.holders),
             )
         self._checkpoint = checkpoint

@@ -331,11 +331,11 @@ class HolderTracker:
         """Without podresources there is no bound for how late a pod's end is seen."""
         if not self._doubt:
             self._log.warn(
-                "podresources cannot be asked: {problem}. The holders may be stale: it is noticed "
+                "podresources cannot be asked: {problem}. Holders may be stale: sgpud notices "
                 "late that a pod has ended",
                 problem=problem,
             )
-        doubt = f"may be stale: podresources cannot be asked ({problem})"
+        doubt = f"podresources cannot be asked: {problem}"
         if doubt != self._doubt:
             self._doubt = doubt
             self._tell()

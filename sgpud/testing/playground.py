@@ -242,8 +242,10 @@ def _say(text: str) -> None:
 def main(words: Sequence[str] | None = None) -> int:
     """Play until Ctrl-C, or for `--seconds`."""
     parser = argparse.ArgumentParser(prog="make playground", description=__doc__)
-    parser.add_argument("--port", type=int, default=9449, help="of the page, on 127.0.0.1 (9449)")
-    parser.add_argument("--seconds", type=float, help="end after so long; by default at Ctrl-C")
+    parser.add_argument(
+        "--port", type=int, default=9449, help="port of the page, on 127.0.0.1 (9449)"
+    )
+    parser.add_argument("--seconds", type=float, help="end after this long; by default at Ctrl-C")
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args(words)
     try:

@@ -32,14 +32,14 @@ REQUESTS = [
         (f"{A}::1", f"{A}::2"),
         FAILED,
         "multiple",
-        [f"{A}::1, {A}::2", "2 shares fell on 1 of the 2 GPUs", '"distinct"'],
+        [f"{A}::1, {A}::2", "2 shares are on 1 of the 2 GPUs", '"distinct"'],
     ),
     (
         "same",
         (f"{A}::1", f"{B}::2"),
         FAILED,
         "multiple",
-        [A, B, "2 shares fell on 2 GPUs", '"same"'],
+        [A, B, "2 shares are on 2 GPUs", '"same"'],
     ),
     ("refuse", (f"{A}::1", f"{B}::1"), FAILED, "multiple", [A, B, '"refuse" allows 1']),
 ]
@@ -131,7 +131,7 @@ def test_more_than_there_are_gpus_never_fits_distinct(
     node, process, kubelet = refusing
     node.configure()
     process.ask("reload")
-    with pytest.raises(AdmissionError, match="3 shares fell on 2 of the 2 GPUs") as caught:
+    with pytest.raises(AdmissionError, match="3 shares are on 2 of the 2 GPUs") as caught:
         admit(kubelet, "three", 3)
     assert caught.value.code is FAILED
 

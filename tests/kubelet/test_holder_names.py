@@ -209,7 +209,7 @@ class HoldersTests(SynchronousTestCase):
         self.lists.reachable = False
         self.holders.start()
         self.tick()
-        self.assertIn("may be stale", self.learned[-1].doubt)
+        self.assertIn("podresources cannot be asked", self.learned[-1].doubt)
         self.assertEqual(self.learned[-1].problem, "")
         self.assertEqual(len(self.learned[-1].holders), 1)
         self.lists.reachable = True

@@ -105,7 +105,7 @@ def plan(found: Document) -> str:
     lines += [f"  {text}" for text in (*configuration["problems"], *configuration["warnings"])]
     facts = (
         ("GPUs", seen["probe"]),
-        ("Holders", seen["holders"]),
+        ("Holders may be stale", seen["holders"]),
         ("Method", seen["method"]),
         ("Not known yet", ", ".join(seen["unknown"])),
     )

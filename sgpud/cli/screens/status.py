@@ -109,7 +109,7 @@ def _top(found: Document) -> Iterator[tuple[str, CellStyle]]:
         yield from ((f"  {problem}", CellStyle.BAD) for problem in configuration["problems"])
     for name, text in (
         ("GPUs", found["probe"]),
-        ("Holders", found["holders"]),
+        ("Holders may be stale", found["holders"]),
         ("Usage", found["usage"]["problem"] if found["gpus"] else ""),
         ("Not saved", found["unsaved"]),
         ("Not known yet", ", ".join(found["unknown"])),

@@ -305,14 +305,14 @@ def _check_multiple(
     elif multiple is Multiple.DISTINCT and len(groups) < count:
         of = ", ".join(group.uuid for group in groups)
         text = (
-            f"{count} shares fell on {len(groups)} of the {len(pool.groups)} GPUs ({of}), but "
+            f"{count} shares are on {len(groups)} of the {len(pool.groups)} GPUs ({of}), but "
             f'[sharing] multiple = "distinct" means {count} different GPUs: '
         )
     elif multiple is Multiple.SAME and len(groups) > 1 and not _whole(found, count, pool):
         of = ", ".join(group.uuid for group in groups)
         means = "one GPU" if count <= pool.largest else "whole GPUs of the same number of shares"
         text = (
-            f'{count} shares fell on {len(groups)} GPUs ({of}), but [sharing] multiple = "same" '
+            f'{count} shares are on {len(groups)} GPUs ({of}), but [sharing] multiple = "same" '
             f"means {means}: "
         )
     else:

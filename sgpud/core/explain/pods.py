@@ -88,7 +88,7 @@ def _missing(
 
 
 def _doubt(seen: NodeView) -> str:
-    return f"Who holds shares may be stale: {seen.holders}."
+    return f"Holders may be stale: {seen.holders}."
 
 
 def _about(refusals: Sequence[Decision], decisions: Sequence[Decision]) -> str:

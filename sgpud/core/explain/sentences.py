@@ -158,7 +158,7 @@ def obstacles(plan: Plan | None, seen: NodeView) -> list[str]:
         waits = ", ".join(seen.unknown)
         return [f"Nothing is advertised yet: sgpud does not know the {waits} of this node."]
     if not plan.pools:
-        return [seen.probe or "No GPU of this node is shared, so that no pod can get one."]
+        return [seen.probe or "No GPU of this node is shared, so no pod can get one."]
     views = {view.resource: view for view in seen.pools}
     return [
         sentence
@@ -179,7 +179,7 @@ def _met(pool: Pool, view: PoolView) -> Iterator[str]:
     if not sum(free):
         yield (
             f"{pool.resource}: no share can be given now ({view.held} are held): pods that ask for"
-            " it stay Pending, or fail where the scheduler has not heard of it yet (10 s)."
+            " it stay Pending, or fail until the scheduler learns of it (up to 10 s)."
         )
     else:
         most, why = _largest(pool, free)

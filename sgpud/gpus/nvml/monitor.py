@@ -239,7 +239,7 @@ class NvmlMonitor:
 
     def _pass_over(self, odd: Iterable[str]) -> None:
         for reading in odd:
-            self._log.debug("NVML reports what cannot be: {reading}", reading=reading)
+            self._log.debug("NVML reports an impossible value: {reading}", reading=reading)
 
     def _over(self, fault: GpuFault | None) -> None:
         run, self._run = self._run, None

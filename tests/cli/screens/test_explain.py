@@ -26,7 +26,7 @@ REFUSAL = DecisionView(
     POOL,
     2,
     "multiple",
-    "2 shares fell on 1 of the 2 GPUs",
+    "2 shares are on 1 of the 2 GPUs",
     (GpuDecisionView(A, 2, None, 10, 3, 0.0, None, "available", ""),),
 )
 EMPTY = DecisionView(1002.0, "refusal", POOL, 1, "unknown", "example.com/gpu is not served", ())
@@ -48,7 +48,7 @@ def test_decisions_are_tables_under_the_answer() -> None:
         "  GPU-bbbbbbbb  0 of 10  -          -              10       1          withheld: cordoned",
         "",
         "1970-01-01 00:16:41.000Z refused 2 shares of example.com/gpu: rule `multiple`",
-        "  2 shares fell on 1 of the 2 GPUs",
+        "  2 shares are on 1 of the 2 GPUs",
         "  GPU           HELD OF  ELSEWHERE  REQUESTED  STATE",
         "  GPU-aaaaaaaa  3 of 10  -          2          available",
         "",

@@ -47,7 +47,7 @@ def shown(*holders: dict[str, Any]) -> str:
         "directory": "/d",
         "configuration": {"file": "/f", "in_use": "file", "problems": [], "warnings": []},
         "probe": "",
-        "holders": "may be stale: podresources cannot be asked",
+        "holders": "podresources cannot be asked",
         "method": "",
         "unknown": [],
         "notes": [],
@@ -58,7 +58,7 @@ def shown(*holders: dict[str, Any]) -> str:
 
 def test_a_holder_is_a_line_with_name_memory_and_start() -> None:
     found = shown(HOLDER).splitlines()
-    assert "Holders: may be stale: podresources cannot be asked" in found
+    assert "Holders may be stale: podresources cannot be asked" in found
     assert found[-1].split() == [
         "team/train",
         "main",

@@ -166,7 +166,7 @@ def test_a_gpu_that_the_method_cannot_hand_over_is_refused() -> None:
 
 def test_a_refusal_by_multiple_says_what_fell_where() -> None:
     assert str(refused(fleet(), ids(0, 1, 0))) == (
-        f"multiple: 2 shares fell on 1 of the 2 GPUs ({uuid(0)}), but [sharing] multiple = "
+        f"multiple: 2 shares are on 1 of the 2 GPUs ({uuid(0)}), but [sharing] multiple = "
         f'"distinct" means 2 different GPUs: {", ".join(ids(0, 0, 1))}'
     )
     assert '"same" means one GPU' in str(

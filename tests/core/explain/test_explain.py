@@ -62,7 +62,7 @@ REFUSED = decided(
     1000.4,
     GpuCount(uuid(1), 2, 1),
     rule="multiple",
-    text="2 shares fell on 1 GPU",
+    text="2 shares are on 1 GPU",
 )
 ALL = (CHOICE, GAVE_CHAT, GAVE_TWIN, REFUSED)
 
@@ -167,7 +167,7 @@ def test_a_pod_that_holds_nothing_may_be_one_of_those_refused() -> None:
     assert "1 container;" in said(found)
     assert "UnexpectedAdmissionError" in said(found)
     assert kinds(found) == [("refusal", 1000.4)]
-    assert found.decisions[0].why == "2 shares fell on 1 GPU"
+    assert found.decisions[0].why == "2 shares are on 1 GPU"
     assert f"{POOL}: 7 shares can be given now, up to 2 to one container" in said(found)
 
 
