@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from pathlib import Path
 
 import pytest
 
 from sgpud.limits.helper.limiter import CALL_WITHIN
+from sgpud.limits.helper.main import listen
 from tests.e2e.waiting import until
 from tests.gpus.nvml.stub import A100, GPU_A, MIG_1
 from tests.limits.helping import GIB, SLOWLY, Helper
@@ -243,11 +245,36 @@ def test_a_reloaded_driver_has_forgotten_a_limit_and_the_record_shows_it(helper:
     assert (cap["bytes"], cap["limit"]) == (GIB, None)
 
 
-def test_a_record_that_cannot_be_read_is_told(helper: Helper) -> None:
-    (helper.state / "limits.json").write_text("{")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[" * 100000,
+        "[]",
+        '{"/a": 7}',
+        '{"/a": {"inode": 1, "pod": "b", "gpus": {"c": {}}}}',
+        '{"/a": {"inode": 1, "pod": "b", "gpus": {"c": {"bytes": [], "late": false}}}}',
+    ],
+)
+def test_a_record_that_cannot_be_read_is_told(helper: Helper, text: str) -> None:
+    (helper.state / "limits.json").write_text(text)
     answer = helper.set(helper.tree.cgroupfs())
     assert answer["error"] == "record"
     assert "remove it" in answer["detail"]
+
+
+@pytest.mark.parametrize("text", ["", "\0" * 100], ids=["empty", "zeros"])
+def test_a_record_that_was_lost_with_the_power_names_no_limit(helper: Helper, text: str) -> None:
+    (helper.state / "limits.json").write_text(text)
+    assert helper.set(helper.tree.cgroupfs())["ok"]
+
+
+def test_a_helper_that_was_killed_as_it_began_keeps_none_of_its_pid_out(tmp_path: Path) -> None:
+    """In a container each has the same one."""
+    path = tmp_path / "limits.sock"
+    path.with_name(f"limits.sock.{os.getpid()}").touch()
+    listen(str(path)).close()
+    assert path.is_socket()
 
 
 def test_a_call_that_hangs_is_given_up_and_the_next_one_is_made_by_another(helper: Helper) -> None:

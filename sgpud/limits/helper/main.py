@@ -13,6 +13,7 @@ import socket
 import struct
 import sys
 import time
+from contextlib import suppress
 
 from sgpud.limits.helper.limiter import Limiter
 from sgpud.limits.helper.record import Record
@@ -62,6 +63,8 @@ def _ready() -> None:
 def listen(path: str) -> socket.socket:
     """A socket that only this user can connect to; OSError."""
     draft = f"{path}.{os.getpid()}"
+    with suppress(FileNotFoundError):
+        os.unlink(draft)  # of a helper that was killed here: in a container each has the same PID
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(draft)
     os.chmod(draft, 0o600)

@@ -86,12 +86,16 @@ class Record:
     def _read(self) -> Caps:
         try:
             with open(self._path, encoding="utf-8") as file:
-                found = json.load(file)
+                text = file.read()
+            # A loss of power leaves it so, and after a boot there are no limits.
+            found = json.loads(text) if text.strip("\0") else {}
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError) as problem:
+        except (OSError, ValueError, RecursionError) as problem:
             raise LimitRefusedError("record", f"{self._path}: {problem}: remove it") from None
-        return found if isinstance(found, dict) else {}
+        if not _is_record(found):
+            raise LimitRefusedError("record", f"{self._path} is not a record: remove it")
+        return found
 
     def _write(self) -> None:
         draft = f"{self._path}.new"
@@ -101,6 +105,22 @@ class Record:
             os.replace(draft, self._path)
         except OSError as problem:
             raise LimitRefusedError("record", f"{self._path}: {problem.strerror}") from None
+
+
+def _is_record(found: Any) -> bool:
+    try:
+        caps = [cap for known in found.values() for cap in known["gpus"].values()]
+        return all(
+            isinstance(known["inode"], int) and isinstance(known["pod"], str)
+            for known in found.values()
+        ) and all(
+            isinstance(cap["late"], bool)
+            and cap["bytes"]
+            and all(isinstance(size, int) for size in cap["bytes"])
+            for cap in caps
+        )
+    except (AttributeError, KeyError, TypeError):
+        return False
 
 
 def _inode(path: str) -> int:
