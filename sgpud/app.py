@@ -157,9 +157,7 @@ class Daemon:
         )
         self._overuse = OveruseActions(reactor, self._counters, self._cluster)
         self._late = LateImports(Timer(reactor), LATE, self._cluster.late)
-        self._caps = cap_keeper(
-            reactor, config, options.run, lambda caps: self._reconciler.update(capping=caps)
-        )
+        self._caps = cap_keeper(reactor, config, options.run, self._reconciler, lambda: self._dra)
         self._reconciler.update(capping=self._caps.facts)
         self._served_api = ServedApi(store, lambda api: holders_of(api, config, options.state))
         api = self._served_api.choose(config.kubelet.api, force=options.force)

@@ -31,6 +31,7 @@ from sgpud.core.dra.holders import (
     plugin_consumption,
 )
 from sgpud.core.dra.slices import Device, devices, slice_problem
+from sgpud.core.errors import SgpudError
 from sgpud.core.gpu.gpu import Gpu
 from sgpud.core.health.machine import HealthPhase
 from sgpud.core.health.node_health import health_of, worst
@@ -60,6 +61,10 @@ from sgpud.kubelet.dra.store import ClaimStore
 
 TOGETHER = 0.1
 """Seconds in which claims that come and go make one plan: it costs as much as preparing one."""
+
+
+class ClaimsUnknownError(SgpudError):
+    """The claims that an earlier run has prepared are not known yet."""
 
 
 @frozen
@@ -240,6 +245,13 @@ class Dra:
             )
         self._checkpoint = checkpoint
         self._claims_changed()
+
+    def claimed(self) -> Sequence[Holder]:
+        """What pods hold through claims, now; in any thread. SgpudError: it is not known yet."""
+        if self._node is None or not self._is_loaded:
+            raise ClaimsUnknownError("the claims that were prepared have not been read yet")
+        known = claims_as_holders(self._store.claims, self._node, self._checkpoint)
+        return [one for one in known.holders if one.claim]
 
     def evictions(self, node: Node) -> Mapping[ObjectReference, str]:
         """The pods that `[dra] evict` has evicted and no taint evicts, each with its reason."""

@@ -68,8 +68,6 @@ class CapOrders:
     """Whether GPUs can be read now: while the driver is released, NVML is left alone."""
     by_toolkit: frozenset[str] = frozenset()
     """GPUs on which NVIDIA's container toolkit limits each container."""
-    claims: tuple[Holder, ...] = ()
-    """What pods hold through claims, which the device plugin's checkpoint does not name."""
 
 
 class NotLimitedError(SgpudError):
@@ -81,7 +79,7 @@ class PodReader:
     """What is read of the pods of this node, in threads."""
 
     holders: Callable[[], Sequence[Holder]]
-    """What the kubelet's checkpoint says; SgpudError where it cannot be read."""
+    """What the kubelet's checkpoint says and what claims give; SgpudError where it is not known."""
     pod: Callable[[str, Mapping[str, IntSet]], Sequence[Holder]]
     """What the pod holds of which a container holds exactly these shares of a resource; empty where
     that is not certain. SgpudError likewise."""
@@ -313,6 +311,8 @@ class CapKeeper:
     def _looked(self, orders: CapOrders | None) -> CapFacts:
         """Put in force what is missing, lift what is left over; what there is then. In a thread."""
         before = self._facts
+        with self._lock:
+            earlier = self._started
         if not self._helper.installed:
             return CapFacts(caps=self._unset(before))
         if orders is None or not orders.readable:
@@ -324,13 +324,14 @@ class CapKeeper:
             return self._away(orders, before, error)
         try:
             # After what the helper says: what it had set by then, this names, unless it has ended.
-            holders = (*self._node.holders(), *orders.claims)
+            holders = self._node.holders()
         except SgpudError:
             return evolve(before, installed=True, gpus=gpus)
         wanted = self._wanted(orders, holders)
         capable = {key: cap for key, cap in wanted.items() if isinstance(cap, int)}
         with self._lock:
-            self._started &= {one.pod for one in holders}
+            # Not those that have started since: the holders may have been read before.
+            self._started -= earlier - {one.pod for one in holders}
             started = self._started
         started |= {one.pod for one in holders if one.since <= self._may_run or one.claim}
         states = {(one.pod, one.gpu): _state(one) for one in found if (one.pod, one.gpu) in wanted}

@@ -49,10 +49,12 @@ class DraNode:
         api: str = "dra",
         force: bool = False,
         run: int | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> Process:
         """Start a daemon, with 4 places a GPU unless `config` says otherwise.
 
         With an empty `api` the configuration says it. `run`: of which one it has the run directory.
+        `environment`: has it read GPUs by NVML.
         """
         file, gpus = self.root / "sgpud.toml", self.root / "gpus.toml"
         file.write_text(
@@ -67,7 +69,8 @@ class DraNode:
             access.write_text(kubeconfig)
         number = len(self.processes)
         folder = self.run(number if run is None else run)
-        words = ["--config", str(file), "--fake-gpus", str(gpus)]
+        words = ["--config", str(file)]
+        words += ["--fake-gpus", str(gpus)] if environment is None else []
         words += ["--plugin-dir", str(self.kubelet.root / "device-plugins")]
         words += ["--state-dir", str(self.state), "--run-dir", str(folder)]
         words += ["--force"] if force else []
@@ -80,7 +83,9 @@ class DraNode:
             *settings,
         )
         words += [word for setting in chosen for word in ("--set", setting)]
-        process = Process(words, self.root / f"notify{number}", folder / "control.sock", {})
+        process = Process(
+            words, self.root / f"notify{number}", folder / "control.sock", environment or {}
+        )
         self.processes.append(process)
         return process
 

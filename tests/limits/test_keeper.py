@@ -288,16 +288,46 @@ def test_without_a_helper_there_is_nothing(world: World) -> None:
     assert world.facts == CapFacts()
 
 
+CLAIM = Holder(
+    POD, "gpu", "deepomatic.com/shared-gpu", {A: IntSet.span(0, 2)}, {}, {A: GIB}, claim=True
+)
+
+
+def prepared(world: World) -> None:
+    """A claim of a pod is prepared: it is in the books before its pod is limited."""
+    world.admit(POD, CLAIM)
+    world.keeper.before_claim(POD, [CLAIM])
+
+
 def test_claims_are_limited_before_their_pod_starts_and_seen_at_each_look(world: World) -> None:
-    claim = Holder(POD, "gpu", "deepomatic.com/shared-gpu", {A: IntSet.span(0, 2)}, {}, {A: GIB})
-    world.cgroups[path_of(POD)] = 1
-    world.keeper.before_claim(POD, [claim])
+    prepared(world)
     while not world.reactor.quiet:
         world.reactor.let_in()
     assert limit(world) == 2 * GIB
-    world.order(claims=(claim,))
     world.look()
     assert limit(world) == 2 * GIB
-    world.order(claims=())
+    world.end(POD, lingers=True)
     world.look()
     assert limit(world) is None
+
+
+def test_the_limit_of_a_claim_that_is_prepared_during_a_look_is_not_lifted(world: World) -> None:
+    world.meanwhile.append(lambda: prepared(world))
+    world.look()
+    assert world.sets == [(POD, A, 2 * GIB, False)]
+    assert limit(world) == 2 * GIB
+
+
+def test_a_pod_that_starts_during_a_look_and_cannot_be_limited_is_tried_again(
+    world: World,
+) -> None:
+    def starts() -> None:
+        world.admit(POD, MAIN)
+        world.failing = 1
+        world.keeper.before_start(MAIN.resource, MAIN.shares)
+
+    world.late.append(starts)
+    world.look()
+    assert limit(world) is None
+    world.look()
+    assert limit(world) == 4 * GIB

@@ -5,7 +5,7 @@ The helper's own code sets the limits, on the model instead of NVML.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ class World:
     cgroups: dict[str, int] = field(factory=dict)
     """The inode of each pod's cgroup."""
     books: list[Holder] = field(factory=list)
-    """What the kubelet's checkpoint says."""
+    """What the kubelet's checkpoint says, and what claims give."""
     readable: bool = True
     """Whether that can be read."""
     installed: bool = True
@@ -75,6 +75,10 @@ class World:
     facts: CapFacts = field(factory=CapFacts)
     orders: CapOrders = ORDERS
     now: float = 1000.0
+    meanwhile: list[Callable[[], None]] = field(factory=list)
+    """What happens, once each, before the helper says what it has set."""
+    late: list[Callable[[], None]] = field(factory=list)
+    """Likewise after the checkpoint was read."""
     sets: list[tuple[str, str, int, bool]] = field(factory=list)
     """Every limit that was asked for: pod, GPU, bytes, late."""
     _inode: int = 0
@@ -148,7 +152,10 @@ class World:
     def _holders(self) -> Sequence[Holder]:
         if not self.readable:
             raise CheckpointError(Path("checkpoint"), "not JSON")
-        return tuple(self.books)
+        books = tuple(self.books)
+        while self.late:
+            self.late.pop()()
+        return books
 
     def _pod(self, resource: str, shares: Mapping[str, IntSet]) -> Sequence[Holder]:
         books = self._holders()
@@ -170,6 +177,8 @@ class World:
         self._ask({"op": "clear", "pod": cap.pod, "cgroup": cap.cgroup, "gpu": cap.gpu})
 
     def caps(self) -> tuple[FoundCap, ...]:
+        while self.meanwhile:
+            self.meanwhile.pop()()
         return tuple(
             FoundCap(
                 *(one["pod"], one["gpu"], one["cgroup"], one["bytes"], one["late"]),
