@@ -36,6 +36,19 @@ def api() -> Iterator[ApiServer]:
     server.stop()
 
 
+def configure(node: Node, api: ApiServer | None, limits: str) -> None:
+    """Write the configuration, with more lines of [limits]."""
+    dra = ""
+    if api is not None:
+        access = api.write_kubeconfig(node.root / "kubeconfig")
+        dra = f'[dra]\nkubeconfig = "{access}"\nnode_name = "{api.node}"\n'
+    node.configure(
+        resource=MEMORY,
+        sharing='share_memory = "1GiB"\nmeasure_every = "1s"',
+        rest=f"{LIMITS}{limits}\n{dra}",
+    )
+
+
 @contextmanager
 def overusing(
     node: Node, kubelet: StandInKubelet, api: ApiServer | None, limits: str = "dry_run = false"
@@ -50,18 +63,11 @@ def overusing(
                 for name, size in USED.items()
             )
         )
-        dra = ""
         if api is not None:
-            access = api.write_kubeconfig(node.root / "kubeconfig")
-            dra = f'[dra]\nkubeconfig = "{access}"\nnode_name = "{api.node}"\n'
             for name, uid in PODS.items():
                 marked = {OVERUSE_ANNOTATION: SPARE} if name == "spared" else {}
                 api.core.add_pod(name, uid=uid, annotations=marked)
-        node.configure(
-            resource=MEMORY,
-            sharing='share_memory = "1GiB"\nmeasure_every = "1s"',
-            rest=f"{LIMITS}{limits}\n{dra}",
-        )
+        configure(node, api, limits)
         process = node.start()
         became(kubelet, MEMORY, 40, 40)
         for name, uid in PODS.items():
@@ -119,7 +125,7 @@ def test_without_the_right_it_says_whom_it_cannot_evict(
     assert api.core.evicted == []
 
 
-def test_a_dry_run_says_who_would_be_evicted(
+def test_a_dry_run_says_who_would_be_evicted_until_it_is_none(
     node: Node, kubelet: StandInKubelet, api: ApiServer
 ) -> None:
     with overusing(node, kubelet, api, limits="") as process:
@@ -127,7 +133,11 @@ def test_a_dry_run_says_who_would_be_evicted(
         said = node.command("explain", "default/train", "--run-dir", str(node.run)).stdout
         assert "without [limits] dry_run its pod would be evicted" in " ".join(said.split())
         assert api.wait(lambda: "train" in told(api, "MemoryOveruse"), WITHIN)
-    assert not any("/eviction" in path for _, path in api.calls)
+        assert not any("/eviction" in path for _, path in api.calls)
+        configure(node, api, "dry_run = false")
+        process.hang_up()
+        process.said("Evicted pod default/train")
+    assert api.core.evicted == ["train"]
 
 
 def test_without_credentials_nobody_is_evicted_and_the_status_says_why(
