@@ -34,7 +34,8 @@ def context(access: Access) -> ssl.SSLContext:
             descriptor = os.memfd_create("sgpud-key")
             try:
                 os.write(descriptor, access.certificate + b"\n" + access.key)
-                made.load_cert_chain(f"/proc/self/fd/{descriptor}")
+                # Without a password here, OpenSSL would ask for one at the terminal.
+                made.load_cert_chain(f"/proc/self/fd/{descriptor}", password=b"")
             finally:
                 os.close(descriptor)
     except (ssl.SSLError, ValueError, OSError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import ssl
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 from twisted.internet import reactor as installed  # noqa: TID251 - it runs what is tested
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.trial.unittest import TestCase
@@ -213,3 +215,33 @@ def test_the_command_does_without_pyopenssl() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.splitlines() == ["[]", "None False"]
+
+
+@pytest.mark.slow
+def test_an_encrypted_key_is_refused_and_no_terminal_asked_for_its_password(tmp_path: Path) -> None:
+    key = serialization.load_pem_private_key(NODE.key, None).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"secret"),
+    )
+    (tmp_path / "pair").write_bytes(NODE.certificate + key)
+    code = (
+        "import fcntl, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
+        "from sgpud.cluster import tls; from sgpud.cluster.credentials import Access;"
+        "tls.context(Access('127.0.0.1', 1, certificate=open(sys.argv[1], 'rb').read()))"
+    )
+    ours, terminal = os.openpty()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / "pair")],
+            stdin=terminal,
+            start_new_session=True,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(ours)
+        os.close(terminal)
+    assert "a certificate or key is invalid" in done.stderr
