@@ -97,16 +97,18 @@ class EventRecorder:
     def _write(self) -> None:
         busy = self._running is not None or self._next.active
         if self._host and self._waiting and not busy and not self._stopped:
-            self._running = running = Deferred.fromCoroutine(self._written())
+            self._running = running = Deferred.fromCoroutine(self._write_all())
             running.addErrback(self._died)
             running.addBoth(self._ended)
 
     def _ended(self, _: object) -> None:
         self._running = None
-        self._write()
 
-    async def _written(self) -> None:
-        """Write the oldest that waits."""
+    async def _write_all(self) -> None:
+        while self._waiting and not self._next.active:
+            await self._write_oldest()
+
+    async def _write_oldest(self) -> None:
         event = self._waiting.popleft()
         before = self._state
         self._state, write = correlate(before, event, self._wall())
@@ -179,3 +181,4 @@ class EventRecorder:
     def _died(self, failure: Failure) -> None:
         if not failure.check(CancelledError):
             self._log.failure("An Event could not be written", failure)
+            self._next.set(TRY_AGAIN, self._write)

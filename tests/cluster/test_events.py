@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from sgpud.cluster.calls import MERGE_PATCH, RIGHTS_AGAIN, ApiError
+from sgpud.cluster.calls import MERGE_PATCH, RIGHTS_AGAIN, ApiCall, ApiError
 from sgpud.cluster.credentials import CredentialsError
 from sgpud.cluster.events import TRIES, TRY_AGAIN, WAITING_AT_MOST, EventRecorder
 from sgpud.core.cluster.events import ClusterEvent, node_reference, pod_reference
@@ -144,6 +146,29 @@ def test_what_waits_is_bounded() -> None:
         recorder.record(ClusterEvent(pod, "Refused", "a"))
     recorder.start("node-1")
     assert (len(api.calls), recorder.dropped) == (WAITING_AT_MOST, 50)
+
+
+class DeepApi(AnsweringApi):
+    """Notes how deep the stack is in each call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.depths: list[int] = []
+
+    async def call(self, call: ApiCall) -> dict[str, Any]:
+        self.depths.append(len(inspect.stack(0)))
+        return await super().call(call)
+
+
+def test_what_has_waited_is_written_without_one_write_inside_the_other() -> None:
+    clock, api = Clock(), DeepApi()
+    recorder = EventRecorder(clock, api, lambda: 1.7e9, lambda: None)
+    for number in range(WAITING_AT_MOST):
+        pod = pod_reference("ns", f"pod-{number}", "uid")
+        recorder.record(ClusterEvent(pod, "Refused", "a"))
+    recorder.start("node-1")
+    assert len(api.depths) == WAITING_AT_MOST
+    assert len(set(api.depths)) == 1
 
 
 @pytest.mark.parametrize("where", ["while it writes", "while it waits"])
