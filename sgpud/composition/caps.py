@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from sgpud.bridge import Reactor, in_thread
-from sgpud.config.values import Config, KubeletApi
+from sgpud.config.values import Config
 from sgpud.core.limits.enforcement import limited_by_toolkit
 from sgpud.core.planning.holdings import Holder
 from sgpud.core.planning.node import Node
@@ -44,14 +44,12 @@ def cap_keeper(
     `dra`: who knows the claims, which the checkpoint does not name; None with a device plugin.
     """
     path = Path(config.kubelet.plugin_directory) / CHECKPOINT
-    alone = config.kubelet.api is KubeletApi.DRA
 
     def holders() -> Sequence[Holder]:
-        found = read(path)
-        if not found.written and not alone:
+        found, claims = read(path), dra()
+        if not found.written and claims is None:
             # One that was removed while pods run names none of them.
             raise CheckpointError(path, "it is not there")
-        claims = dra()
         return (*found.holders, *(claims.claimed() if claims else ()))
 
     return CapKeeper(

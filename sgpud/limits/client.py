@@ -61,7 +61,7 @@ class HelperClient:
         """Every limit that the helper has set, as it is now; HelperError."""
         try:
             return tuple(map(_cap, self._ask({"op": "get"})["caps"]))
-        except (KeyError, TypeError) as problem:
+        except (KeyError, TypeError, ValueError) as problem:
             raise self._garbled() from problem
 
     def probe(self, gpus: Collection[str]) -> Mapping[str, GpuLimiting]:
@@ -72,7 +72,7 @@ class HelperClient:
                 gpu: GpuLimiting(str(found[gpu]["backend"]), str(found[gpu]["problem"]))
                 for gpu in gpus
             }
-        except (KeyError, TypeError) as problem:
+        except (KeyError, TypeError, ValueError) as problem:
             raise self._garbled() from problem
 
     def _ask(self, request: Mapping[str, object]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from sgpud.core.gpu.cgroup_names import pod_of
 
@@ -66,8 +66,9 @@ def scratch(root: str) -> Iterator[tuple[str, str]]:
     try:
         yield outer, inner
     finally:
-        os.rmdir(inner)
-        os.rmdir(outer)
+        with suppress(OSError):  # somebody has put something into it: the next probe uses it too
+            os.rmdir(inner)
+            os.rmdir(outer)
 
 
 def _below(folder: int, name: str) -> int:

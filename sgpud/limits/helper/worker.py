@@ -40,6 +40,8 @@ class Worker:
     def call(self, deadline: float, name: str, *arguments: object) -> list[int]:
         """What a method of Nvml returns; LimitRefusedError. `deadline`: in monotonic seconds."""
         self._used = time.monotonic()
+        if self._used >= deadline:
+            raise LimitRefusedError("hung", f"{name}: no time is left for it")
         if not self._pid:
             self._start()
         try:
@@ -66,14 +68,23 @@ class Worker:
         self._reap()
         if len(self._hung) >= MOST_HUNG:
             raise LimitRefusedError("hung", "calls to NVML do not return: see `sgpud doctor`")
-        asked, told = os.pipe(), os.pipe()
         parent = os.getpid()
-        self._pid = os.fork()
+        ends: list[int] = []
+        try:
+            ends += os.pipe()
+            ends += os.pipe()
+            self._pid = os.fork()
+        except OSError as problem:
+            for end in ends:
+                os.close(end)
+            reason = f"cannot start the process that calls NVML: {problem.strerror}"
+            raise LimitRefusedError("nvml", reason) from None
+        source, self._to, self._from, sink = ends
         if not self._pid:
-            _work(parent, asked[0], told[1])
-        os.close(asked[0])
-        os.close(told[1])
-        self._to, self._from, self._rest = asked[1], told[0], b""
+            _work(parent, source, sink)
+        os.close(source)
+        os.close(sink)
+        self._rest = b""
 
     def _read(self, deadline: float) -> dict[str, Any] | None:
         while b"\n" not in self._rest:
