@@ -318,6 +318,8 @@ class PluginTest(TestCase):
         rival.send(dict.fromkeys((one for number in range(2) for one in ids(number, 0, 1)), True))
         self.plugin.plugin_seen()
         yield deferToThread(rival.register)
+        # One that ends before the kubelet has connected changes nothing.
+        yield deferToThread(rival.stream_opened.wait, WITHIN)
         yield deferToThread(rival.stop)
         yield self.allocatable(0)
         yield self.when(lambda: self.plugin.registrations[POOL].displaced)
@@ -335,6 +337,8 @@ class PluginTest(TestCase):
         yield self.allocatable(8)
         rival = ScriptedPlugin(self.path, "rival.sock", POOL)
         yield deferToThread(rival.register)
+        # One that ends before the kubelet has connected changes nothing.
+        yield deferToThread(rival.stream_opened.wait, WITHIN)
         yield deferToThread(rival.stop)
         yield self.allocatable(0)
         yield self.live(POOL, times=2)

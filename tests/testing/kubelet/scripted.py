@@ -65,6 +65,7 @@ class ScriptedPlugin:
         self.pre_start: Callable[[api.PreStartContainerRequest], object] = lambda _: None
         self.allocations: list[tuple[str, ...]] = []
         self.preferences: list[api.ContainerPreferredAllocationRequest] = []
+        self.stream_opened = threading.Event()
         self.stream_ended = threading.Event()
         self._lists: list[queue.SimpleQueue[api.ListAndWatchResponse | None]] = []
         self._last: api.ListAndWatchResponse | None = None
@@ -173,6 +174,7 @@ class ScriptedPlugin:
 
         if not context.add_callback(ended):
             ended()  # the call is over already: nobody would call it
+        self.stream_opened.set()
         yield from iter(mine.get, None)
 
     def _allocate(
