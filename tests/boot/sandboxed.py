@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.boot.machine import Machine
-from tests.boot.node import drop_in, shown
+from tests.boot.node import drop_in, fake_driver, install, shown
 
 HERE = Path(__file__).parent
 INSTEAD = """\
@@ -29,6 +29,52 @@ int main(void)
     return result > 0 ? 0 : 1;
 }
 """
+
+FORBIDDEN_TO_ALL = {
+    "write /usr": "EROFS",
+    "write /etc": "EROFS",
+    "write /var/lib": "EROFS",
+    "write /run": "EROFS",
+    "list /home": "EACCES",
+    "list /root": "EACCES",
+    "see another's /tmp": "ENOENT",
+    "open another node": "EPERM",
+    "AF_INET": "EAFNOSUPPORT",
+    "AF_INET6": "EAFNOSUPPORT",
+    "AF_NETLINK": "EAFNOSUPPORT",
+    "AF_PACKET": "EAFNOSUPPORT",
+    "writable code": "EPERM EACCES",
+    "setuid file": "EPERM",
+    "real time": "EPERM",
+    "nice": "EPERM",
+    "mount": "EPERM",
+    "unshare": "EPERM",
+    "sethostname": "EPERM",
+    "clock": "EPERM",
+    "syslog": "EPERM",
+    "reboot": "EPERM",
+    "swapoff": "EPERM",
+    "chroot": "EPERM",
+    "personality": "EPERM",
+    "ptrace": "EPERM",
+    "bpf": "EPERM",
+    "perf_event_open": "EPERM",
+    "init_module": "EPERM",
+    "kernel tunable": "EROFS",
+    "kernel modules": "EACCES",
+    "mknod": "EPERM",
+}
+"""What no unit of sgpud may do, and how that fails. Writable code: by a filter, or with a newer
+systemd by the kernel itself (PR_SET_MDWE)."""
+
+
+def as_shipped(root: Path, package: Path, library: Path, unit: str = "sgpud") -> dict[str, Any]:
+    """What is possible under a unit of the package as it is shipped."""
+    with Machine(root) as machine:
+        shutil.copy(package, machine.shared / "sgpud.deb")
+        fake_driver(machine, library)
+        install(machine)
+        return found(machine, unit=unit)
 
 
 def found(machine: Machine, more: str = "", unit: str = "sgpud") -> dict[str, Any]:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.boot.machine import Machine
-from tests.boot.node import GPU, ONE_GPU, SCRIPT, SLOWLY, drop_in, fake_driver, install, shown
-from tests.boot.sandboxed import found
+from tests.boot.node import GPU, ONE_GPU, SCRIPT, SLOWLY, drop_in, shown
+from tests.boot.sandboxed import FORBIDDEN_TO_ALL, as_shipped
 from tests.e2e.waiting import until
 
 UNIT = "sgpud-limits"
@@ -36,52 +35,17 @@ NEEDS = [
     "cgroup tree",
 ]
 FORBIDDEN = {
-    "write /usr": "EROFS",
-    "write /etc": "EROFS",
-    "write /var/lib": "EROFS",
-    "write /run": "EROFS",
+    **FORBIDDEN_TO_ALL,
     "write /run/cdi": "EROFS",
     "serve in /var/lib/kubelet": "EROFS",
-    "list /home": "EACCES",
-    "list /root": "EACCES",
-    "see another's /tmp": "ENOENT",
-    "open another node": "EPERM",
-    "AF_INET": "EAFNOSUPPORT",
-    "AF_INET6": "EAFNOSUPPORT",
-    "AF_NETLINK": "EAFNOSUPPORT",
-    "AF_PACKET": "EAFNOSUPPORT",
-    "writable code": "EPERM EACCES",
-    "setuid file": "EPERM",
     "chown to the group": "EPERM",
-    "real time": "EPERM",
-    "nice": "EPERM",
-    "mount": "EPERM",
-    "unshare": "EPERM",
-    "sethostname": "EPERM",
-    "clock": "EPERM",
-    "syslog": "EPERM",
-    "reboot": "EPERM",
-    "swapoff": "EPERM",
-    "chroot": "EPERM",
-    "personality": "EPERM",
-    "ptrace": "EPERM",
-    "bpf": "EPERM",
-    "perf_event_open": "EPERM",
-    "init_module": "EPERM",
-    "kernel tunable": "EROFS",
-    "kernel modules": "EACCES",
-    "mknod": "EPERM",
 }
 
 
 @pytest.fixture(scope="module")
 def sandbox(root: Path, package: Path, library: Path) -> dict[str, Any]:
     """What is possible under the unit as it is shipped."""
-    with Machine(root) as machine:
-        shutil.copy(package, machine.shared / "sgpud.deb")
-        fake_driver(machine, library)
-        install(machine)
-        return found(machine, unit=UNIT)
+    return as_shipped(root, package, library, UNIT)
 
 
 @pytest.mark.parametrize("need", NEEDS)
