@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Generator, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sgpud.testing.api_server import ApiServer
-from sgpud.testing.dra_kubelet import DraKubelet
-from tests.dra.node import DraNode
+from tests.dra.node import DraNode, dra_node
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -27,15 +23,5 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
 @pytest.fixture
 def node() -> Iterator[DraNode]:
     """A node whose kubelet and API server run, without a daemon yet."""
-    with tempfile.TemporaryDirectory(prefix="sgpud-", dir="/tmp") as folder:
-        api = ApiServer()
-        api.start()
-        kubelet = DraKubelet(Path(folder) / "kubelet", api.delete_all)
-        kubelet.start()
-        made = DraNode(Path(folder), api, kubelet)
-        try:
-            yield made
-        finally:
-            made.close()
-            kubelet.stop()
-            api.stop()
+    with dra_node() as made:
+        yield made

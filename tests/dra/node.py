@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +155,20 @@ class DraNode:
             process.close()
         complaints = [line.text for process in self.processes for line in process.complaints]
         assert not complaints, complaints
+
+
+@contextmanager
+def dra_node(*, alone: bool = True) -> Iterator[DraNode]:
+    """A node whose kubelet and API server run; `alone`: without a device manager."""
+    with tempfile.TemporaryDirectory(prefix="sgpud-", dir="/tmp") as folder:
+        api = ApiServer()
+        api.start()
+        kubelet = DraKubelet(Path(folder) / "kubelet", api.delete_all, alone=alone)
+        kubelet.start()
+        made = DraNode(Path(folder), api, kubelet)
+        try:
+            yield made
+        finally:
+            made.close()
+            kubelet.stop()
+            api.stop()

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from threading import Event, Thread
 
 import pytest
@@ -15,11 +13,9 @@ import pytest
 from sgpud.cli.main import main
 from sgpud.core.dra.allocator import DeviceRequest
 from sgpud.core.dra.claims import SHARES
-from sgpud.testing.api_server import ApiServer
-from sgpud.testing.dra_kubelet import DraKubelet
 from sgpud.testing.kubelet.stand_in import StandInKubelet
 from tests.daemon.record import WITHIN
-from tests.dra.node import DRIVER, DraNode
+from tests.dra.node import DRIVER, DraNode, dra_node
 
 pytestmark = pytest.mark.slow
 RESOURCE = "deepomatic.com/shared-gpu"
@@ -37,18 +33,8 @@ def manager(node: DraNode) -> Iterator[StandInKubelet]:
 @pytest.fixture
 def node() -> Iterator[DraNode]:
     """A node whose kubelet has a device manager, too."""
-    with tempfile.TemporaryDirectory(prefix="sgpud-", dir="/tmp") as folder:
-        api = ApiServer()
-        api.start()
-        kubelet = DraKubelet(Path(folder) / "kubelet", api.delete_all, alone=False)
-        kubelet.start()
-        made = DraNode(Path(folder), api, kubelet)
-        try:
-            yield made
-        finally:
-            made.close()
-            kubelet.stop()
-            api.stop()
+    with dra_node(alone=False) as made:
+        yield made
 
 
 def plugin(node: DraNode, manager: StandInKubelet) -> None:
